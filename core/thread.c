@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/thread.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static void *thread_main(void *arg)
+{
+    struct thread *thread = arg;
+    pthread_setname_np(pthread_self(), thread->name);
+    thread->run(thread->arg);
+    return NULL;
+}
+
+int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
+                 struct err *err)
+{
+    thread->run = run;
+    thread->arg = arg;
+    snprintf(thread->name, sizeof(thread->name), "%s", name);
+
+    /* The child inherits the mask that is in force at its creation: no window with signals open. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&thread->id, NULL, thread_main, thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return err_sys(err, ERR_HOST, error, "cannot start thread %s", name);
+    thread->started = true;
+    return 0;
+}
+
+void thread_join(struct thread *thread)
+{
+    if (!thread->started)
+        return;
+    pthread_join(thread->id, NULL);
+    thread->started = false;
+}
+
+int thread_kick_signal(void)
+{
+    return SIGRTMIN;
+}
+
+static void handle_kick(int signal)
+{
+}
+
+int thread_install_kick_handler(struct err *err)
+{
+    struct sigaction action = {.sa_handler = handle_kick}; /* no SA_RESTART: it must interrupt */
+    if (sigaction(thread_kick_signal(), &action, NULL) < 0)
+        return err_sys(err, ERR_HOST, errno, "cannot install the signal handler for kicks");
+    return 0;
+}
+
+void thread_allow_kick(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, thread_kick_signal());
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void thread_kick(const struct thread *thread)
+{
+    if (thread->started)
+        pthread_kill(thread->id, thread_kick_signal());
+}

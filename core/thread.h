@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads. Every thread of ours starts with all signals blocked: signals are read by the main loop
+ * through a signalfd, except THREAD_KICK, which only exists to interrupt a system call.
+ */
+#pragma once
+
+#include "core/err.h"
+#include <pthread.h>
+#include <signal.h>
+
+struct thread {
+    pthread_t id;
+    bool started;
+    void (*run)(void *arg);
+    void *arg;
+    char name[16];
+};
+
+/*
+ * Before: the thread struct outlives the thread. After: run(arg) runs on a new thread that shows up
+ * under `name` (15 characters) in ps and gdb.
+ */
+int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
+                 struct err *err) must_check;
+
+/* Waits for the end of the thread. Does nothing when it was never started. */
+void thread_join(struct thread *thread);
+
+/* The signal that interrupts a blocking call: an empty handler, installed without SA_RESTART. */
+int thread_kick_signal(void);
+int thread_install_kick_handler(struct err *err) must_check; /* once per process */
+void thread_allow_kick(void);                                /* on the thread that wants kicks */
+void thread_kick(const struct thread *thread);
