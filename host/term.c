@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT */
+#include "host/term.h"
+
+#include "core/clock.h"
+#include "core/thread.h"
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    RING_SIZE = 1 << 20, /* mapped, so only what is used costs memory */
+    INPUT_SIZE = 4096,
+    KEY_ESCAPE = 'a' & 0x1f,
+};
+
+struct term {
+    struct loop *loop;
+    const struct term_handlers *handlers;
+
+    /* input, on the loop's thread */
+    struct loop_io io;
+    bool watching;
+    bool interactive;
+    bool escaped; /* Ctrl-a was typed, its second key not yet */
+    struct termios cooked, raw;
+    struct loop_call room;
+    uint8_t input[INPUT_SIZE]; /* what the guest has not taken yet: [input_at, input_end) */
+    size_t input_at, input_end;
+
+    /* output */
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t filled, emptied;
+    struct thread writer;
+    uint8_t *ring;
+    size_t start, used;
+    uint64_t dropped;
+    bool writing; /* the writer is inside write(2) */
+    bool end;
+};
+
+/* --- the terminal's mode ------------------------------------------------------------------ */
+
+/*
+ * A fatal signal's handler gets no argument of ours, so this is the place at file level where it
+ * finds what to restore. NULL when there is nothing.
+ */
+static _Atomic(const struct termios *) restore_at_crash;
+
+static void handle_fatal_signal(int number)
+{
+    const struct termios *cooked = atomic_load(&restore_at_crash);
+    if (cooked)
+        tcsetattr(STDIN_FILENO, TCSANOW, cooked); /* async-signal-safe by POSIX */
+    raise(number);                                /* SA_RESETHAND: the default action now */
+}
+
+static void restore_on_fatal_signals(const struct termios *cooked)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS};
+    struct sigaction action = {.sa_handler = handle_fatal_signal,
+                               .sa_flags = SA_RESETHAND | SA_NODEFER};
+    atomic_store(&restore_at_crash, cooked);
+    for (size_t i = 0; i < array_size(fatal); i++)
+        sigaction(fatal[i], &action, NULL);
+}
+
+static void enter_raw_mode(struct term *term)
+{
+    if (tcgetattr(STDIN_FILENO, &term->cooked) < 0)
+        return;
+    term->raw = term->cooked;
+    cfmakeraw(&term->raw);
+    term->raw.c_oflag |= OPOST; /* our own lines on stderr still end in a carriage return */
+    term->interactive = true;
+    restore_on_fatal_signals(&term->cooked);
+    tcsetattr(STDIN_FILENO, TCSANOW, &term->raw);
+}
+
+static void leave_raw_mode(struct term *term)
+{
+    if (!term->interactive)
+        return;
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &term->cooked);
+    atomic_store(&restore_at_crash, NULL);
+}
+
+void term_renew(struct term *term)
+{
+    if (term->interactive)
+        tcsetattr(STDIN_FILENO, TCSANOW, &term->raw);
+}
+
+bool term_is_interactive(const struct term *term)
+{
+    return term->interactive;
+}
+
+/* --- output ------------------------------------------------------------------------------- */
+
+static void put_locked(struct term *term, const uint8_t *bytes, size_t length)
+{
+    size_t at = (term->start + term->used) % RING_SIZE;
+    size_t first = length < RING_SIZE - at ? length : RING_SIZE - at;
+    memcpy(term->ring + at, bytes, first);
+    memcpy(term->ring, bytes + first, length - first);
+    term->used += length;
+}
+
+/* Says what was dropped, as soon as there is room to say it. */
+static void confess_locked(struct term *term)
+{
+    char line[96];
+    int length = snprintf(
+        line, sizeof(line),
+        "\r\n[minivmm: %llu bytes of console output lost, the terminal is too slow]"
+        "\r\n",
+        (unsigned long long)term->dropped);
+    if (term->used + (size_t)length > RING_SIZE / 2)
+        return; /* wait for more room, else the next byte is lost at once */
+    put_locked(term, (const uint8_t *)line, (size_t)length);
+    term->dropped = 0;
+}
+
+void term_write(struct term *term, const uint8_t *bytes, size_t length)
+{
+    pthread_mutex_lock(&term->lock);
+    if (term->dropped)
+        confess_locked(term);
+    if (term->dropped || length > RING_SIZE - term->used)
+        term->dropped += length;
+    else
+        put_locked(term, bytes, length);
+    pthread_cond_signal(&term->filled);
+    pthread_mutex_unlock(&term->lock);
+}
+
+/* Writes the next stretch without the lock. False when standard output takes nothing any more. */
+static bool write_some_locked(struct term *term)
+{
+    const uint8_t *from = term->ring + term->start;
+    size_t length = term->used < RING_SIZE - term->start ? term->used : RING_SIZE - term->start;
+    if (length > 4096)
+        length = 4096; /* small steps, so that room comes back early */
+    term->writing = true;
+    pthread_mutex_unlock(&term->lock);
+    ssize_t written = write(STDOUT_FILENO, from, length);
+    int error = errno;
+    pthread_mutex_lock(&term->lock);
+    term->writing = false;
+    if (written < 0)
+        return error == EINTR || error == EAGAIN;
+    term->start = (term->start + (size_t)written) % RING_SIZE;
+    term->used -= (size_t)written;
+    if (term->used == 0)
+        term->start = 0; /* stay in the same few pages */
+    return true;
+}
+
+static void write_out(void *arg)
+{
+    struct term *term = arg;
+    bool open = true;
+    pthread_mutex_lock(&term->lock);
+    for (;;) {
+        if (term->dropped)
+            confess_locked(term);
+        if (term->used == 0) {
+            pthread_cond_broadcast(&term->emptied);
+            if (term->end)
+                break;
+            pthread_cond_wait(&term->filled, &term->lock);
+        } else if (open) {
+            open = write_some_locked(term);
+        } else {
+            term->used = 0; /* the reader is gone: the guest goes on without one */
+        }
+    }
+    pthread_mutex_unlock(&term->lock);
+}
+
+/* True when everything was written within a second. */
+static bool drain(struct term *term)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += 1;
+    pthread_mutex_lock(&term->lock);
+    term->end = true;
+    pthread_cond_signal(&term->filled);
+    int error = 0;
+    while ((term->used || term->writing) && error == 0)
+        error = pthread_cond_timedwait(&term->emptied, &term->lock, &until);
+    bool done = !term->used && !term->writing;
+    pthread_mutex_unlock(&term->lock);
+    return done;
+}
+
+/* --- input -------------------------------------------------------------------------------- */
+
+static void say(struct term *term, const char *text)
+{
+    term_write(term, (const uint8_t *)text, strlen(text));
+}
+
+static void handle_key_after_escape(struct term *term, uint8_t key, uint8_t *out, size_t *length)
+{
+    switch (key) {
+    case 'x':
+        term->handlers->quit(term->handlers->ctx);
+        break;
+    case 'd':
+        term->handlers->detach(term->handlers->ctx);
+        break;
+    case 'a':
+    case KEY_ESCAPE:
+        out[(*length)++] = KEY_ESCAPE;
+        break;
+    case '?':
+    case 'h':
+        say(term, "\r\nCtrl-a x  quit (ends the VM at once)\r\nCtrl-a d  detach\r\n"
+                  "Ctrl-a a  send Ctrl-a to the guest\r\n");
+        break;
+    default:
+        break; /* an unknown key does nothing, in particular no harm */
+    }
+}
+
+/* Takes our own keys out, in place. */
+static size_t filter_keys(struct term *term, uint8_t *bytes, size_t length)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (term->escaped) {
+            term->escaped = false;
+            handle_key_after_escape(term, bytes[i], bytes, &kept);
+        } else if (bytes[i] == KEY_ESCAPE) {
+            term->escaped = true;
+        } else {
+            bytes[kept++] = bytes[i];
+        }
+    }
+    return kept;
+}
+
+/*
+ * Gives the guest what it takes. Reading rests while it does not take all; but a person's own keys
+ * must work then too, so from a terminal reading goes on, and what does not fit into the buffer is
+ * lost, like keys typed at a machine that hangs.
+ */
+static void offer_input(void *arg)
+{
+    struct term *term = arg;
+    if (term->input_at < term->input_end)
+        term->input_at += term->handlers->input(term->handlers->ctx, term->input + term->input_at,
+                                                term->input_end - term->input_at);
+    bool full = term->input_at < term->input_end && !term->interactive;
+    if (term->watching)
+        loop_io_watch(term->loop, &term->io, full ? 0 : LOOP_READ);
+}
+
+static void handle_input(void *arg, unsigned events)
+{
+    struct term *term = arg;
+    uint8_t fresh[INPUT_SIZE];
+    size_t room = INPUT_SIZE - (term->input_end - term->input_at);
+    ssize_t got = read(STDIN_FILENO, fresh, term->interactive ? sizeof(fresh) : room);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (got <= 0) { /* the end: the guest keeps running without input */
+        loop_io_remove(term->loop, &term->io);
+        term->watching = false;
+        return;
+    }
+    size_t length = (size_t)got;
+    if (term->interactive)
+        length = filter_keys(term, fresh, length);
+    if (length > room)
+        length = room;
+    memmove(term->input, term->input + term->input_at, term->input_end - term->input_at);
+    term->input_end -= term->input_at;
+    term->input_at = 0;
+    memcpy(term->input + term->input_end, fresh, length);
+    term->input_end += length;
+    offer_input(term);
+}
+
+void term_input_room(struct term *term)
+{
+    loop_post(term->loop, &term->room);
+}
+
+/* --- life --------------------------------------------------------------------------------- */
+
+static int start_output(struct term *term, struct err *err)
+{
+    term->ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (term->ring == MAP_FAILED)
+        return err_sys(err, ERR_HOST, errno, "cannot create the console's buffer");
+    return thread_start(&term->writer, "console", write_out, term, err);
+}
+
+int term_create(struct term **ret_term, struct loop *loop, const struct term_handlers *handlers,
+                struct err *err)
+{
+    struct term *term = calloc(1, sizeof(*term));
+    if (!term)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot create the console");
+    term->loop = loop;
+    term->handlers = handlers;
+    term->ring = MAP_FAILED;
+    term->room = (struct loop_call){.handle = offer_input, .arg = term};
+    term->io = (struct loop_io){
+        .fd = STDIN_FILENO, .events = LOOP_READ, .handle = handle_input, .arg = term};
+    pthread_mutex_init(&term->lock, NULL);
+    pthread_cond_init(&term->filled, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&term->emptied, &attr);
+    pthread_condattr_destroy(&attr);
+
+    int ret = start_output(term, err);
+    if (ret < 0)
+        goto fail;
+    ret = loop_io_add(loop, &term->io, err);
+    if (ret == -EBADF) {
+        ret = 0; /* started with standard input closed: nobody types */
+    } else if (ret < 0) {
+        goto fail;
+    } else {
+        term->watching = true;
+        if (isatty(STDIN_FILENO))
+            enter_raw_mode(term);
+    }
+    *ret_term = term;
+    return 0;
+
+fail:
+    term_destroy(term);
+    return ret;
+}
+
+void term_destroy(struct term *term)
+{
+    if (!term)
+        return;
+    if (term->watching)
+        loop_io_remove(term->loop, &term->io);
+    bool drained = !term->writer.started || drain(term);
+    leave_raw_mode(term);
+    if (!drained)
+        return; /* the writer is stuck inside write(2) and still uses all this; the process ends now
+                 */
+    thread_join(&term->writer);
+    if (term->ring != MAP_FAILED)
+        munmap(term->ring, RING_SIZE);
+    pthread_cond_destroy(&term->filled);
+    pthread_cond_destroy(&term->emptied);
+    pthread_mutex_destroy(&term->lock);
+    free(term);
+}
