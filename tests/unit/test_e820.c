@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+#include "firmware/x86/e820.h"
+#include "firmware/x86/layout.h"
+#include "tests/unit/unit.h"
+
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+
+static struct e820_map build(uint64_t size)
+{
+    struct memory *memory;
+    struct e820_map map;
+    uint64_t below;
+    gpa_t above;
+
+    layout_split(size, &below, &above);
+    ck_assert_int_eq(memory_create(&memory, size, below, above, NULL), 0);
+    e820_build(memory, &map);
+    memory_destroy(memory);
+    return map;
+}
+
+static bool covered(const struct e820_map *map, gpa_t at, enum e820_type type)
+{
+    for (unsigned i = 0; i < map->count; i++)
+        if (at >= map->entries[i].base && at - map->entries[i].base < map->entries[i].size)
+            return map->entries[i].type == type;
+    return false;
+}
+
+static uint64_t ram_from_1m(const struct e820_map *map)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < map->count; i++)
+        if (map->entries[i].type == E820_RAM && map->entries[i].base >= LAYOUT_1M)
+            sum += map->entries[i].size;
+    return sum;
+}
+
+static const uint64_t sizes[] = {
+    2 * MIB,        64 * MIB,      3 * GIB - 4096, 3 * GIB,
+    3 * GIB + 4096, 4 * GIB + MIB, 6 * GIB + 4096, 64 * GIB,
+};
+
+START_TEST(entries_ascend_and_never_overlap)
+{
+    struct e820_map map = build(sizes[_i]);
+
+    for (unsigned i = 0; i < map.count; i++) {
+        ck_assert_uint_gt(map.entries[i].size, 0);
+        if (i > 0)
+            ck_assert_uint_ge(map.entries[i].base,
+                              map.entries[i - 1].base + map.entries[i - 1].size);
+    }
+}
+END_TEST
+
+START_TEST(all_ram_but_the_first_mib_is_reported)
+{
+    struct e820_map map = build(sizes[_i]);
+
+    ck_assert_uint_eq(ram_from_1m(&map), sizes[_i] - LAYOUT_1M);
+}
+END_TEST
+
+START_TEST(the_hole_is_never_ram)
+{
+    struct e820_map map = build(sizes[_i]);
+
+    for (gpa_t at = LAYOUT_HOLE; at < LAYOUT_HIGH_RAM; at += MIB)
+        ck_assert(!covered(&map, at, E820_RAM));
+    ck_assert(covered(&map, LAYOUT_KVM_IDENTITY, E820_RESERVED));
+    ck_assert(covered(&map, LAYOUT_KVM_TSS + 3 * PAGE_SIZE - 1, E820_RESERVED));
+}
+END_TEST
+
+START_TEST(tables_in_the_first_mib_are_reserved)
+{
+    struct e820_map map = build(64 * MIB);
+
+    ck_assert(covered(&map, LAYOUT_EBDA - 1, E820_RAM));
+    ck_assert(covered(&map, LAYOUT_EBDA, E820_RESERVED));
+    ck_assert(!covered(&map, LAYOUT_VGA, E820_RAM));
+    ck_assert(covered(&map, LAYOUT_ACPI, E820_RESERVED));
+    ck_assert(covered(&map, LAYOUT_SMBIOS, E820_RESERVED));
+    ck_assert(covered(&map, LAYOUT_1M, E820_RAM));
+}
+END_TEST
+
+START_TEST(ram_splits_exactly_at_3_gib)
+{
+    struct e820_map map = build(3 * GIB);
+
+    ck_assert_uint_eq(e820_low_end(&map), LAYOUT_HOLE);
+    ck_assert(!covered(&map, LAYOUT_HIGH_RAM, E820_RAM));
+    map = build(3 * GIB + 4096);
+    ck_assert_uint_eq(e820_low_end(&map), LAYOUT_HOLE);
+    ck_assert(covered(&map, LAYOUT_HIGH_RAM + 4095, E820_RAM));
+    ck_assert(!covered(&map, LAYOUT_HIGH_RAM + 4096, E820_RAM));
+    map = build(3 * GIB - 4096);
+    ck_assert_uint_eq(e820_low_end(&map), LAYOUT_HOLE - 4096);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("e820");
+    TCase *tests = tcase_create("e820");
+    int count = array_size(sizes);
+
+    tcase_add_loop_test(tests, entries_ascend_and_never_overlap, 0, count);
+    tcase_add_loop_test(tests, all_ram_but_the_first_mib_is_reported, 0, count);
+    tcase_add_loop_test(tests, the_hole_is_never_ram, 0, count);
+    tcase_add_test(tests, tables_in_the_first_mib_are_reserved);
+    tcase_add_test(tests, ram_splits_exactly_at_3_gib);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
+
+int main(void)
+{
+    return unit_main(make_suite());
+}
