@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/options.h"
+#include "cli/verbs.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static int verb_help(int argc, char **argv);
+
+static const struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the verb */
+    const char *help;
+} verbs[] = {
+    {"run", verb_run, "boot a VM and connect its console to this terminal"},
+    {"check", verb_check, "say what this host can do, and how to mend what it cannot"},
+    {"help", verb_help, "this text; minivmm VERB --help for each verb"},
+};
+
+static int verb_help(int argc, char **argv)
+{
+    printf("Examples:\n"
+           "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 2 --memory 1G\n"
+           "  minivmm run --kernel vmlinux.elf --cmdline 'console=ttyS0 quiet'\n"
+           "  minivmm check\n"
+           "\n"
+           "Usage: minivmm VERB [OPTION...]\n"
+           "\n"
+           "Verbs:\n");
+    for (size_t i = 0; i < array_size(verbs); i++)
+        printf("  %-8s %s\n", verbs[i].name, verbs[i].help);
+    printf("\n"
+           "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 wrong state or locked,\n"
+           "5 bad definition or image, 6 the host lacks something, 7 the guest crashed, 124 timed "
+           "out\n");
+    return 0;
+}
+
+int fail(const struct err *err)
+{
+    log_err(LOG_ERROR, err);
+    return (int)(err->kind ? err->kind : ERR_FAILED);
+}
+
+static const char *verb_name(const void *ctx, size_t i)
+{
+    return i < array_size(verbs) ? verbs[i].name : NULL;
+}
+
+static int unknown_verb(const char *word)
+{
+    struct err err = {0};
+    int ret = err_say(&err, ERR_USAGE, EINVAL, "unknown verb %s", word);
+    const char *nearest = nearest_word(word, verb_name, NULL);
+    if (nearest)
+        err_hint(&err, "did you mean minivmm %s?", nearest);
+    else
+        err_hint(&err, "minivmm help lists them");
+    (void)ret;
+    return fail(&err);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* a reader that went away is an error of write(2) */
+    if (argc < 2) {
+        verb_help(0, NULL);
+        return ERR_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("minivmm %s\n", MINIVMM_VERSION);
+        return 0;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return verb_help(0, NULL);
+    for (size_t i = 0; i < array_size(verbs); i++)
+        if (strcmp(argv[1], verbs[i].name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    return unknown_verb(argv[1]);
+}

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: MIT */
+/* minivmm run: one machine in the foreground, its serial console on this terminal. */
+#include "cli/options.h"
+#include "cli/verbs.h"
+#include "core/log.h"
+#include "host/term.h"
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+enum {
+    RUN_KERNEL,
+    RUN_INITRD,
+    RUN_CMDLINE,
+    RUN_CPUS,
+    RUN_MEMORY,
+    RUN_UUID,
+    RUN_NO_REBOOT,
+    RUN_EXIT_PORT,
+    RUN_VERBOSE,
+    RUN_HELP
+};
+
+static const struct option run_options[] = {
+    [RUN_KERNEL] = {"kernel", 'k', "FILE", "Linux bzImage, PVH or multiboot ELF"},
+    [RUN_INITRD] = {"initrd", 'i', "FILE", "initial RAM disk, or the first multiboot module"},
+    [RUN_CMDLINE] = {"cmdline", 0, "TEXT", "kernel command line (console=ttyS0)"},
+    [RUN_CPUS] = {"cpus", 'c', "N", "virtual CPUs (1)"},
+    [RUN_MEMORY] = {"memory", 'm', "SIZE", "guest memory: 512M, 6G (512M)"},
+    [RUN_UUID] = {"uuid", 0, "UUID", "the machine's UUID (a new one for each run)"},
+    [RUN_NO_REBOOT] = {"no-reboot", 0, NULL, "end when the guest reboots"},
+    [RUN_EXIT_PORT] = {"exit-port", 0, NULL,
+                       "for test guests: a byte written to port 0xf4 is the exit code"},
+    [RUN_VERBOSE] = {"verbose", 'v', NULL, "say more"},
+    [RUN_HELP] = {"help", 'h', NULL, "this text"},
+};
+
+struct run {
+    struct machine_config config;
+    struct serial_host serial;
+    struct term_handlers handlers;
+    struct machine *machine;
+    struct term *term;
+    struct loop_io signals;
+    bool asked;  /* a signal pressed the power button */
+    bool forced; /* a second one ended it */
+};
+
+/* --- the console -------------------------------------------------------------------------- */
+
+static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
+{
+    struct run *run = ctx;
+    term_write(run->term, bytes, length);
+}
+
+static void handle_input_room(void *ctx)
+{
+    struct run *run = ctx;
+    term_input_room(run->term);
+}
+
+static size_t handle_input(void *ctx, const uint8_t *bytes, size_t length)
+{
+    struct run *run = ctx;
+    return machine_input(run->machine, bytes, length);
+}
+
+static void handle_quit(void *ctx)
+{
+    struct run *run = ctx;
+    machine_stop(run->machine);
+}
+
+static void handle_detach(void *ctx)
+{
+    static const char text[] =
+        "\r\n[minivmm: this VM runs in the foreground, there is nothing to detach from; Ctrl-a x "
+        "quits]\r\n";
+    struct run *run = ctx;
+    term_write(run->term, (const uint8_t *)text, sizeof(text) - 1);
+}
+
+/* --- signals ------------------------------------------------------------------------------ */
+
+static void handle_signal(void *arg, unsigned events)
+{
+    struct run *run = arg;
+    struct signalfd_siginfo info;
+    if (read(run->signals.fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGCONT) {
+        term_renew(run->term);
+    } else if (!run->asked) {
+        run->asked = true;
+        log_info("power button pressed (%s); a second signal ends the VM at once",
+                 strsignal((int)info.ssi_signo));
+        machine_press_power_button(run->machine);
+    } else {
+        run->forced = true;
+        machine_stop(run->machine);
+    }
+}
+
+/* Before any thread starts, so that all of them leave these signals to the main loop. */
+static void block_signals(sigset_t *ret_set)
+{
+    static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGCONT};
+    sigemptyset(ret_set);
+    for (size_t i = 0; i < array_size(ours); i++)
+        sigaddset(ret_set, ours[i]);
+    sigprocmask(SIG_BLOCK, ret_set, NULL);
+}
+
+static int watch_signals(struct run *run, const sigset_t *set, struct err *err)
+{
+    run->signals = (struct loop_io){.fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK),
+                                    .events = LOOP_READ,
+                                    .handle = handle_signal,
+                                    .arg = run};
+    if (run->signals.fd < 0)
+        return err_sys(err, ERR_HOST, errno, "cannot watch signals");
+    return loop_io_add(machine_loop(run->machine), &run->signals, err);
+}
+
+static void unwatch_signals(struct run *run)
+{
+    if (run->signals.fd < 0)
+        return;
+    loop_io_remove(machine_loop(run->machine), &run->signals);
+    close(run->signals.fd);
+}
+
+/* --- the command line --------------------------------------------------------------------- */
+
+static int print_help(void)
+{
+    printf("Examples:\n"
+           "  minivmm run --kernel vmlinuz --initrd initrd.img\n"
+           "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 4 --memory 6G\n"
+           "  minivmm run --kernel vmlinux --cmdline 'console=ttyS0 root=/dev/vda1'\n"
+           "\n"
+           "Usage: minivmm run --kernel FILE [OPTION...]\n"
+           "\n"
+           "Options (defaults in brackets):\n");
+    options_print(run_options, array_size(run_options));
+    printf("\n"
+           "In the terminal: Ctrl-a x quits, Ctrl-a d detaches, Ctrl-a a sends Ctrl-a.\n"
+           "SIGTERM presses the power button, a second one ends the VM at once.\n"
+           "The guest's power-off ends with exit code 0, its crash with 7.\n");
+    return 0;
+}
+
+static int take_option(struct machine_config *config, int what, const char *value, struct err *err)
+{
+    uint64_t number = 0;
+    int ret = 0;
+    switch (what) {
+    case RUN_KERNEL:
+        config->kernel = value;
+        break;
+    case RUN_INITRD:
+        config->initrd = value;
+        break;
+    case RUN_CMDLINE:
+        config->cmdline = value;
+        break;
+    case RUN_CPUS:
+        ret = parse_number(value, "--cpus", 1, 1024, &number, err);
+        config->cpus = (unsigned)number;
+        break;
+    case RUN_MEMORY:
+        ret = parse_size(value, "--memory", &config->memory, err);
+        config->memory &= ~(PAGE_SIZE - 1);
+        break;
+    case RUN_UUID:
+        ret = parse_uuid(value, "--uuid", config->uuid, err);
+        break;
+    case RUN_NO_REBOOT:
+        config->stop_at_reset = true;
+        break;
+    case RUN_EXIT_PORT:
+        config->exit_port = true;
+        break;
+    case RUN_VERBOSE:
+        log_set_level(LOG_DEBUG);
+        break;
+    default:
+        break;
+    }
+    return ret;
+}
+
+static int read_command_line(int argc, char **argv, struct machine_config *config, bool *ret_help,
+                             struct err *err)
+{
+    struct options options = {.verb = "run",
+                              .table = run_options,
+                              .count = array_size(run_options),
+                              .argc = argc,
+                              .argv = argv,
+                              .at = 1};
+    for (;;) {
+        int what;
+        const char *value;
+        int ret = options_next(&options, &what, &value, err);
+        if (ret < 0)
+            return ret;
+        if (what == OPTIONS_END)
+            break;
+        if (what == RUN_HELP) {
+            *ret_help = true;
+            return 0;
+        }
+        if (what == OPTIONS_ARGUMENT) {
+            ret = err_say(err, ERR_USAGE, EINVAL, "run: unexpected argument %s", value);
+            err_hint(err, "name what boots: --kernel FILE");
+            return ret;
+        }
+        ret = take_option(config, what, value, err);
+        if (ret < 0)
+            return ret;
+    }
+    if (!config->kernel) {
+        int ret = err_say(err, ERR_USAGE, EINVAL, "run: nothing to boot");
+        err_hint(err, "name a kernel: minivmm run --kernel FILE");
+        return ret;
+    }
+    return 0;
+}
+
+/* A random one, as RFC 4122 wants it marked (version 4, variant 1). */
+static int make_uuid(uint8_t ret_uuid[16], struct err *err)
+{
+    if (getrandom(ret_uuid, 16, 0) != 16)
+        return err_sys(err, ERR_HOST, errno, "cannot make a UUID");
+    ret_uuid[6] = (ret_uuid[6] & 0x0f) | 0x40;
+    ret_uuid[8] = (ret_uuid[8] & 0x3f) | 0x80;
+    return 0;
+}
+
+/* Guest memory comes as it is touched, so more than the host has is allowed, and worth a word. */
+static void warn_of_overcommit(uint64_t memory)
+{
+    struct sysinfo info;
+    if (sysinfo(&info) == 0 && memory > (uint64_t)info.totalram * info.mem_unit)
+        log_warning("the guest may use %llu MiB, this host has %llu: it can run out of memory",
+                    (unsigned long long)memory >> 20,
+                    (unsigned long long)((uint64_t)info.totalram * info.mem_unit >> 20));
+}
+
+/* --- the run ------------------------------------------------------------------------------ */
+
+static int report(const struct run *run, const struct machine_end *end)
+{
+    switch (end->outcome) {
+    case MACHINE_OFF:
+        log_debug("the guest powered off");
+        return 0;
+    case MACHINE_RESET:
+        log_debug("the guest rebooted");
+        return 0;
+    case MACHINE_EXIT:
+        return (int)end->code;
+    case MACHINE_STOPPED:
+        if (!run->forced)
+            return 0;
+        log_warning("the guest did not power off in time and was ended");
+        return ERR_FAILED;
+    case MACHINE_CRASHED:
+        log_error("the guest crashed: %s", end->crash.reason);
+        fprintf(stderr, "%s", end->crash.registers);
+        if (end->crash.hint[0])
+            fprintf(stderr, "hint: %s\n", end->crash.hint);
+        return ERR_GUEST;
+    }
+    return ERR_FAILED;
+}
+
+static int run_machine(struct run *run, const sigset_t *signals, struct machine_end *ret_end,
+                       struct err *err)
+{
+    int ret = machine_create(&run->machine, &run->config, err);
+    if (ret < 0)
+        return ret;
+    run->handlers = (struct term_handlers){
+        .input = handle_input, .quit = handle_quit, .detach = handle_detach, .ctx = run};
+    ret = watch_signals(run, signals, err);
+    if (ret == 0)
+        ret = term_create(&run->term, machine_loop(run->machine), &run->handlers, err);
+    if (ret == 0)
+        ret = machine_run(run->machine, ret_end, err);
+    return ret;
+}
+
+int verb_run(int argc, char **argv)
+{
+    struct err err = {0};
+    bool help = false;
+    struct run run = {.config = {.cpus = 1, .memory = 512ull << 20, .cmdline = "console=ttyS0"},
+                      .signals.fd = -1};
+    run.serial = (struct serial_host){
+        .output = handle_output, .input_room = handle_input_room, .ctx = &run};
+    run.config.serial = &run.serial;
+
+    if (make_uuid(run.config.uuid, &err) < 0 ||
+        read_command_line(argc, argv, &run.config, &help, &err) < 0)
+        return fail(&err);
+    if (help)
+        return print_help();
+    warn_of_overcommit(run.config.memory);
+
+    sigset_t signals;
+    block_signals(&signals);
+    struct machine_end end = {0};
+    int ret = run_machine(&run, &signals, &end, &err);
+
+    /* The terminal first: what is printed below must find it as a person expects it. */
+    term_destroy(run.term);
+    if (run.machine)
+        unwatch_signals(&run);
+    machine_destroy(run.machine);
+    return ret < 0 ? fail(&err) : report(&run, &end);
+}

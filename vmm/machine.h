@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The machine: guest memory, vCPUs and devices as one list, from power-on to its end.
+ *
+ * One thread owns a machine: it creates it, runs its main loop, pauses, saves and destroys it.
+ * Functions marked (any thread) are the exceptions.
+ */
+#pragma once
+
+#include "core/loop.h"
+#include "core/stream.h"
+#include "devices/serial.h"
+#include "vmm/vcpu.h"
+
+struct machine;
+
+struct machine_config {
+    const char *kernel;  /* what boots: bzImage, PVH or multiboot ELF */
+    const char *initrd;  /* or NULL */
+    const char *cmdline; /* or NULL */
+    unsigned cpus;
+    uint64_t memory; /* bytes, a multiple of the page size */
+    uint8_t uuid[16];
+    bool stop_at_reset;               /* the guest's reboot ends the run */
+    bool exit_port;                   /* the port with which test guests say how they ended */
+    const struct serial_host *serial; /* outlives the machine */
+};
+
+enum machine_outcome {
+    MACHINE_OFF = 1, /* the guest powered off */
+    MACHINE_RESET,   /* it rebooted, and the run ends there */
+    MACHINE_EXIT,    /* it wrote to the exit port */
+    MACHINE_CRASHED, /* it cannot go on: crash says why */
+    MACHINE_STOPPED, /* machine_stop() */
+};
+
+struct machine_end {
+    enum machine_outcome outcome;
+    unsigned code; /* MACHINE_EXIT */
+    struct vcpu_crash crash;
+};
+
+/* After: the machine stands paused at power-on, its kernel loaded. */
+int machine_create(struct machine **ret_machine, const struct machine_config *config,
+                   struct err *err) must_check;
+void machine_destroy(struct machine *machine); /* NULL and half-built are fine */
+
+/* The main loop, to which the owner may add what it likes. */
+struct loop *machine_loop(struct machine *machine);
+
+/* Resumes, and handles events until the guest's end or machine_stop(). After: paused. */
+int machine_run(struct machine *machine, struct machine_end *ret_end, struct err *err) must_check;
+void machine_stop(struct machine *machine); /* (any thread) */
+
+void machine_press_power_button(struct machine *machine); /* (any thread) */
+size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length); /* serial */
+
+/*
+ * pause: first the vCPUs, then the devices, then time. resume is its mirror. After a pause nothing
+ * of the machine moves and all state can be read.
+ */
+void machine_pause(struct machine *machine);
+void machine_resume(struct machine *machine);
+
+/* Power-on state, kernel loaded again. Paused only. */
+int machine_reset(struct machine *machine, struct err *err) must_check;
+
+/*
+ * All state but guest memory, as a set of sections (core/state.h). Paused only. A load that fails
+ * leaves the machine as it was.
+ */
+int machine_save(struct machine *machine, struct stream *stream, struct err *err) must_check;
+int machine_load(struct machine *machine, struct stream *stream, struct err *err) must_check;
+
+struct memory *machine_memory(struct machine *machine);
+int machine_vm(struct machine *machine); /* KVM's descriptor, for vmm/dirty.h */
