@@ -4,6 +4,7 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,8 +64,22 @@ static int unknown_verb(const char *word)
     return fail(&err);
 }
 
+/*
+ * Started with a standard stream closed, the next file that is opened would take its number, and
+ * guest output would go into /dev/kvm.
+ */
+static int fill_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return -1;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (fill_standard_streams() < 0)
+        return ERR_HOST;      /* and nowhere to say so */
     signal(SIGPIPE, SIG_IGN); /* a reader that went away is an error of write(2) */
     if (argc < 2) {
         verb_help(0, NULL);

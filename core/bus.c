@@ -26,6 +26,8 @@ struct bus {
     size_t count;
     size_t capacity;
     _Atomic uint64_t missed;
+    void (*handle_miss)(void *ctx, bool is_write, uint64_t address, unsigned width);
+    void *miss_ctx;
 };
 
 int bus_create(struct bus **ret_bus, struct err *err)
@@ -121,6 +123,13 @@ static bool lookup(struct bus *bus, uint64_t address, unsigned width, struct ran
     return found;
 }
 
+static void miss(struct bus *bus, bool is_write, uint64_t address, unsigned width)
+{
+    atomic_fetch_add_explicit(&bus->missed, 1, memory_order_relaxed);
+    if (bus->handle_miss)
+        bus->handle_miss(bus->miss_ctx, is_write, address, width);
+}
+
 static uint64_t all_ones(unsigned width)
 {
     return width == 8 ? UINT64_MAX : (1ull << (8 * width)) - 1;
@@ -138,7 +147,7 @@ uint64_t bus_read(struct bus *bus, uint64_t address, unsigned width)
     assert(width == 1 || width == 2 || width == 4 || width == 8);
     struct range range;
     if (!lookup(bus, address, width, &range)) {
-        atomic_fetch_add_explicit(&bus->missed, 1, memory_order_relaxed);
+        miss(bus, false, address, width);
         return all_ones(width);
     }
     if (takes(&range, address, width))
@@ -154,7 +163,7 @@ void bus_write(struct bus *bus, uint64_t address, unsigned width, uint64_t value
     assert(width == 1 || width == 2 || width == 4 || width == 8);
     struct range range;
     if (!lookup(bus, address, width, &range)) {
-        atomic_fetch_add_explicit(&bus->missed, 1, memory_order_relaxed);
+        miss(bus, true, address, width);
         return;
     }
     if (takes(&range, address, width)) {
@@ -168,4 +177,12 @@ void bus_write(struct bus *bus, uint64_t address, unsigned width, uint64_t value
 uint64_t bus_missed(const struct bus *bus)
 {
     return atomic_load_explicit(&bus->missed, memory_order_relaxed);
+}
+
+void bus_watch_misses(struct bus *bus,
+                      void (*handle)(void *ctx, bool is_write, uint64_t address, unsigned width),
+                      void *ctx)
+{
+    bus->miss_ctx = ctx;
+    bus->handle_miss = handle;
 }

@@ -38,3 +38,11 @@ void bus_write(struct bus *bus, uint64_t address, unsigned width, uint64_t value
 
 /* How many accesses found nobody; for people, not for decisions. */
 uint64_t bus_missed(const struct bus *bus);
+
+/*
+ * Tells of each access that finds nobody, on the thread that makes it. A guest can make millions:
+ * the handler must be quick and limit what it says. Set before the first access.
+ */
+void bus_watch_misses(struct bus *bus,
+                      void (*handle)(void *ctx, bool is_write, uint64_t address, unsigned width),
+                      void *ctx);

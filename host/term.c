@@ -330,15 +330,11 @@ int term_create(struct term **ret_term, struct loop *loop, const struct term_han
     if (ret < 0)
         goto fail;
     ret = loop_io_add(loop, &term->io, err);
-    if (ret == -EBADF) {
-        ret = 0; /* started with standard input closed: nobody types */
-    } else if (ret < 0) {
+    if (ret < 0)
         goto fail;
-    } else {
-        term->watching = true;
-        if (isatty(STDIN_FILENO))
-            enter_raw_mode(term);
-    }
+    term->watching = true;
+    if (isatty(STDIN_FILENO))
+        enter_raw_mode(term);
     *ret_term = term;
     return 0;
 

@@ -60,6 +60,27 @@ static void handle_level_routes(void *ctx)
     (void)ret; /* only out of memory: the storm guard of the I/O APIC then stands in for the EOI */
 }
 
+/* Of interest to whoever brings up a guest (-v), and no more than a line a second. */
+static void note_miss(struct machine *machine, const char *space, bool is_write, uint64_t address,
+                      unsigned width)
+{
+    uint64_t swallowed;
+    if (log_enabled(LOG_DEBUG) && log_limit_pass(&machine->miss_limit, &swallowed))
+        log_debug("guest %s %s 0x%llx (%u bytes), where nothing is (%llu such before, not shown)",
+                  is_write ? "writes" : "reads", space, (unsigned long long)address, width,
+                  (unsigned long long)swallowed);
+}
+
+static void handle_port_miss(void *ctx, bool is_write, uint64_t address, unsigned width)
+{
+    note_miss(ctx, "port", is_write, address, width);
+}
+
+static void handle_memory_miss(void *ctx, bool is_write, uint64_t address, unsigned width)
+{
+    note_miss(ctx, "address", is_write, address, width);
+}
+
 /* --- wishes ------------------------------------------------------------------------------- */
 
 /* Stops every vCPU at once, before the one that asks runs another instruction; the rest on the
@@ -379,6 +400,7 @@ static void wire(struct machine *machine)
     machine->pic_output = (struct pic_output){.set_int = handle_pic_int, .ctx = machine};
     machine->ioapic_listener = (struct ioapic_listener){.level_routes_changed = handle_level_routes,
                                                         .ctx = machine};
+    machine->miss_limit.burst = 16;
     machine->wish_call = (struct loop_call){.handle = handle_wish, .arg = machine};
 }
 
@@ -427,6 +449,8 @@ int machine_create(struct machine **ret_machine, const struct machine_config *co
         (ret = add_devices(machine, err)) < 0)
         goto fail;
     fill_world(machine);
+    bus_watch_misses(machine->ports, handle_port_miss, machine);
+    bus_watch_misses(machine->mmio, handle_memory_miss, machine);
     for (unsigned i = 0; i < machine->device_count; i++)
         machine->devices[i]->ops->reset(machine->devices[i]);
     ret = machine_boot(machine, err);

@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/irq.h"
+#include "core/log.h"
 #include "devices/acpi_pm.h"
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
@@ -34,6 +35,7 @@ struct machine {
     struct vcpu_world world;
 
     struct bus *ports, *mmio;
+    struct log_limit miss_limit;
     struct irq_chip isa;
     struct msi_sink msi;
     struct power power;
