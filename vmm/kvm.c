@@ -8,9 +8,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define CAPABILITY(name_, need_, purpose_)                                                  \
-    {                                                                                       \
-        .number = KVM_CAP_##name_, .name = #name_, .need = KVM_##need_, .purpose = purpose_ \
+#define CAPABILITY(name_, need_, purpose_)                                                    \
+    {                                                                                         \
+        .number = KVM_CAP_##name_, .name = #name_, .need = KVM_##need_, .purpose = (purpose_) \
     }
 
 static const struct kvm_capability capabilities[] = {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The machine from inside: only for machine.c and machine_state.c. */
+/* The machine from inside: only for the machine_*.c files. */
 #pragma once
 
 #include "core/clock.h"
@@ -61,6 +61,9 @@ struct machine {
     struct loop_call wish_call;
     struct err reset_error; /* why a reset did not work */
 };
+
+/* Opens /dev/kvm and builds VM, memory and vCPUs, with their power-on state saved. */
+int machine_lay_ground(struct machine *machine, struct err *err) must_check;
 
 /* Power-on state of the vCPUs, kernel loaded, boot vCPU at its entry. Paused only. */
 int machine_boot(struct machine *machine, struct err *err) must_check;
