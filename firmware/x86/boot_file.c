@@ -77,7 +77,7 @@ int boot_file_read(const struct boot_file *file, uint64_t offset, void *to, size
                            "%s %s shrank while it was in use: it had %llu bytes, and now it ends "
                            "before byte %llu",
                            file->what, file->path, (unsigned long long)file->size,
-                           (unsigned long long)(offset + done));
+                           (unsigned long long)offset + done);
         done += (size_t)n;
     }
     return 0;

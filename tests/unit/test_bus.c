@@ -99,6 +99,40 @@ START_TEST(nobody_reads_all_ones_and_takes_all_writes)
 }
 END_TEST
 
+struct last_miss {
+    unsigned count;
+    bool is_write;
+    uint64_t address;
+    unsigned width;
+};
+
+static void handle_miss(void *ctx, bool is_write, uint64_t address, unsigned width)
+{
+    struct last_miss *last = ctx;
+    *last = (struct last_miss){last->count + 1, is_write, address, width};
+}
+
+START_TEST(whoever_watches_hears_of_each_miss_and_of_nothing_else)
+{
+    struct bus *bus = make_bus();
+    struct pad pad = {0};
+    struct last_miss last = {0};
+
+    add(bus, 0x100, 0x10, &wide, &pad);
+    bus_watch_misses(bus, handle_miss, &last);
+    bus_read(bus, 0x100, 4);
+    bus_write(bus, 0x10f, 1, 0);
+    ck_assert_uint_eq(last.count, 0);
+    bus_read(bus, 0x200, 4);
+    ck_assert_uint_eq(last.count, 1);
+    ck_assert(!last.is_write && last.address == 0x200 && last.width == 4);
+    bus_write(bus, 0x10f, 2, 0); /* its second byte leaves the range */
+    ck_assert_uint_eq(last.count, 2);
+    ck_assert(last.is_write && last.address == 0x110 && last.width == 1);
+    bus_destroy(bus);
+}
+END_TEST
+
 START_TEST(an_access_too_wide_for_the_device_comes_in_bytes)
 {
     struct bus *bus = make_bus();
@@ -322,6 +356,7 @@ int main(void)
 
     tcase_add_test(accesses, an_access_reaches_its_device_at_the_offset_in_its_range);
     tcase_add_test(accesses, nobody_reads_all_ones_and_takes_all_writes);
+    tcase_add_test(accesses, whoever_watches_hears_of_each_miss_and_of_nothing_else);
     tcase_add_test(accesses, an_access_too_wide_for_the_device_comes_in_bytes);
     tcase_add_test(accesses, an_access_that_leaves_its_range_is_split_among_whom_it_meets);
     tcase_add_test(accesses, the_top_of_the_address_space_is_an_address);
