@@ -290,6 +290,7 @@ static int run_machine(struct run *run, const sigset_t *signals, struct machine_
     int ret = machine_create(&run->machine, &run->config, err);
     if (ret < 0)
         return ret;
+    warn_of_overcommit(run->config.memory);
     run->handlers = (struct term_handlers){
         .input = handle_input, .quit = handle_quit, .detach = handle_detach, .ctx = run};
     ret = watch_signals(run, signals, err);
@@ -315,7 +316,6 @@ int verb_run(int argc, char **argv)
         return fail(&err);
     if (help)
         return print_help();
-    warn_of_overcommit(run.config.memory);
 
     sigset_t signals;
     block_signals(&signals);

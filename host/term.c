@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum {
-    RING_SIZE = 1 << 20, /* mapped, so only what is used costs memory */
+    RING_SIZE = 256 << 10, /* mapped, so only what is used costs memory */
     INPUT_SIZE = 4096,
     KEY_ESCAPE = 'a' & 0x1f,
 };

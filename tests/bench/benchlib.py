@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks share: commands timed in turn, so that a drift of the machine hits all of them, and medians."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("MINIVMM_BUILD", REPOSITORY / "build"))
+MINIVMM = BUILD / "minivmm"
+GUESTS = BUILD / "tests" / "guest"
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
+
+
+def need(*paths):
+    for path in paths:
+        if not Path(path).exists():
+            sys.exit(f"{path} is not there: build first (ninja -C build)")
+
+
+def time_once(command):
+    """Seconds from before the fork to the end of the process."""
+    begin = time.perf_counter()
+    process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    took = time.perf_counter() - begin
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}: exit code {process.returncode}: {process.stderr.decode()}")
+    return took
+
+
+def time_in_turn(commands, runs):
+    """{name: [seconds]} of commands {name: argv}, A B C A B C ..., after one round that does not count."""
+    times = {name: [] for name in commands}
+    for round_number in range(runs + 1):
+        for name, command in commands.items():
+            took = time_once(command)
+            if round_number:
+                times[name].append(took)
+    return times
+
+
+def spread(values, scale=1.0, digits=2):
+    """'median (min-max)'"""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle * scale:.{digits}f} ({low * scale:.{digits}f}-{high * scale:.{digits}f})"
+
+
+def ratio(values, peer):
+    """The ratio pair by pair, as median (min-max)."""
+    return spread([a / b for a, b in zip(values, peer)])

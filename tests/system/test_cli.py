@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""The command line on this machine: errors, exit codes and the terminal. No lab host is needed."""
+
+import os
+import pty
+import re
+import resource
+import select
+import signal
+import subprocess
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+from labcommon import REPOSITORY, Skip
+
+MINIVMM = str(REPOSITORY / "build" / "minivmm")
+GUESTS = REPOSITORY / "build" / "tests" / "guest"
+
+
+def run(*arguments, **options):
+    return subprocess.run([MINIVMM, *arguments], capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL, **options)
+
+
+def expect_error(code, words, *arguments, **options):
+    """One error line that matches, and the exit code; nothing on standard output."""
+    result = run(*arguments, **options)
+    assert result.returncode == code, f"{arguments}: exit code {result.returncode}, not {code}: {result.stderr}"
+    assert re.search(words, result.stderr), f"{arguments}: no {words!r} in {result.stderr}"
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("minivmm: error: ") and len(lines) <= 2, f"{arguments}: {result.stderr}"
+    assert result.stdout == "", result.stdout
+
+
+def guest(name):
+    path = GUESTS / name
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise Skip("no usable /dev/kvm")
+    assert path.exists(), f"{path} is not built"
+    return str(path)
+
+
+def test_help_and_version():
+    """--help shows examples first, --version one line; both exit 0 and need nothing of the host."""
+    assert run("--help").stdout.startswith("Examples:")
+    assert re.fullmatch(r"minivmm \d+\.\d+\.\d+\n", run("--version").stdout)
+    for verb in ("run", "check"):
+        result = run(verb, "--help")
+        assert result.returncode == 0 and result.stdout.startswith("Examples:")
+
+
+def test_usage_errors():
+    """What is wrong on the command line is named, with the nearest match, and exits 2."""
+    expect_error(2, "unknown verb rnu.*\nhint: did you mean minivmm run", "rnu")
+    expect_error(2, "unknown option --mempry\nhint: did you mean --memory", "run", "--mempry", "1G")
+    expect_error(2, "unknown option --kenrel\nhint: did you mean --kernel", "run", "--kenrel", "x")
+    expect_error(2, "unknown option -z", "run", "-z")
+    expect_error(2, "nothing to boot\nhint: name a kernel", "run")
+    expect_error(2, "unexpected argument disk.img", "run", "disk.img")
+    expect_error(2, "--kernel needs a value", "run", "--kernel")
+    expect_error(2, "--no-reboot takes no value", "run", "--no-reboot=yes")
+    expect_error(2, "unexpected argument x", "check", "x")
+    for size in ("12Q", "", "M", "-1M", "1.5G", "99999999999999999999", "9999999999T", "1GG"):
+        expect_error(2, "--memory .*is no size\nhint: a whole number with a unit", "run", "--kernel", "x",
+                     "--memory", size)
+    for cpus in ("0", "-1", "two", "1025", "1x", ""):
+        expect_error(2, "--cpus .* a number from 1 to 1024", "run", "--kernel", "x", "--cpus", cpus)
+    expect_error(2, "is no UUID", "run", "--kernel", "x", "--uuid", "12345678")
+
+
+def test_bad_kernels():
+    """A kernel that is missing, unreadable, empty, truncated or none is named, with the cause."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder)
+        expect_error(3, "kernel .*nowhere: No such file", "run", "--kernel", f"{folder}/nowhere")
+        expect_error(5, "directory", "run", "--kernel", folder)
+        (there / "empty").touch()
+        expect_error(5, "empty", "run", "--kernel", f"{folder}/empty")
+        (there / "text").write_text("this is no kernel\n" * 100)
+        expect_error(5, "is no kernel", "run", "--kernel", f"{folder}/text")
+        bzimage = (REPOSITORY / "build" / "images" / "vmlinuz").read_bytes()
+        (there / "half").write_bytes(bzimage[: len(bzimage) // 2])
+        expect_error(5, "truncated|cut|bytes", "run", "--kernel", f"{folder}/half")
+        (there / "whole").write_bytes(bzimage)
+        expect_error(3, "initrd .*nowhere", "run", "--kernel", f"{folder}/whole", "--initrd", f"{folder}/nowhere")
+        with open(there / "huge", "wb") as file:
+            file.truncate(1 << 30)
+        expect_error(2, "huge.*\nhint: .*--memory", "run", "--kernel", f"{folder}/whole", "--initrd", f"{folder}/huge",
+                     "--memory", "256M")
+        expect_error(2, "needs [0-9]+ MiB of RAM.*\nhint: .*--memory", "run", "--kernel", f"{folder}/whole",
+                     "--memory", "16M")
+        expect_error(2, "command line", "run", "--kernel", f"{folder}/whole", "--cmdline", "x" * 100000)
+        if os.geteuid() != 0:
+            (there / "whole").chmod(0)
+            expect_error(1, "Permission denied", "run", "--kernel", f"{folder}/whole")
+
+
+def test_memory_limits():
+    """Too little and too much memory are refused with what is possible."""
+    kernel = guest("serial.elf")
+    expect_error(2, "0 KiB of memory: a machine has", "run", "--kernel", kernel, "--memory", "0")
+    expect_error(2, "of memory: a machine has", "run", "--kernel", kernel, "--memory", "1M")
+    expect_error(2, "of memory: a machine has", "run", "--kernel", kernel, "--memory", "2T")
+
+
+def hide_kvm(arrange):
+    """Runs minivmm where /dev/kvm is as `arrange` makes it, in a mount namespace of its own."""
+    if os.geteuid() != 0:
+        raise Skip("a changed /dev/kvm needs root")
+    script = f"{arrange}; exec {MINIVMM} run --kernel {guest('serial.elf')}"
+    return subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=60,
+                          stdin=subprocess.DEVNULL)
+
+
+def test_no_kvm():
+    """Without /dev/kvm, without the right to it, and with something else in its place: exit 6 and the mend."""
+    empty = hide_kvm("mount -t tmpfs none /dev")
+    assert empty.returncode == 6 and re.search("/dev/kvm: No such file.*\nhint: load KVM", empty.stderr), empty.stderr
+    other = hide_kvm("mount --bind /dev/null /dev/kvm")
+    assert other.returncode == 6 and "API version" in other.stderr, other.stderr
+    denied = hide_kvm("chmod o+rx / 2>/dev/null; exec setpriv --reuid=65534 --regid=65534 --clear-groups "
+                      f"sh -c '{MINIVMM} run --kernel {guest('serial.elf')}'")
+    if "setpriv" not in denied.stderr and "not found" not in denied.stderr and denied.returncode != 126:
+        assert denied.returncode == 6 and "adduser" in denied.stderr, denied.stderr
+
+
+class Terminal:
+    """minivmm on a pseudo-terminal, as a person has it."""
+
+    def __init__(self, *arguments):
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.process = subprocess.Popen([MINIVMM, *arguments], stdin=self.slave, stdout=self.slave,
+                                        stderr=subprocess.PIPE, start_new_session=True)
+        self.text = b""
+
+    def wait_for(self, words, timeout=30):
+        end = time.monotonic() + timeout
+        while words not in self.text:
+            ready, _, _ = select.select([self.master], [], [], end - time.monotonic())
+            assert ready, f"no {words!r} within {timeout} s: {self.text[-1000:]!r}"
+            self.text += os.read(self.master, 65536)
+
+    def write(self, data):
+        os.write(self.master, data)
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
+
+    def finish(self):
+        """The exit code; the terminal must be as it was."""
+        code = self.process.wait(30)
+        assert termios.tcgetattr(self.slave) == self.before, "the terminal was not restored"
+        os.close(self.master)
+        os.close(self.slave)
+        return code
+
+
+def test_terminal_is_restored_on_every_way_out():
+    """Power-off, Ctrl-a x, a second SIGTERM, a crash of the guest and one of minivmm itself leave the terminal as it was."""
+    terminal = Terminal("run", "--kernel", guest("button.elf"))
+    terminal.wait_for(b"ready")
+    assert terminal.is_raw()
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.finish() == 0
+
+    terminal = Terminal("run", "--kernel", guest("button.elf"))
+    terminal.wait_for(b"ready")
+    terminal.write(b"\x01d")
+    terminal.wait_for(b"nothing to detach from")
+    terminal.write(b"\x01x")
+    assert terminal.finish() == 0
+
+    terminal = Terminal("run", "--kernel", guest("worker.elf"), "--cmdline", "pages=4 rounds=0")
+    terminal.wait_for(b"\n")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert b"power button" in terminal.process.stderr.readline()
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.finish() == 1
+
+    assert Terminal("run", "--kernel", guest("triple.elf")).finish() == 7
+
+    terminal = Terminal("run", "--kernel", guest("button.elf"))
+    terminal.wait_for(b"ready")
+    terminal.process.send_signal(signal.SIGSEGV)
+    assert terminal.finish() == -signal.SIGSEGV
+
+
+def test_a_slow_terminal_does_not_slow_the_guest():
+    """A guest that writes faster than anybody reads runs on; what was lost is counted in the output."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen([MINIVMM, "run", "--exit-port", "--kernel", guest("flood.elf"),
+                                "--cmdline", "kib=400"], stdin=subprocess.DEVNULL, stdout=writer,
+                               stderr=subprocess.PIPE)
+    os.close(writer)
+    code = process.wait(120)  # nobody has read a byte so far
+    assert code == 0, process.stderr.read()
+    with open(reader, "rb") as pipe:
+        output = pipe.read()
+    assert output.startswith(b"x" * 63 + b"\n") and len(output) <= 64 << 10
+
+
+def test_closed_standard_streams():
+    """Started with standard input and output closed, minivmm runs its guest all the same."""
+    result = subprocess.run(["sh", "-c", f"exec {MINIVMM} run --exit-port --kernel {guest('flood.elf')} <&- >&-"],
+                            stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 0 and "error" not in result.stderr, result.stderr
+
+
+def test_scarce_resources():
+    """Out of file descriptors or address space: one clear error, no crash."""
+    def few_files():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))
+
+    result = run("run", "--kernel", guest("serial.elf"), preexec_fn=few_files)
+    assert result.returncode in (1, 6) and "Too many open files" in result.stderr, result.stderr
+
+    def little_space():
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+    result = run("run", "--kernel", guest("serial.elf"), "--memory", "4G", preexec_fn=little_space)
+    assert result.returncode == 6 and "cannot map 4096 MiB" in result.stderr, result.stderr
