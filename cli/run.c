@@ -79,6 +79,12 @@ static void handle_quit(void *ctx)
     machine_stop(run->machine);
 }
 
+static void handle_break(void *ctx)
+{
+    struct run *run = ctx;
+    machine_send_break(run->machine);
+}
+
 static void handle_detach(void *ctx)
 {
     static const char text[] =
@@ -100,9 +106,9 @@ static void handle_signal(void *arg, unsigned events)
         term_renew(run->term);
     } else if (!run->asked) {
         run->asked = true;
+        machine_press_power_button(run->machine);
         log_info("power button pressed (%s); a second signal ends the VM at once",
                  strsignal((int)info.ssi_signo));
-        machine_press_power_button(run->machine);
     } else {
         run->forced = true;
         machine_stop(run->machine);
@@ -112,7 +118,7 @@ static void handle_signal(void *arg, unsigned events)
 /* Before any thread starts, so that all of them leave these signals to the main loop. */
 static void block_signals(sigset_t *ret_set)
 {
-    static const int ours[] = {SIGTERM, SIGINT, SIGHUP, SIGCONT};
+    static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCONT};
     sigemptyset(ret_set);
     for (size_t i = 0; i < array_size(ours); i++)
         sigaddset(ret_set, ours[i]);
@@ -292,7 +298,12 @@ static int run_machine(struct run *run, const sigset_t *signals, struct machine_
         return ret;
     warn_of_overcommit(run->config.memory);
     run->handlers = (struct term_handlers){
-        .input = handle_input, .quit = handle_quit, .detach = handle_detach, .ctx = run};
+        .input = handle_input,
+        .quit = handle_quit,
+        .detach = handle_detach,
+        .send_break = handle_break,
+        .ctx = run,
+    };
     ret = watch_signals(run, signals, err);
     if (ret == 0)
         ret = term_create(&run->term, machine_loop(run->machine), &run->handlers, err);
@@ -322,10 +333,13 @@ int verb_run(int argc, char **argv)
     struct machine_end end = {0};
     int ret = run_machine(&run, &signals, &end, &err);
 
+    int output = run.term ? term_output_error(run.term) : 0;
     /* The terminal first: what is printed below must find it as a person expects it. */
     term_destroy(run.term);
     if (run.machine)
         unwatch_signals(&run);
     machine_destroy(run.machine);
+    if (output < 0 && output != -EPIPE && output != -EIO) /* a reader that left needs no word */
+        log_warning("standard output: %s: console output was lost", strerror(-output));
     return ret < 0 ? fail(&err) : report(&run, &end);
 }

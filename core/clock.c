@@ -29,28 +29,30 @@ uint64_t clock_scale(uint64_t a, uint64_t b, uint64_t c)
 uint64_t guest_clock_now(const struct guest_clock *clock)
 {
     if (!clock->running)
-        return clock->base_guest_ns;
+        return clock->frozen_ns;
     return clock->base_guest_ns + (clock_monotonic_ns() - clock->base_host_ns);
 }
 
 void guest_clock_start(struct guest_clock *clock)
 {
-    if (clock->running)
-        return;
-    clock->base_host_ns = clock_monotonic_ns();
+    if (!clock->started)
+        guest_clock_set(clock, clock->frozen_ns);
     clock->running = true;
 }
 
 void guest_clock_stop(struct guest_clock *clock)
 {
-    clock->base_guest_ns = guest_clock_now(clock);
+    clock->frozen_ns = guest_clock_now(clock);
     clock->running = false;
 }
 
 void guest_clock_set(struct guest_clock *clock, uint64_t guest_ns)
 {
     assert(!clock->running);
+    clock->started = true;
+    clock->frozen_ns = guest_ns;
     clock->base_guest_ns = guest_ns;
+    clock->base_host_ns = clock_monotonic_ns();
 }
 
 uint64_t guest_clock_to_host(const struct guest_clock *clock, uint64_t guest_ns)

@@ -2,10 +2,10 @@
 /*
  * Host time, and the one time base of the guest's platform timers.
  *
- * Every timeout of ours is on CLOCK_MONOTONIC. Guest time stands still while the machine is paused
- * and travels with its state: PIT and PM timer read it, so that none of them jumps against another
- * after a pause or a restore. (The wall clock of the RTC is the host's, on purpose: after a restore
- * it must be right, not continuous.)
+ * Every timeout of ours is on CLOCK_MONOTONIC. PIT and PM timer read one guest time, which keeps
+ * pace with KVM's clocks and travels with the machine's state, so that none of them jumps against
+ * another after a pause or a restore. (The wall clock of the RTC is the host's, on purpose: after a
+ * restore it must be right, not continuous.)
  */
 #pragma once
 
@@ -20,13 +20,19 @@ uint64_t clock_wall_ns(void); /* since 1970, UTC */
 uint64_t clock_scale(uint64_t a, uint64_t b, uint64_t c);
 
 /*
- * Guest time in nanoseconds since the machine was built. Starts stopped at 0. now() from any
- * thread; start, stop and set only while no vCPU runs and no device timer is armed.
+ * Guest time in nanoseconds since the machine first ran. Starts stopped at 0. A stop freezes what
+ * is read, so that state is of one moment; the next start catches up, because the guest's other
+ * clocks (TSC, kvmclock, local APIC timers) are KVM's and do not stand still in a pause. After a
+ * set, time goes on from that moment.
+ *
+ * now() from any thread; start, stop and set only while no vCPU runs and no device timer is armed.
  */
 struct guest_clock {
     bool running;
+    bool started;           /* base_* hold: the clock has run, or was set */
+    uint64_t frozen_ns;     /* what is read while stopped */
     uint64_t base_guest_ns; /* guest time at... */
-    uint64_t base_host_ns;  /* ...this host time; only meaningful while running */
+    uint64_t base_host_ns;  /* ...this host time */
 };
 
 uint64_t guest_clock_now(const struct guest_clock *clock);

@@ -2,10 +2,13 @@
 #include "core/log.h"
 
 #include "core/clock.h"
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { LONGEST_WAIT_MS = 200 };
 
 static enum log_level current_level = LOG_INFO;
 
@@ -36,8 +39,12 @@ void log_line(enum log_level level, const char *fmt, ...)
     va_end(args);
     size_t length = strlen(line);
     line[length++] = '\n';
-    /* A log that cannot be written has nowhere to complain. */
-    if (write(STDERR_FILENO, line, length) < 0)
+    /*
+     * A log that cannot be written has nowhere to complain. A reader that is slow is waited for,
+     * one that is stuck loses lines: it must not hold the program up.
+     */
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&out, 1, LONGEST_WAIT_MS) == 1 && write(STDERR_FILENO, line, length) < 0)
         return;
 }
 

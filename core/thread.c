@@ -12,6 +12,18 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
+/*
+ * All signals but those that a thread brings upon itself: a fault whose signal is blocked kills
+ * without a handler, and the handler is what restores the terminal.
+ */
+static void fill_blocked(sigset_t *set)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
+    sigfillset(set);
+    for (size_t i = 0; i < array_size(own); i++)
+        sigdelset(set, own[i]);
+}
+
 int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
                  struct err *err)
 {
@@ -21,7 +33,7 @@ int thread_start(struct thread *thread, const char *name, void (*run)(void *arg)
 
     /* The child inherits the mask that is in force at its creation: no window with signals open. */
     sigset_t all, before;
-    sigfillset(&all);
+    fill_blocked(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&thread->id, NULL, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

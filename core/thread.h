@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Threads. Every thread of ours starts with all signals blocked: signals are read by the main loop
- * through a signalfd, except THREAD_KICK, which only exists to interrupt a system call.
+ * Threads. Every thread of ours starts with signals blocked but for its own faults: they are read
+ * by the main loop through a signalfd, except THREAD_KICK, which only exists to interrupt a system
+ * call.
  */
 #pragma once
 

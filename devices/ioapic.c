@@ -277,6 +277,18 @@ void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector)
     pthread_mutex_unlock(&ioapic->lock);
 }
 
+void ioapic_settle(struct ioapic *ioapic, const uint32_t live[8])
+{
+    pthread_mutex_lock(&ioapic->lock);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        uint64_t *entry = &ioapic->state.entries[pin];
+        unsigned vector = *entry & ENTRY_VECTOR;
+        if (!(live[vector / 32] & 1u << vector % 32))
+            *entry &= ~(uint64_t)ENTRY_REMOTE_IRR;
+    }
+    pthread_mutex_unlock(&ioapic->lock);
+}
+
 static void end_rest_locked(struct ioapic *ioapic)
 {
     ioapic->resting = 0;

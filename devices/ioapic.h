@@ -72,6 +72,12 @@ void ioapic_set_line(struct ioapic *ioapic, unsigned pin, bool asserted);
 /* The EOI of a level-triggered vector: KVM_EXIT_IOAPIC_EOI, on the vCPU's thread. */
 void ioapic_end_of_interrupt(struct ioapic *ioapic, uint8_t vector);
 
+/*
+ * After a load: ends the interrupts whose vector no local APIC has any more (live has a bit for
+ * each that one has, requested or in service). Paused only; resume then delivers what is due.
+ */
+void ioapic_settle(struct ioapic *ioapic, const uint32_t live[8]);
+
 /* Fills ret_routes (room for IOAPIC_PINS) in order of pins, returns how many there are. */
 unsigned ioapic_level_routes(struct ioapic *ioapic, struct ioapic_route *ret_routes);
 

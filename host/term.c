@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/thread.h"
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ struct term {
     size_t start, used;
     uint64_t dropped;
     bool writing; /* the writer is inside write(2) */
+    int error;    /* why nothing is written any more, -errno */
     bool end;
 };
 
@@ -55,19 +57,40 @@ static _Atomic(const struct termios *) restore_at_crash;
 static void handle_fatal_signal(int number)
 {
     const struct termios *cooked = atomic_load(&restore_at_crash);
-    if (cooked)
-        tcsetattr(STDIN_FILENO, TCSANOW, cooked); /* async-signal-safe by POSIX */
-    raise(number);                                /* SA_RESETHAND: the default action now */
+    if (cooked) {
+        signal(SIGTTOU, SIG_IGN);                 /* in the background it would stop us here */
+        tcsetattr(STDIN_FILENO, TCSANOW, cooked); /* async-signal-safe by POSIX, as signal is */
+    }
+    raise(number); /* SA_RESETHAND: the default action now */
 }
 
 static void restore_on_fatal_signals(const struct termios *cooked)
 {
-    static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS};
+    static const int fatal[] = {SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,  SIGABRT, SIGSYS,
+                                SIGTRAP, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU};
     struct sigaction action = {.sa_handler = handle_fatal_signal,
                                .sa_flags = SA_RESETHAND | SA_NODEFER};
     atomic_store(&restore_at_crash, cooked);
     for (size_t i = 0; i < array_size(fatal); i++)
         sigaction(fatal[i], &action, NULL);
+}
+
+/*
+ * Sets the terminal's mode if it is ours to set: from the background, where a shell has put us, the
+ * attempt would stop the program. The shell sets its own mode there, and SIGCONT brings us here
+ * again.
+ */
+static void set_mode(const struct termios *mode, int when)
+{
+    sigset_t ttou, before;
+    sigemptyset(&ttou);
+    sigaddset(&ttou, SIGTTOU);
+    pthread_sigmask(SIG_BLOCK, &ttou,
+                    &before); /* for the moment between the question and the act */
+    pid_t foreground = tcgetpgrp(STDIN_FILENO); /* -1: no terminal of our session, so no jobs */
+    if (foreground < 0 || foreground == getpgrp())
+        tcsetattr(STDIN_FILENO, when, mode);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void enter_raw_mode(struct term *term)
@@ -79,26 +102,22 @@ static void enter_raw_mode(struct term *term)
     term->raw.c_oflag |= OPOST; /* our own lines on stderr still end in a carriage return */
     term->interactive = true;
     restore_on_fatal_signals(&term->cooked);
-    tcsetattr(STDIN_FILENO, TCSANOW, &term->raw);
+    set_mode(&term->raw, TCSANOW);
 }
 
-static void leave_raw_mode(struct term *term)
+/* A terminal that takes no output is not waited for. */
+static void leave_raw_mode(struct term *term, bool drained)
 {
     if (!term->interactive)
         return;
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &term->cooked);
+    set_mode(&term->cooked, drained ? TCSADRAIN : TCSANOW);
     atomic_store(&restore_at_crash, NULL);
 }
 
 void term_renew(struct term *term)
 {
     if (term->interactive)
-        tcsetattr(STDIN_FILENO, TCSANOW, &term->raw);
-}
-
-bool term_is_interactive(const struct term *term)
-{
-    return term->interactive;
+        set_mode(&term->raw, TCSANOW);
 }
 
 /* --- output ------------------------------------------------------------------------------- */
@@ -140,8 +159,24 @@ void term_write(struct term *term, const uint8_t *bytes, size_t length)
     pthread_mutex_unlock(&term->lock);
 }
 
-/* Writes the next stretch without the lock. False when standard output takes nothing any more. */
-static bool write_some_locked(struct term *term)
+/* Waits for room where somebody has made standard output non-blocking, as parents do. */
+static ssize_t write_some(const uint8_t *from, size_t length)
+{
+    for (;;) {
+        ssize_t written = write(STDOUT_FILENO, from, length);
+        if (written >= 0)
+            return written;
+        if (errno == EAGAIN) {
+            struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+            poll(&out, 1, -1);
+        } else if (errno != EINTR) {
+            return -errno;
+        }
+    }
+}
+
+/* Writes the next stretch without the lock. */
+static void write_next_locked(struct term *term)
 {
     const uint8_t *from = term->ring + term->start;
     size_t length = term->used < RING_SIZE - term->start ? term->used : RING_SIZE - term->start;
@@ -149,23 +184,22 @@ static bool write_some_locked(struct term *term)
         length = 4096; /* small steps, so that room comes back early */
     term->writing = true;
     pthread_mutex_unlock(&term->lock);
-    ssize_t written = write(STDOUT_FILENO, from, length);
-    int error = errno;
+    ssize_t written = write_some(from, length);
     pthread_mutex_lock(&term->lock);
     term->writing = false;
-    if (written < 0)
-        return error == EINTR || error == EAGAIN;
+    if (written < 0) {
+        term->error = (int)written;
+        return;
+    }
     term->start = (term->start + (size_t)written) % RING_SIZE;
     term->used -= (size_t)written;
     if (term->used == 0)
         term->start = 0; /* stay in the same few pages */
-    return true;
 }
 
 static void write_out(void *arg)
 {
     struct term *term = arg;
-    bool open = true;
     pthread_mutex_lock(&term->lock);
     for (;;) {
         if (term->dropped)
@@ -175,8 +209,8 @@ static void write_out(void *arg)
             if (term->end)
                 break;
             pthread_cond_wait(&term->filled, &term->lock);
-        } else if (open) {
-            open = write_some_locked(term);
+        } else if (!term->error) {
+            write_next_locked(term);
         } else {
             term->used = 0; /* the reader is gone: the guest goes on without one */
         }
@@ -217,6 +251,9 @@ static void handle_key_after_escape(struct term *term, uint8_t key, uint8_t *out
     case 'd':
         term->handlers->detach(term->handlers->ctx);
         break;
+    case 'b':
+        term->handlers->send_break(term->handlers->ctx);
+        break;
     case 'a':
     case KEY_ESCAPE:
         out[(*length)++] = KEY_ESCAPE;
@@ -224,6 +261,7 @@ static void handle_key_after_escape(struct term *term, uint8_t key, uint8_t *out
     case '?':
     case 'h':
         say(term, "\r\nCtrl-a x  quit (ends the VM at once)\r\nCtrl-a d  detach\r\n"
+                  "Ctrl-a b  send a break (Linux: the SysRq key)\r\n"
                   "Ctrl-a a  send Ctrl-a to the guest\r\n");
         break;
     default:
@@ -290,6 +328,14 @@ static void handle_input(void *arg, unsigned events)
     offer_input(term);
 }
 
+int term_output_error(struct term *term)
+{
+    pthread_mutex_lock(&term->lock);
+    int error = term->error;
+    pthread_mutex_unlock(&term->lock);
+    return error;
+}
+
 void term_input_room(struct term *term)
 {
     loop_post(term->loop, &term->room);
@@ -350,7 +396,7 @@ void term_destroy(struct term *term)
     if (term->watching)
         loop_io_remove(term->loop, &term->io);
     bool drained = !term->writer.started || drain(term);
-    leave_raw_mode(term);
+    leave_raw_mode(term, drained);
     if (!drained)
         return; /* the writer is stuck inside write(2) and still uses all this; the process ends now
                  */

@@ -3,8 +3,8 @@
  * The person at the serial console: standard input and output.
  *
  * A terminal on standard input is put into raw mode, and Ctrl-a becomes the key that speaks to
- * minivmm: x quits, d detaches, a sends Ctrl-a itself, ? lists them. Without a terminal every byte
- * goes through.
+ * minivmm: x quits, d detaches, b sends a break, a sends Ctrl-a itself, ? lists them. Without a
+ * terminal every byte goes through.
  *
  * Output never waits: it goes into a ring, and a thread of its own writes it out. When the other
  * end is so slow that the ring fills up, bytes are dropped and a line in the output says how many.
@@ -24,6 +24,7 @@ struct term_handlers {
     size_t (*input)(void *ctx, const uint8_t *bytes, size_t length);
     void (*quit)(void *ctx);
     void (*detach)(void *ctx);
+    void (*send_break)(void *ctx);
     void *ctx;
 };
 
@@ -33,10 +34,11 @@ int term_create(struct term **ret_term, struct loop *loop, const struct term_han
 /* Writes out what is in the ring, but waits for a stuck terminal no longer than a second. */
 void term_destroy(struct term *term);
 
-bool term_is_interactive(const struct term *term); /* a terminal on standard input */
-
 void term_write(struct term *term, const uint8_t *bytes, size_t length); /* (any thread) */
 void term_input_room(struct term *term);                                 /* (any thread) */
+
+/* 0, or -errno of the write that ended the output: the guest goes on unseen. (any thread) */
+int term_output_error(struct term *term);
 
 /* Raw mode again, after the program was stopped and continued (SIGCONT). */
 void term_renew(struct term *term);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which pages of guest RAM were written: KVM's log for what vCPUs wrote, merged with the marks of
- * the one door (core/memory.h) for what we wrote. Bits are indexed by offset in guest memory's
- * file.
+ * the one door (core/memory.h) for what we wrote. Bits are indexed by offset in guest
+ * memory.
  *
  * The order inside a harvest is a contract: the bits are taken and cleared first, and the pages are
  * read by the caller afterwards, so that a write in between shows up in the next harvest. With all

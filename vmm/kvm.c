@@ -34,7 +34,6 @@ static const struct kvm_capability capabilities[] = {
     CAPABILITY(SREGS2, USED, "vCPU state: PAE page directory pointers"),
     CAPABILITY(VCPU_ATTRIBUTES, USED, "continuing the guest's TSC exactly"),
     CAPABILITY(GET_TSC_KHZ, USED, "telling the guest its TSC frequency"),
-    CAPABILITY(TSC_CONTROL, USED, "guests from hosts with another TSC frequency"),
     CAPABILITY(TSC_DEADLINE_TIMER, USED, "precise guest timers"),
     CAPABILITY(X2APIC_API, USED, "more than 255 vCPUs"),
     CAPABILITY(KVMCLOCK_CTRL, USED, "guest watchdogs that know of a pause"),
@@ -97,7 +96,12 @@ int kvm_open_any(struct kvm *kvm, struct err *err)
 
     int version = request(kvm->fd, KVM_GET_API_VERSION, 0);
     int size = request(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-    if (version != KVM_API_VERSION || size < (int)sizeof(struct kvm_run)) {
+    if (version < 0 || size < (int)sizeof(struct kvm_run)) {
+        int ret = err_say(err, ERR_HOST, ENOTSUP, "/dev/kvm is there, but does not answer as KVM");
+        kvm_close(kvm);
+        return ret;
+    }
+    if (version != KVM_API_VERSION) {
         int ret = err_say(err, ERR_HOST, ENOTSUP, "/dev/kvm speaks API version %d, not %d", version,
                           KVM_API_VERSION);
         err_hint(err, "minivmm needs Linux 5.15 or later");

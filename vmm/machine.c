@@ -30,11 +30,17 @@ static void handle_pic_int(void *ctx, bool level)
     vcpu_x86_set_extint(machine->vcpus[0], level);
 }
 
+/* KVM takes destination bits above the eighth in the upper half of the address. */
+static uint64_t address_for_kvm(uint64_t address)
+{
+    return (address & ~0xfe0ull) | (address >> 5 & 0x7f) << 40;
+}
+
 static void handle_msi(void *ctx, uint64_t address, uint32_t data)
 {
     struct machine *machine = ctx;
     /* A message to an APIC that is not there is lost, as on the bus of a real machine. */
-    int ret = kvm_vm_signal_msi(machine->vm, address, data);
+    int ret = kvm_vm_signal_msi(machine->vm, address_for_kvm(address), data);
     (void)ret;
 }
 
@@ -48,8 +54,9 @@ static void handle_level_routes(void *ctx)
     for (unsigned i = 0; i < count; i++) {
         entries[i].gsi = routes[i].pin;
         entries[i].type = KVM_IRQ_ROUTING_MSI;
-        entries[i].u.msi.address_lo = (uint32_t)routes[i].address;
-        entries[i].u.msi.address_hi = (uint32_t)(routes[i].address >> 32);
+        uint64_t address = address_for_kvm(routes[i].address);
+        entries[i].u.msi.address_lo = (uint32_t)address;
+        entries[i].u.msi.address_hi = (uint32_t)(address >> 32);
         entries[i].u.msi.data = routes[i].data;
     }
     int ret = kvm_vm_set_routing(machine->vm, entries, count);
@@ -129,20 +136,35 @@ void machine_stop(struct machine *machine)
     wish(machine, &end);
 }
 
+static enum machine_outcome wanted(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    enum machine_outcome outcome = machine->wish;
+    pthread_mutex_unlock(&machine->lock);
+    return outcome;
+}
+
+/* The wish is fulfilled; false when a stop has taken its place meanwhile. */
+static bool take_back(struct machine *machine, enum machine_outcome outcome)
+{
+    pthread_mutex_lock(&machine->lock);
+    bool same = machine->wish == outcome;
+    if (same)
+        machine->wish = 0;
+    pthread_mutex_unlock(&machine->lock);
+    return same;
+}
+
 /* On the main loop. */
 static void handle_wish(void *arg)
 {
     struct machine *machine = arg;
     machine_pause(machine);
-    if (machine->end.outcome == MACHINE_RESET && !machine->config.stop_at_reset &&
-        machine_reset(machine, &machine->reset_error) == 0) {
-        pthread_mutex_lock(&machine->lock);
-        machine->wish = 0;
-        pthread_mutex_unlock(&machine->lock);
+    if (wanted(machine) == MACHINE_RESET && !machine->config.stop_at_reset &&
+        machine_reset(machine, &machine->reset_error) == 0 && take_back(machine, MACHINE_RESET))
         machine_resume(machine);
-        return;
-    }
-    loop_stop(machine->loop);
+    else
+        loop_stop(machine->loop);
 }
 
 /* --- pause and resume --------------------------------------------------------------------- */
@@ -403,4 +425,9 @@ void machine_press_power_button(struct machine *machine)
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length)
 {
     return serial_input(machine->serial, bytes, length);
+}
+
+void machine_send_break(struct machine *machine)
+{
+    serial_break(machine->serial);
 }

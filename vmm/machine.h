@@ -53,6 +53,7 @@ int machine_run(struct machine *machine, struct machine_end *ret_end, struct err
 void machine_stop(struct machine *machine); /* (any thread) */
 
 void machine_press_power_button(struct machine *machine); /* (any thread) */
+void machine_send_break(struct machine *machine);         /* serial */
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length); /* serial */
 
 /*

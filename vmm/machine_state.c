@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Guest time, as the platform's timers count it. */
 struct clock_state {
@@ -68,9 +69,7 @@ static int gather(struct machine *machine, struct record *record, struct err *er
     int ret = time_state_save(machine->vm, &record->time, err);
     record->clock.guest_ns = guest_clock_now(&machine->clock);
     for (unsigned i = 0; i < machine->config.cpus && ret == 0; i++) {
-        struct vcpu *vcpu = machine->vcpus[i];
-        ret = vcpu_state_save(vcpu->fd, &machine->caps, &record->vcpus[i], err);
-        record->vcpus[i].extint = vcpu->extint_sent;
+        ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &record->vcpus[i], err);
     }
     return ret;
 }
@@ -92,32 +91,56 @@ int machine_save(struct machine *machine, struct stream *stream, struct err *err
     return ret;
 }
 
+/*
+ * The end of a level-triggered interrupt that the guest has written and KVM has not reported yet is
+ * state that no request shows. It can be told from the outside: the I/O APIC waits for the end of a
+ * vector that no local APIC has. Such a wait ends here: once too often is legal, never is not.
+ */
+static void settle_interrupts(struct machine *machine, const struct record *record)
+{
+    enum { ISR = 0x100, IRR = 0x200 };
+    uint32_t live[8] = {0};
+    for (unsigned i = 0; i < machine->config.cpus; i++) {
+        const char *regs = record->vcpus[i].lapic.regs;
+        for (unsigned word = 0; word < array_size(live); word++) {
+            uint32_t in_service, requested;
+            memcpy(&in_service, regs + ISR + 16 * word, sizeof(in_service));
+            memcpy(&requested, regs + IRR + 16 * word, sizeof(requested));
+            live[word] |= in_service | requested;
+        }
+    }
+    ioapic_settle(machine->ioapic, live);
+}
+
 /* Gives the vCPUs and the clock what was loaded into the record. */
 static int apply(struct machine *machine, struct record *record, struct err *err)
 {
     unsigned cpus = machine->config.cpus;
     int ret = time_state_load(machine->vm, &record->time, record->vcpus, cpus, err);
+    if (ret == 0) /* in the same moment */
+        guest_clock_set(&machine->clock, record->clock.guest_ns);
     for (unsigned i = 0; i < cpus && ret == 0; i++) {
         struct vcpu *vcpu = machine->vcpus[i];
         ret = vcpu_state_load(vcpu->fd, &machine->caps, &record->vcpus[i], VCPU_LOAD_ALL, err);
         err_prefix(ret < 0 ? err : NULL, "vCPU %u", i);
         vcpu_x86_forget_interrupts(vcpu);
-        vcpu->extint_sent = record->vcpus[i].extint;
         if (ret == 0)
             kvm_x86_clock_was_paused(vcpu->fd);
     }
     if (ret == 0)
-        guest_clock_set(&machine->clock, record->clock.guest_ns);
+        settle_interrupts(machine, record);
     return ret;
 }
 
-static int load(struct machine *machine, struct stream *stream, struct err *err)
+/* Reads a set of sections, and only when all of it is sound touches the machine. */
+static int load(struct machine *machine, struct stream *stream, bool *ret_touched, struct err *err)
 {
     struct record record;
     int ret = record_init(&record, machine, err);
     if (ret < 0)
         return ret;
     ret = state_load(stream, record.items, record.count, err);
+    *ret_touched = ret == 0;
     if (ret == 0)
         ret = apply(machine, &record, err);
     record_finish(&record);
@@ -130,15 +153,15 @@ int machine_load(struct machine *machine, struct stream *stream, struct err *err
     /* KVM may refuse in the middle what looked right until then, so the way back is kept. */
     struct stream_buffer before;
     stream_buffer_init(&before, 0);
+    bool touched = false;
     int ret = machine_save(machine, &before.stream, err);
-    if (ret == 0) {
-        ret = load(machine, stream, err);
-        if (ret < 0) {
-            stream_buffer_rewind(&before);
-            int back = load(machine, &before.stream, NULL);
-            assert(back == 0); /* it came from here a moment ago */
-            (void)back;
-        }
+    if (ret == 0)
+        ret = load(machine, stream, &touched, err);
+    if (ret < 0 && touched) {
+        stream_buffer_rewind(&before);
+        if (load(machine, &before.stream, &touched, NULL) < 0)
+            err_prefix(err,
+                       "the machine is lost: KVM takes neither the new state nor its own back");
     }
     stream_buffer_finish(&before);
     return ret;

@@ -57,12 +57,12 @@ struct vcpu {
     pthread_cond_t changed;
     enum vcpu_status status; /* what it is */
 
-    /* x86: the PIC's INT pin (boot vCPU only), and a vector acknowledged but not seen delivered. */
+    /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
     _Atomic bool extint;
-    uint32_t extint_sent;
+    bool in_access;
 };
 
-/* vm and world outlive the vCPU. After: PAUSED, with a thread that waits. */
+/* vm and world outlive the vCPU. After: PAUSED, without a thread as yet. */
 int vcpu_create(struct vcpu **ret_vcpu, const struct kvm *kvm, int vm, unsigned id,
                 const struct vcpu_world *world, struct err *err) must_check;
 int vcpu_start(struct vcpu *vcpu, struct err *err) must_check; /* starts the thread, once */

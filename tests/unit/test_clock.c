@@ -71,10 +71,11 @@ START_TEST(guest_time_runs_as_fast_as_the_host)
 }
 END_TEST
 
-START_TEST(guest_time_stands_still_in_a_pause_and_goes_on_from_there)
+START_TEST(guest_time_is_frozen_in_a_pause_and_catches_up)
 {
     struct guest_clock clock = {0};
 
+    uint64_t born = clock_monotonic_ns();
     guest_clock_start(&clock);
     let_time_pass(10000);
     guest_clock_stop(&clock);
@@ -85,11 +86,9 @@ START_TEST(guest_time_stands_still_in_a_pause_and_goes_on_from_there)
     guest_clock_stop(&clock); /* once more changes nothing */
     ck_assert_uint_eq(guest_clock_now(&clock), stopped);
 
-    uint64_t before = clock_monotonic_ns();
     guest_clock_start(&clock);
-    uint64_t now = guest_clock_now(&clock);
-    ck_assert_uint_ge(now, stopped);
-    ck_assert_uint_le(now, stopped + (clock_monotonic_ns() - before));
+    ck_assert_uint_ge(guest_clock_now(&clock), stopped + 5000000);
+    ck_assert_uint_le(guest_clock_now(&clock), clock_monotonic_ns() - born);
 }
 END_TEST
 
@@ -146,7 +145,7 @@ int main(void)
     suite_add_tcase(suite, host);
     tcase_add_test(guest, guest_time_starts_stopped_at_zero);
     tcase_add_test(guest, guest_time_runs_as_fast_as_the_host);
-    tcase_add_test(guest, guest_time_stands_still_in_a_pause_and_goes_on_from_there);
+    tcase_add_test(guest, guest_time_is_frozen_in_a_pause_and_catches_up);
     tcase_add_test(guest, starting_twice_is_no_jump);
     tcase_add_test(guest, guest_time_travels_with_the_state);
     tcase_add_test(guest, a_guest_deadline_has_its_moment_on_the_host);

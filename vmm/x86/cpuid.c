@@ -157,6 +157,13 @@ static int describe_topology(struct kvm_x86_cpuid *cpuid, const struct cpuid_con
     return 0;
 }
 
+/* By the vendor's name in leaf 0, "AuthenticAMD" or "HygonGenuine": its first four letters. */
+static bool is_amd(struct kvm_x86_cpuid *cpuid)
+{
+    const struct kvm_cpuid_entry2 *entry = find(cpuid, 0, 0);
+    return entry && (memcmp(&entry->ebx, "Auth", 4) == 0 || memcmp(&entry->ebx, "Hygo", 4) == 0);
+}
+
 /* AMD's: cores in the socket, and who shares a core and a node. */
 static void describe_amd(struct kvm_x86_cpuid *cpuid, const struct cpuid_config *config)
 {
@@ -204,7 +211,8 @@ int cpuid_build(const struct kvm *kvm, const struct cpuid_config *config,
     withhold(ret_cpuid);
     describe_leaf1(ret_cpuid, config);
     describe_caches(ret_cpuid, config);
-    describe_amd(ret_cpuid, config);
+    if (is_amd(ret_cpuid))
+        describe_amd(ret_cpuid, config);
     ret = describe_topology(ret_cpuid, config);
     if (ret == 0)
         ret = describe_kvm(ret_cpuid, config);

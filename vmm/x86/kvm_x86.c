@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 static_assert(offsetof(struct kvm_x86_cpuid, entries) == sizeof(struct kvm_cpuid2), "KVM's layout");
@@ -52,10 +53,18 @@ int kvm_x86_set_clock(int vm, const struct kvm_clock_data *clock)
     return done(request(vm, KVM_SET_CLOCK, clock));
 }
 
+/*
+ * Some kernels (6.1 is one) do not say how many entries they gave, and leave the rest of the array
+ * as it was: so it is marked before, with what no entry looks like.
+ */
 int kvm_x86_get_cpuid(int vcpu, struct kvm_x86_cpuid *ret_cpuid)
 {
     ret_cpuid->count = KVM_X86_MAX_CPUID;
-    return done(request(vcpu, KVM_GET_CPUID2, ret_cpuid));
+    memset(ret_cpuid->entries, 0xff, sizeof(ret_cpuid->entries));
+    int ret = done(request(vcpu, KVM_GET_CPUID2, ret_cpuid));
+    while (ret_cpuid->count > 0 && ret_cpuid->entries[ret_cpuid->count - 1].function == UINT32_MAX)
+        ret_cpuid->count--;
+    return ret;
 }
 
 int kvm_x86_set_cpuid(int vcpu, const struct kvm_x86_cpuid *cpuid)
@@ -147,12 +156,6 @@ int kvm_x86_get_tsc_khz(int vcpu, uint32_t *ret_khz)
     return 0;
 }
 
-int kvm_x86_set_tsc_khz(int vcpu, uint32_t khz)
-{
-    int ret = ioctl(vcpu, KVM_SET_TSC_KHZ, (unsigned long)khz);
-    return ret < 0 ? -errno : 0;
-}
-
 static struct kvm_device_attr tsc_offset_attr(const uint64_t *offset)
 {
     return (struct kvm_device_attr){
@@ -169,12 +172,6 @@ int kvm_x86_set_tsc_offset(int vcpu, uint64_t offset)
 {
     struct kvm_device_attr attr = tsc_offset_attr(&offset);
     return done(request(vcpu, KVM_SET_DEVICE_ATTR, &attr));
-}
-
-int kvm_x86_interrupt(int vcpu, uint8_t vector)
-{
-    struct kvm_interrupt interrupt = {.irq = vector};
-    return done(request(vcpu, KVM_INTERRUPT, &interrupt));
 }
 
 void kvm_x86_clock_was_paused(int vcpu)

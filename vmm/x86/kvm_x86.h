@@ -55,9 +55,7 @@ int kvm_x86_set_lapic(int vcpu, const struct kvm_lapic_state *lapic) must_check;
 int kvm_x86_get_debugregs(int vcpu, struct kvm_debugregs *ret_debugregs) must_check;
 int kvm_x86_set_debugregs(int vcpu, const struct kvm_debugregs *debugregs) must_check;
 int kvm_x86_get_tsc_khz(int vcpu, uint32_t *ret_khz) must_check;
-int kvm_x86_set_tsc_khz(int vcpu, uint32_t khz) must_check;
 int kvm_x86_get_tsc_offset(int vcpu, uint64_t *ret_offset) must_check;
 int kvm_x86_set_tsc_offset(int vcpu, uint64_t offset) must_check;
-int kvm_x86_interrupt(int vcpu, uint8_t vector) must_check; /* an ExtINT, from the PIC */
 /* Tells the guest's watchdogs of a pause; a guest without a paravirtual clock has no such wish. */
 void kvm_x86_clock_was_paused(int vcpu);

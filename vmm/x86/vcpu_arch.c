@@ -7,9 +7,9 @@
  * or an exit of its own when asked for one), then we do the acknowledge cycle and hand over the
  * vector.
  *
- * A vector that was handed over is delivered at the next entry; if KVM_RUN is interrupted instead,
- * we cannot tell whether it was. extint_sent remembers it until an exit proves the entry, and no
- * other vector is acknowledged before that.
+ * The vector goes in as an injected interrupt among the vCPU's events, and not by KVM_INTERRUPT:
+ * what that request leaves behind in KVM can be neither read, nor moved, nor cleared by a reset.
+ * Events are state like any other.
  */
 #include "devices/ioapic.h"
 #include "devices/pic.h"
@@ -29,18 +29,34 @@ void vcpu_x86_set_extint(struct vcpu *vcpu, bool level)
 
 void vcpu_x86_forget_interrupts(struct vcpu *vcpu)
 {
-    vcpu->extint_sent = 0;
+    vcpu->in_access = false;
     vcpu->run->ready_for_interrupt_injection = 0;
+}
+
+/* KVM has just said that the vCPU is between two instructions and would take it. */
+static void inject(struct vcpu *vcpu, uint8_t vector)
+{
+    struct kvm_vcpu_events events;
+    struct kvm_mp_state running = {.mp_state = KVM_MP_STATE_RUNNABLE}; /* out of a HLT */
+    int ret = kvm_vcpu_get_events(vcpu->fd, &events);
+    if (ret == 0) {
+        events.interrupt.injected = 1;
+        events.interrupt.nr = vector;
+        events.interrupt.soft = 0;
+        ret = kvm_vcpu_set_events(vcpu->fd, &events);
+    }
+    if (ret == 0)
+        ret = kvm_vcpu_set_mp_state(vcpu->fd, &running);
+    (void)ret; /* requests that worked a moment ago on the same vCPU, with what it said itself */
 }
 
 void vcpu_arch_before_run(struct vcpu *vcpu)
 {
     struct kvm_run *run = vcpu->run;
     bool wanted = atomic_load(&vcpu->extint);
-    if (wanted && run->ready_for_interrupt_injection && !vcpu->extint_sent) {
-        uint8_t vector = (uint8_t)pic_acknowledge(vcpu->world->pic);
-        if (kvm_x86_interrupt(vcpu->fd, vector) == 0)
-            vcpu->extint_sent = 0x100u | vector;
+    /* In the middle of an access the instruction has to end first: the window comes after it. */
+    if (wanted && run->ready_for_interrupt_injection && !vcpu->in_access) {
+        inject(vcpu, (uint8_t)pic_acknowledge(vcpu->world->pic));
         wanted = atomic_load(&vcpu->extint); /* a second one may wait behind it */
     }
     run->request_interrupt_window = wanted;
@@ -48,8 +64,8 @@ void vcpu_arch_before_run(struct vcpu *vcpu)
 
 void vcpu_arch_after_run(struct vcpu *vcpu, bool interrupted)
 {
-    if (!interrupted)
-        vcpu->extint_sent = 0;
+    uint32_t reason = vcpu->run->exit_reason;
+    vcpu->in_access = !interrupted && (reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO);
 }
 
 /* --- crashes ------------------------------------------------------------------------------ */

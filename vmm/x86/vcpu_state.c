@@ -67,11 +67,9 @@ static const struct state_field vcpu_fields[] = {
     FIELD_U32(tsc_khz),
     FIELD_U32(flags, .max = VCPU_HAS_TSC_OFFSET | VCPU_HAS_PDPTRS | VCPU_HAS_XCRS),
     FIELD_U32(mp_state, .max = KVM_MP_STATE_SIPI_RECEIVED),
-    FIELD_U32(extint, .max = 0x1ff),
     FIELD_U32(cpuid_count, .max = KVM_X86_MAX_CPUID),
     FIELD_U32(msr_count, .max = KVM_X86_MAX_MSRS),
     FIELD_U32(xsave_size, .min = 576, .max = VCPU_XSAVE_MAX),
-    FIELD_U32(reserved),
     FIELD_BYTES(regs),
     FIELD_BYTES(sregs),
     FIELD_BYTES(events),
@@ -262,18 +260,23 @@ static int load_xcrs(int vcpu, const struct vcpu_state_caps *caps, const struct 
     return caps->xcrs ? kvm_x86_set_xcrs(vcpu, &state->xcrs) : -ENOTSUP;
 }
 
-static int load_tsc(int vcpu, const struct vcpu_state_caps *caps, const struct vcpu_state *state)
+/* Within 250 ppm, which a guest's clock discipline bears. */
+static int check_tsc_khz(int vcpu, const struct vcpu_state *state, struct err *err)
 {
     uint32_t here;
-    if (state->tsc_khz && kvm_x86_get_tsc_khz(vcpu, &here) == 0 && here != state->tsc_khz) {
-        /* Within 250 ppm, which a guest's clock discipline bears; else KVM must scale. */
-        uint32_t apart = here > state->tsc_khz ? here - state->tsc_khz : state->tsc_khz - here;
-        if (apart > state->tsc_khz / 4000) {
-            int ret = kvm_x86_set_tsc_khz(vcpu, state->tsc_khz);
-            if (ret < 0)
-                return ret;
-        }
-    }
+    if (!state->tsc_khz || kvm_x86_get_tsc_khz(vcpu, &here) < 0)
+        return 0;
+    uint32_t apart = here > state->tsc_khz ? here - state->tsc_khz : state->tsc_khz - here;
+    if (apart <= state->tsc_khz / 4000)
+        return 0;
+    return err_say(err, ERR_HOST, ENOTSUP,
+                   "the guest counts time by a TSC of %u kHz, this host's has %u kHz",
+                   state->tsc_khz, here);
+}
+
+static int load_tsc_offset(int vcpu, const struct vcpu_state_caps *caps,
+                           const struct vcpu_state *state)
+{
     if (!caps->tsc_offset || !(state->flags & VCPU_HAS_TSC_OFFSET))
         return 0;
     return kvm_x86_set_tsc_offset(vcpu, state->tsc_offset);
@@ -333,6 +336,9 @@ int vcpu_state_load(int vcpu, const struct vcpu_state_caps *caps, const struct v
             "the vCPU's vector state takes %u bytes, this host's %zu: its CPU lacks some "
             "of what the guest uses",
             state->xsave_size, caps->xsave_size);
+    int ret = check_tsc_khz(vcpu, state, err);
+    if (ret < 0)
+        return ret;
     if (how == VCPU_LOAD_ALL)
         TRY("CPUID", load_cpuid(vcpu, state));
     TRY("SREGS", load_sregs(vcpu, caps, state));
@@ -340,16 +346,12 @@ int vcpu_state_load(int vcpu, const struct vcpu_state_caps *caps, const struct v
     TRY("XSAVE", kvm_x86_set_xsave(vcpu, state->xsave));
     TRY("DEBUGREGS", kvm_x86_set_debugregs(vcpu, &state->debugregs));
     TRY("LAPIC", kvm_x86_set_lapic(vcpu, &state->lapic));
-    if (how == VCPU_LOAD_ALL)
-        TRY("TSC", load_tsc(vcpu, caps, state));
-    int ret = load_msrs(vcpu, caps, state, how, err);
+    TRY("TSC offset", load_tsc_offset(vcpu, caps, state));
+    ret = load_msrs(vcpu, caps, state, how, err);
     if (ret < 0)
         return ret;
     TRY("REGS", kvm_vcpu_set_regs(vcpu, &state->regs));
     TRY("EVENTS", kvm_vcpu_set_events(vcpu, &state->events));
-    /* Acknowledged at the PIC, but perhaps not delivered: again is legal, lost is not. */
-    if (state->extint && !state->events.interrupt.injected)
-        TRY("pending ExtINT", kvm_x86_interrupt(vcpu, (uint8_t)state->extint));
     struct kvm_mp_state mp = {.mp_state = state->mp_state};
     TRY("MP_STATE", kvm_vcpu_set_mp_state(vcpu, &mp));
     return 0;

@@ -22,11 +22,9 @@ struct vcpu_state {
     uint32_t tsc_khz;
     uint32_t flags; /* enum vcpu_state_flags */
     uint32_t mp_state;
-    uint32_t extint;      /* 0, or 0x100 + vector: acknowledged at the PIC, delivery not yet seen */
     uint32_t cpuid_count; /* entries that are there */
     uint32_t msr_count;
     uint32_t xsave_size; /* bytes */
-    uint32_t reserved;
     struct kvm_regs regs;
     struct kvm_sregs2 sregs;
     struct kvm_vcpu_events events;
