@@ -46,8 +46,7 @@ static void other_main(unsigned number)
         wait_for_interrupt();
 }
 
-/* Not more than one message to the boot processor at a time would get lost, so one after another.
- */
+/* One after another: two answers of one vector at a time would count as one. */
 static void call_each(unsigned count)
 {
     for (unsigned i = 1; i < count; i++) {
@@ -57,20 +56,24 @@ static void call_each(unsigned count)
 }
 
 static volatile unsigned ticks, ticks_elsewhere;
+static uint32_t tick_id;
 
 static void handle_tick(struct frame *frame)
 {
-    if (apic_id() == ids[acpi_cpus(ids, MAX_CPUS) - 1])
+    if (apic_id() == tick_id)
         ticks++;
     else
         ticks_elsewhere++;
     apic_eoi();
 }
 
-/* The I/O APIC reaches the last processor too, whose id may not fit into its eight bits: the seven
- * more lie below them (KVM_FEATURE_MSI_EXT_DEST_ID). */
+/*
+ * The I/O APIC reaches the last processor too, whose id may not fit into its eight bits: the seven
+ * more lie below them (KVM_FEATURE_MSI_EXT_DEST_ID).
+ */
 static void tick_at(uint32_t id)
 {
+    tick_id = id;
     uint16_t flags;
     uint32_t pin = acpi_isa_pin(0, &flags);
     on_interrupt(TICK_VECTOR, handle_tick);

@@ -5,11 +5,12 @@ import base64
 import re
 import subprocess
 
-from labcommon import REPOSITORY
+from labagent import Result
+from labcommon import REPOSITORY, LabError, LabTimeout
 
 GUEST = "--kernel /root/vmlinuz --initrd /root/guest.cpio.gz"
 # A nested guest in an emulated host takes seconds for what takes milliseconds elsewhere.
-BOOT = 150
+BOOT = 100
 
 
 def command_line(script="", more="quiet"):
@@ -35,12 +36,40 @@ def expect_clean(text):
     assert not found, f"the guest kernel complains ({found.group(0)}):\n{text[-4000:]}"
 
 
+# Where each thread of a minivmm that does not end spends its time, and whether its vCPUs still move.
+LOOK = """mount -t debugfs none /sys/kernel/debug 2>/dev/null
+for i in 1 2; do
+    for t in /proc/$(pidof minivmm)/task/*; do
+        echo "$(cat $t/comm): state and ticks $(cut -d' ' -f3,14,15 $t/stat), in $(cat $t/wchan)"
+    done
+    (cd /sys/kernel/debug/kvm && grep . exits io_exits mmio_exits irq_exits halt_exits halt_wakeup irq_injections)
+    usleep 500000
+done"""
+
+
+def run_guest(host, command):
+    """Runs minivmm to its end; one that hangs is looked at before it is killed."""
+    job = host.spawn(f"exec {command} </dev/null")
+    try:
+        code = job.wait(timeout=BOOT)
+    except LabTimeout as error:
+        try:
+            facts = host.run(LOOK, timeout=20).out
+        except LabError as silence:
+            facts = f"the host does not answer either: {silence}"
+        job.kill()
+        raise LabTimeout(f"{error}\n{facts}") from None
+    finally:
+        job.forget()
+    return Result(code, job.out, job.err)
+
+
 def boot(host, cpus, memory):
     # Lines are filtered in the guest: on an emulated serial port they are what takes longest.
     facts = "smpboot: Allowing|ACPI: Interpreter|setting system clock"
     script = ("nproc; grep MemTotal /proc/meminfo; grep -E 'ttyS0|acpi' /proc/interrupts;"
               f" dmesg | grep -E '{facts}|{COMPLAINTS}'")
-    result = host.run(minivmm(script, f"--cpus {cpus} --memory {memory}") + " </dev/null", timeout=BOOT)
+    result = run_guest(host, minivmm(script, f"--cpus {cpus} --memory {memory}"))
     assert result.code == 0, f"exit code {result.code}: {result.err}{result.out[-2000:]}"
     expect(result.out, rf"guest up: .* {cpus} cpus", rf"^{cpus}\r?$", "guest exit: 0",
            rf"smpboot: Allowing {cpus} CPUs, 0 hotplug", "ACPI: Interpreter enabled", "IO-APIC +4-edge +ttyS0",
@@ -110,7 +139,7 @@ def test_reboot_goes_on_and_no_reboot_ends(host):
     vm.wait(timeout=60)
     assert len(re.findall("guest up", vm.out)) >= 2, vm.out[-2000:]
 
-    result = host.run(minivmm("reboot", "--no-reboot") + " </dev/null", timeout=BOOT)
+    result = run_guest(host, minivmm("reboot", "--no-reboot"))
     assert result.code == 0, result.err
 
 
@@ -121,8 +150,7 @@ def test_pvh_vmlinux(host):
     elf = subprocess.run(["lz4", "-dc"], input=bzimage[at:], capture_output=True).stdout
     assert elf.startswith(b"\x7fELF"), "no ELF in the bzImage"
     host.put_bytes(elf, "/root/vmlinux")
-    result = host.run(minivmm("uname -sr", guest="--kernel /root/vmlinux --initrd /root/guest.cpio.gz") + " </dev/null",
-                      timeout=BOOT)
+    result = run_guest(host, minivmm("uname -sr", guest="--kernel /root/vmlinux --initrd /root/guest.cpio.gz"))
     host.run("rm /root/vmlinux")
     assert result.code == 0, result.err
     expect(result.out, "^Linux 6", "guest exit: 0")
@@ -130,6 +158,6 @@ def test_pvh_vmlinux(host):
 
 def test_triple_fault_is_exit_7_with_registers(host):
     """A triple fault ends with exit code 7, what happened in words, and a register dump."""
-    result = host.run(minivmm("reboot", more="quiet reboot=triple") + " </dev/null", timeout=BOOT)
+    result = run_guest(host, minivmm("reboot", more="quiet reboot=triple"))
     assert result.code == 7, f"exit code {result.code}\n{result.err}"
     expect(result.err, "guest crashed: vCPU 0: triple fault", r"rip [0-9a-f]{16}", r"cr3 [0-9a-f]{16}", "idt base")

@@ -243,8 +243,9 @@ START_TEST(test_no_write_is_lost_between_harvests)
     struct rig rig;
     struct dirty *dirty;
     struct err err = {0};
-    uint64_t found;
+    uint64_t found, total = 0;
     rig_init(&rig, "counter", 2, "");
+    rig_run_until(&rig, 1, 0); /* both count */
     struct memory *memory = machine_memory(rig.machine);
     ck_assert_int_eq(dirty_create(&dirty, machine_vm(rig.machine), memory, &err), 0);
     ck_assert_int_eq(dirty_start(dirty, &err), 0);
@@ -254,16 +255,16 @@ START_TEST(test_no_write_is_lost_between_harvests)
     memory_ranges(memory, &range);
     memcpy(copy, range->host, range->size);
     uint64_t *bitmap = calloc(dirty_words(dirty), sizeof(*bitmap));
-    for (unsigned i = 0; i < 30; i++) {
+    for (unsigned i = 0; i < 30 || total == 0; i++) {
         rig_run_for(&rig, 3000);
         memset(bitmap, 0, dirty_words(dirty) * sizeof(*bitmap));
         ck_assert_int_eq(dirty_harvest(dirty, bitmap, &found), 0);
+        total += found;
         for (uint64_t page = 0; page < memory_size(memory) / PAGE_SIZE; page++)
             if (bitmap[page / 64] >> page % 64 & 1)
                 memcpy(copy + page * PAGE_SIZE, range->host + page * PAGE_SIZE, PAGE_SIZE);
         ck_assert_msg(memcmp(copy, range->host, range->size) == 0, "epoch %u", i);
     }
-    ck_assert_ptr_nonnull(strstr(rig.text, "count"));
     free(bitmap);
     free(copy);
     dirty_destroy(dirty);
