@@ -2,6 +2,7 @@
 """What the benchmarks share: commands timed in turn, so that a drift of the machine hits all of them, and medians."""
 
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -33,10 +34,16 @@ def time_once(command):
 
 
 def time_in_turn(commands, runs):
-    """{name: [seconds]} of commands {name: argv}, A B C A B C ..., after one round that does not count."""
+    """{name: [seconds]} of commands {name: argv}, A B C A B C ..., after one round that does not count.
+
+    Each run begins at a random moment of the kernel's tick. KVM waits for grace periods, which end with a tick, and
+    so does many a run: without the dice every next one would begin right after a tick, which favours what is shorter
+    than the rest of it.
+    """
     times = {name: [] for name in commands}
     for round_number in range(runs + 1):
         for name, command in commands.items():
+            time.sleep(random.uniform(0, 0.02))
             took = time_once(command)
             if round_number:
                 times[name].append(took)
