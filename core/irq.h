@@ -34,3 +34,25 @@ struct msi_sink {
 };
 
 void msi_send(const struct msi_sink *sink, uint64_t address, uint32_t data);
+
+/*
+ * A message with a place of its own in the machine's routing table: whoever writes to its eventfd
+ * sends it, without a word to us (KVM's irqfd).
+ */
+struct msi_route {
+    int fd;       /* -1: none */
+    uint32_t gsi; /* its place */
+};
+
+struct msi_router {
+    /* A place for a message that says nothing yet: a write to its fd is lost until set(). */
+    int (*create)(void *ctx, struct msi_route *ret_route, struct err *err);
+    void (*destroy)(void *ctx, struct msi_route *route); /* one with fd -1 is fine */
+    /*
+     * What the route sends from now on. Setting it to what it is costs nothing, a change costs KVM
+     * a grace period. Call it before the first message that needs it. (any thread, any lock but
+     * the interrupt chips' may be held)
+     */
+    void (*set)(void *ctx, struct msi_route *route, uint64_t address, uint32_t data);
+    void *ctx;
+};

@@ -264,7 +264,8 @@ void loop_unpark(struct loop *loop)
 
 static uint32_t to_epoll(unsigned events)
 {
-    return (events & LOOP_READ ? EPOLLIN : 0u) | (events & LOOP_WRITE ? EPOLLOUT : 0u);
+    return (events & LOOP_READ ? EPOLLIN : 0u) | (events & LOOP_WRITE ? EPOLLOUT : 0u) |
+           (events & LOOP_EDGE ? EPOLLET : 0u);
 }
 
 static unsigned from_epoll(uint32_t events)

@@ -24,7 +24,14 @@ void loop_stop(struct loop *loop); /* (any thread) */
  * Descriptors. The caller owns the struct and keeps it until loop_io_remove. A descriptor that
  * cannot be polled (a regular file) counts as always ready.
  */
-enum { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HANGUP = 4 /* always reported, never asked for */ };
+enum {
+    LOOP_READ = 1,
+    LOOP_WRITE = 2,
+    LOOP_HANGUP = 4, /* always reported, never asked for */
+    /* With the others: report an arrival once, not for as long as it lies there. An eventfd that is
+     * only a doorbell need not be read then. */
+    LOOP_EDGE = 8,
+};
 
 struct loop_io {
     int fd;

@@ -162,11 +162,33 @@ void memory_written(struct memory *memory, gpa_t gpa, size_t length)
         return;
     const struct memory_range *range = find(memory, gpa, length);
     assert(range);
-    uint64_t offset = range->offset + (gpa - range->base);
+    memory_written_at(memory, range->host + (gpa - range->base), length);
+}
+
+void memory_written_at(struct memory *memory, const void *pointer, size_t length)
+{
+    if (length == 0 || !atomic_load_explicit(&memory->logging, memory_order_acquire))
+        return;
+    uint64_t offset = (uint64_t)((const uint8_t *)pointer - memory->host);
+    assert(offset < memory->size && length <= memory->size - offset);
     for (uint64_t page = offset / PAGE_SIZE; page <= (offset + length - 1) / PAGE_SIZE; page++)
         /* release: whoever harvests the mark also sees the bytes it stands for */
         atomic_fetch_or_explicit(&memory->log[page / 64], 1ull << (page % 64),
                                  memory_order_release);
+}
+
+int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length)
+{
+    void *pointer;
+    if (gpa % PAGE_SIZE != 0 || length % PAGE_SIZE != 0 || length == 0)
+        return -EINVAL;
+    int ret = memory_borrow(memory, gpa, length, &pointer);
+    if (ret < 0)
+        return ret;
+    if (madvise(pointer, length, MADV_DONTNEED) < 0)
+        return -errno;
+    memory_written_at(memory, pointer, length);
+    return 0;
 }
 
 int memory_log_start(struct memory *memory)

@@ -4,8 +4,8 @@
  *
  * A gpa_t is a number from the guest: it cannot be dereferenced, and everything that touches guest
  * memory goes through here, where ranges are checked (overflow and holes are -EFAULT, and nothing
- * is touched). RAM is one memfd, mapped shared, seen by the guest as one or two ranges: below the
- * hole under 4 GiB, and above 4 GiB.
+ * is touched). RAM is one private mapping, seen by the guest as one or two ranges: below the hole
+ * under 4 GiB, and above 4 GiB.
  *
  * KVM's dirty log sees what vCPUs write, not what we write. So a write through the door marks its
  * pages in a bitmap of our own while logging is on; whoever borrows a range to write into it
@@ -56,6 +56,15 @@ int memory_fill(struct memory *memory, gpa_t gpa, uint8_t byte, size_t length) m
 int memory_borrow(const struct memory *memory, gpa_t gpa, size_t length,
                   void **ret_pointer) must_check;
 void memory_written(struct memory *memory, gpa_t gpa, size_t length);
+
+/* The same for a part of what was borrowed, by our own address of it. */
+void memory_written_at(struct memory *memory, const void *pointer, size_t length);
+
+/*
+ * Gives whole pages back to the host: they read as zeroes from now on, and count as written.
+ * Multiples of the page size only, else -EINVAL.
+ */
+int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length) must_check;
 
 /*
  * The VMM's own marks, one bit a page, indexed by offset in the mapping. start() begins with a

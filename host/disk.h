@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A disk: bytes at offsets, read and written asynchronously. The interface is narrow so that one
+ * disk can stand before another: a limiter does (disk_limit.c), replication will.
+ *
+ * A disk belongs to the loop that it is attached to: submit, kick and all handlers happen on that
+ * loop's thread, drain also where that loop stands still.
+ */
+#pragma once
+
+#include "core/loop.h"
+#include <sys/uio.h>
+
+enum disk_op {
+    DISK_READ = 1,
+    DISK_WRITE,
+    DISK_FLUSH,   /* what was completed before is on stable storage when this is done */
+    DISK_DISCARD, /* the range is no longer needed; reads of it may give anything */
+    DISK_ZEROES,  /* the range reads as zeroes; `unmap` allows to give its space back */
+};
+
+/* The caller's until done is called, and the disk's in between. */
+struct disk_request {
+    enum disk_op op;
+    bool unmap;
+    uint64_t offset, length; /* bytes, multiples of the block size, inside the disk */
+    const struct iovec *iov; /* READ, WRITE: `length` bytes; stays as it is until done */
+    unsigned iov_count;
+    /* result: 0 or -errno. Never called from within submit. */
+    void (*done)(struct disk_request *request, int result);
+    void *arg; /* the caller's */
+    /* The disk's own, for whoever holds the request at the moment. */
+    struct disk_request *next;
+    uint64_t private[4];
+};
+
+struct disk_info {
+    uint64_t size;         /* bytes, a multiple of block_size */
+    uint32_t block_size;   /* smallest unit of access, 512 or more */
+    uint32_t optimal_size; /* of a write that needs no read-modify-write; block_size or more */
+    bool readonly;
+    bool discard; /* DISCARD and unmapping ZEROES save space; without, they are still carried out */
+    bool write_through; /* a completed write is on stable storage: the guest need not flush */
+};
+
+struct disk;
+
+struct disk_ops {
+    const char *name; /* "raw" */
+    /* Before the first request: completions are handled on this loop. */
+    int (*attach)(struct disk *disk, struct loop *loop, struct err *err);
+    void (*submit)(struct disk *disk, struct disk_request *request);
+    /* What was submitted since the last kick begins now, if not before: many for one system call.
+     */
+    void (*kick)(struct disk *disk);
+    /* Returns when nothing is under way; done has been called for all. The loop stands still, or it
+     * is its thread. */
+    void (*drain)(struct disk *disk);
+    void (*destroy)(struct disk *disk); /* drained, detached from its loop; takes half-built ones */
+};
+
+struct disk {
+    const struct disk_ops *ops;
+    struct disk_info info;
+};
+
+static inline int disk_attach(struct disk *disk, struct loop *loop, struct err *err)
+{
+    return disk->ops->attach(disk, loop, err);
+}
+
+static inline void disk_submit(struct disk *disk, struct disk_request *request)
+{
+    disk->ops->submit(disk, request);
+}
+
+static inline void disk_kick(struct disk *disk)
+{
+    disk->ops->kick(disk);
+}
+
+static inline void disk_drain(struct disk *disk)
+{
+    disk->ops->drain(disk);
+}
+
+static inline void disk_destroy(struct disk *disk)
+{
+    if (disk)
+        disk->ops->destroy(disk);
+}
+
+/* How disk I/O is done. AUTO: io_uring where the host has it, else threads. */
+enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_THREADS };
+
+/* What somebody wants of a disk; 0 and NULL are the defaults. */
+struct disk_config {
+    const char *path;
+    bool readonly;
+    bool direct;        /* O_DIRECT: past the host's page cache */
+    bool write_through; /* every write is on stable storage before it is done (O_DSYNC) */
+    bool no_discard;
+    uint32_t block_size;      /* what the guest sees: 512 (default) or 4096 */
+    unsigned queues;          /* virtio queues; 0: one for each vCPU, up to BLK_MAX_QUEUES */
+    char serial[21];          /* what the guest reads as the disk's serial number */
+    uint64_t iops, bandwidth; /* limits per second, operations and bytes; 0: none */
+    enum disk_engine engine;
+};
+
+/*
+ * A raw file or block device. Locked against a second VM (shared lock when readonly): ERR_STATE
+ * names the holder's pid where it is known. Errors name the file and the mend.
+ */
+int disk_raw_open(struct disk **ret_disk, const struct disk_config *config,
+                  struct err *err) must_check;
+
+/* Takes over `inner`, also on failure; bursts of up to a second's worth pass. */
+int disk_limit_create(struct disk **ret_disk, struct disk *inner, uint64_t iops, uint64_t bandwidth,
+                      struct err *err) must_check;
+
+/* What a VM opens: the image, and the limiter where limits are asked for. */
+int disk_open(struct disk **ret_disk, const struct disk_config *config, struct err *err) must_check;

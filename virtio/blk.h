@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A disk for the guest (virtio 1.2, section 5.2), on a thread of its own. Requests under way at a
+ * pause are part of the state: whoever loads it submits them again.
+ */
+#pragma once
+
+#include "host/disk.h"
+#include "virtio/virtio.h"
+
+enum { BLK_MAX_QUEUES = 8, BLK_QUEUE_SIZE = 256 };
+
+struct blk;
+
+struct blk_config {
+    const char *name;  /* of its thread: "disk0" */
+    struct disk *disk; /* the caller's; attached to the device's loop; outlives it */
+    unsigned queues;   /* 1..BLK_MAX_QUEUES */
+    char serial[21];
+    /* The host could not do what the guest asked (the guest gets an I/O error). On the device's
+     * thread, for each such request: the far end limits what it says. NULL: nobody listens. */
+    void (*failed)(void *ctx, enum disk_op op, uint64_t offset, int error);
+    void *ctx;
+};
+
+int blk_create(struct blk **ret_blk, const struct virtio_world *world,
+               const struct blk_config *config, struct err *err) must_check;
+struct virtio *blk_virtio(struct blk *blk);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* A network interface for the guest (virtio 1.2, section 5.1), on a thread of its own. */
+#pragma once
+
+#include "host/netif.h"
+#include "virtio/virtio.h"
+
+struct net;
+
+struct net_config {
+    const char *name;    /* of its thread: "net0" */
+    struct netif *netif; /* the caller's; attached to the device's loop; outlives it */
+    uint8_t mac[6];
+    unsigned queues;                                  /* pairs: 1..NETIF_MAX_QUEUES */
+    uint16_t mtu;                                     /* 0: not told to the guest */
+    void (*trouble)(void *ctx, const char *sentence); /* from the netif; on the device's thread */
+    void *ctx;
+};
+
+int net_create(struct net **ret_net, const struct virtio_world *world,
+               const struct net_config *config, struct err *err) must_check;
+struct virtio *net_virtio(struct net *net);
+
+/* The cable: what the guest sees is this and the interface's own link together. (any thread) */
+void net_set_link(struct net *net, bool up);
+/* Asks the guest to make itself known on the network (it has moved). (any thread) */
+void net_announce(struct net *net);
