@@ -42,7 +42,7 @@ struct term {
     size_t start, used;
     uint64_t dropped;
     bool writing; /* the writer is inside write(2) */
-    int error;    /* why nothing is written any more, -errno */
+    int error;    /* why nothing is written (any more), -errno */
     bool end;
 };
 
@@ -146,19 +146,6 @@ static void confess_locked(struct term *term)
     term->dropped = 0;
 }
 
-void term_write(struct term *term, const uint8_t *bytes, size_t length)
-{
-    pthread_mutex_lock(&term->lock);
-    if (term->dropped)
-        confess_locked(term);
-    if (term->dropped || length > RING_SIZE - term->used)
-        term->dropped += length;
-    else
-        put_locked(term, bytes, length);
-    pthread_cond_signal(&term->filled);
-    pthread_mutex_unlock(&term->lock);
-}
-
 /* Waits for room where somebody has made standard output non-blocking, as parents do. */
 static ssize_t write_some(const uint8_t *from, size_t length)
 {
@@ -214,6 +201,33 @@ static void write_out(void *arg)
         } else {
             term->used = 0; /* the reader is gone: the guest goes on without one */
         }
+    }
+    pthread_mutex_unlock(&term->lock);
+}
+
+/*
+ * The writer starts with the first byte, on the thread of whoever writes it. A guest that prints
+ * nothing needs none, and its end does not wait for one: on a host with a busy CPU that was half of
+ * the time from exec to exit.
+ */
+static bool has_writer_locked(struct term *term)
+{
+    if (!term->writer.started && !term->error)
+        term->error = thread_start(&term->writer, "console", write_out, term, NULL);
+    return !term->error;
+}
+
+void term_write(struct term *term, const uint8_t *bytes, size_t length)
+{
+    pthread_mutex_lock(&term->lock);
+    if (has_writer_locked(term)) {
+        if (term->dropped)
+            confess_locked(term);
+        if (term->dropped || length > RING_SIZE - term->used)
+            term->dropped += length;
+        else
+            put_locked(term, bytes, length);
+        pthread_cond_signal(&term->filled);
     }
     pthread_mutex_unlock(&term->lock);
 }
@@ -343,13 +357,13 @@ void term_input_room(struct term *term)
 
 /* --- life --------------------------------------------------------------------------------- */
 
-static int start_output(struct term *term, struct err *err)
+static int create_ring(struct term *term, struct err *err)
 {
     term->ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (term->ring == MAP_FAILED)
         return err_sys(err, ERR_HOST, errno, "cannot create the console's buffer");
-    return thread_start(&term->writer, "console", write_out, term, err);
+    return 0;
 }
 
 int term_create(struct term **ret_term, struct loop *loop, const struct term_handlers *handlers,
@@ -372,7 +386,7 @@ int term_create(struct term **ret_term, struct loop *loop, const struct term_han
     pthread_cond_init(&term->emptied, &attr);
     pthread_condattr_destroy(&attr);
 
-    int ret = start_output(term, err);
+    int ret = create_ring(term, err);
     if (ret < 0)
         goto fail;
     ret = loop_io_add(loop, &term->io, err);
@@ -395,7 +409,7 @@ void term_destroy(struct term *term)
         return;
     if (term->watching)
         loop_io_remove(term->loop, &term->io);
-    bool drained = !term->writer.started || drain(term);
+    bool drained = drain(term);
     leave_raw_mode(term, drained);
     if (!drained)
         return; /* the writer is stuck inside write(2) and still uses all this; the process ends now

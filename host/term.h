@@ -6,8 +6,9 @@
  * minivmm: x quits, d detaches, b sends a break, a sends Ctrl-a itself, ? lists them. Without a
  * terminal every byte goes through.
  *
- * Output never waits: it goes into a ring, and a thread of its own writes it out. When the other
- * end is so slow that the ring fills up, bytes are dropped and a line in the output says how many.
+ * Output never waits: it goes into a ring, and a thread of its own, which starts with the first
+ * byte, writes it out. When the other end is so slow that the ring fills up, bytes are dropped and
+ * a line in the output says how many.
  *
  * The terminal is restored by term_destroy, and when the program dies by a fatal signal of its own
  * making. (SIGKILL is the exception that nobody can catch: `reset` mends it.)
@@ -37,7 +38,7 @@ void term_destroy(struct term *term);
 void term_write(struct term *term, const uint8_t *bytes, size_t length); /* (any thread) */
 void term_input_room(struct term *term);                                 /* (any thread) */
 
-/* 0, or -errno of the write that ended the output: the guest goes on unseen. (any thread) */
+/* 0, or -errno of what ended the output: the guest goes on unseen. (any thread) */
 int term_output_error(struct term *term);
 
 /* Raw mode again, after the program was stopped and continued (SIGCONT). */

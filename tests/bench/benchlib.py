@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the benchmarks share: commands timed in turn, so that a drift of the machine hits all of them, and medians."""
 
+import contextlib
 import os
 import random
 import statistics
@@ -36,9 +37,9 @@ def time_once(command):
 def time_in_turn(commands, runs):
     """{name: [seconds]} of commands {name: argv}, A B C A B C ..., after one round that does not count.
 
-    Each run begins at a random moment of the kernel's tick. KVM waits for grace periods, which end with a tick, and
-    so does many a run: without the dice every next one would begin right after a tick, which favours what is shorter
-    than the rest of it.
+    Each run begins at a random moment of the kernel's tick. A thread that waits for its turn on a busy CPU, or for one
+    of KVM's grace periods, often waits for a tick, and so ends many a run: without the dice every next one would begin
+    right after a tick, which favours what is shorter than the rest of it.
     """
     times = {name: [] for name in commands}
     for round_number in range(runs + 1):
@@ -48,6 +49,18 @@ def time_in_turn(commands, runs):
             if round_number:
                 times[name].append(took)
     return times
+
+
+@contextlib.contextmanager
+def busy_cpu():
+    """One CPU of the host has something else to do meanwhile: a command that hands work to many threads shows it."""
+    cpu = min(os.sched_getaffinity(0))
+    loop = subprocess.Popen(["sh", "-c", "while :; do :; done"], preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+    try:
+        yield
+    finally:
+        loop.kill()
+        loop.wait()
 
 
 def spread(values, scale=1.0, digits=2):

@@ -279,6 +279,17 @@ def read_line_after_signal(process):
     return process.stderr.readline()
 
 
+def test_a_silent_guest_has_no_console_thread():
+    """The thread that writes the console out comes with the first byte, so start and end need not wait for it."""
+    process = subprocess.Popen([MINIVMM, "run", "--memory", "16M", "--kernel", guest("first.elf")],
+                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert b"power button" in read_line_after_signal(process)  # so the main loop runs
+    threads = {(task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir()}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    assert "vcpu0" in threads and "console" not in threads, threads
+
+
 def test_a_full_disk_is_said():
     """When standard output cannot be written the guest runs on, and a line says why nothing was seen."""
     with open("/dev/full", "wb") as full:
