@@ -33,7 +33,8 @@ enum {
     PCI_COMMAND = 0x04,
     PCI_COMMAND_MEMORY = 2,
     PCI_COMMAND_MASTER = 4,
-    PCI_INTERRUPT_LINE = 0x3c
+    PCI_INTERRUPT_LINE = 0x3c,
+    PCI_INTERRUPT_PIN = 0x3d,
 };
 
 struct pci_bus;
@@ -61,8 +62,8 @@ struct pci_state {
     uint8_t config[PCI_CONFIG_SIZE];
 };
 
-/* To be nested in the device's table. That read-only bytes are what they were is checked by
- * pci_function_check(), from the device's validate or resume. */
+/* To be nested in the device's table. A table does not know which bytes are read-only: resume puts
+ * those right, whatever was loaded. */
 extern const struct state_table pci_state_table;
 
 struct pci_id {

@@ -36,6 +36,7 @@ struct pci_msix {
     const struct msi_router *router;
     unsigned count;
     unsigned capability; /* its offset in configuration space */
+    uint32_t unset;      /* vectors whose route may not say yet what the table says */
     struct msi_route routes[PCI_MSIX_MAX];
 };
 

@@ -294,6 +294,42 @@ static gpa_t put_madt(struct stream_buffer *to, unsigned cpus)
     return end_table(to, at);
 }
 
+/* Where the configuration space of PCI lies (PCI Firmware Specification 3.2, 4.1.2). */
+static gpa_t put_mcfg(struct stream_buffer *to)
+{
+    gpa_t at = begin_table(to, "MCFG", 1);
+
+    put_zeroes(to, 8);
+    put64(to, LAYOUT_ECAM);
+    put16(to, 0);   /* segment */
+    put8(to, 0);    /* first bus */
+    put8(to, 0xFF); /* last bus */
+    put_zeroes(to, 4);
+    return end_table(to, at);
+}
+
+/* Name (\name, value) in AML (20.2.5.1); the name has four characters. */
+static void put_aml_name(struct stream_buffer *to, const char *name, uint64_t value)
+{
+    enum { NAME_OP = 0x08, ROOT = '\\', QWORD_PREFIX = 0x0E };
+
+    put8(to, NAME_OP);
+    put8(to, ROOT);
+    put_text(to, name, 4);
+    put8(to, QWORD_PREFIX);
+    put64(to, value);
+}
+
+/* What dsdt.asl refers to and is known only now. Revision 2: integers have 64 bits. */
+static gpa_t put_ssdt(struct stream_buffer *to, const struct boot_platform *platform)
+{
+    gpa_t at = begin_table(to, "SSDT", 2);
+
+    put_aml_name(to, "P64B", platform->pci64_base);
+    put_aml_name(to, "P64S", platform->pci64_size);
+    return end_table(to, at);
+}
+
 /* 5.2.7, 5.2.8: the list of tables, with pointers of 8 bytes (XSDT) or 4 (RSDT). */
 static gpa_t put_root_table(struct stream_buffer *to, bool wide, const gpa_t *tables, size_t count)
 {
@@ -332,7 +368,7 @@ int acpi_write(struct memory *memory, const struct boot_platform *platform, gpa_
                struct err *err)
 {
     struct stream_buffer to;
-    gpa_t facs, dsdt, rsdt, xsdt, rsdp, tables[2];
+    gpa_t facs, dsdt, rsdt, xsdt, rsdp, tables[4];
     int ret;
 
     stream_buffer_init(&to, LAYOUT_ACPI_SIZE);
@@ -340,6 +376,8 @@ int acpi_write(struct memory *memory, const struct boot_platform *platform, gpa_
     dsdt = put_dsdt(&to);
     tables[0] = put_fadt(&to, facs, dsdt);
     tables[1] = put_madt(&to, platform->cpus);
+    tables[2] = put_mcfg(&to);
+    tables[3] = put_ssdt(&to, platform);
     rsdt = put_root_table(&to, false, tables, array_size(tables));
     xsdt = put_root_table(&to, true, tables, array_size(tables));
     rsdp = put_rsdp(&to, rsdt, xsdt);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ACPI tables (ACPI 6.5, chapter 5.2), written anew at every reset because the guest may have
- * scribbled over them: RSDP, XSDT (and RSDT for old guests), FADT, FACS, DSDT, MADT.
+ * scribbled over them: RSDP, XSDT (and RSDT for old guests), FADT, FACS, DSDT, SSDT, MADT, MCFG.
  */
 #pragma once
 

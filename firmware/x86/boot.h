@@ -47,6 +47,7 @@ struct cpu_entry {
 struct boot_platform {
     unsigned cpus;    /* 1..LAYOUT_MAX_CPUS; one socket, APIC ids 0..cpus-1, and as UID the same */
     uint8_t uuid[16]; /* in the order in which it is written as text */
+    uint64_t pci64_base, pci64_size; /* the 64-bit PCI window, by layout_pci64(); size 0: none */
 };
 
 struct boot_image;

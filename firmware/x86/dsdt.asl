@@ -5,6 +5,10 @@
  */
 DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
 {
+    // The 64-bit PCI window depends on how much RAM there is: acpi.c writes these two into an SSDT.
+    External (\P64B, IntObj) // base
+    External (\P64S, IntObj) // size; 0: no window
+
     // Soft off: SLP_TYP 5 in PM1a_CNT, which devices/acpi_pm takes for "switch off".
     Name (\_S5, Package () {5, 0, 0, 0})
 
@@ -19,6 +23,102 @@ DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
             {
                 IO (Decode16, 0x0600, 0x0600, 1, 0x10)
             })
+        }
+
+        // The configuration space of all buses (ECAM, see MCFG), which is no window for BARs.
+        Device (ECAM)
+        {
+            Name (_HID, EisaId ("PNP0C02"))
+            Name (_UID, 2)
+            Name (_CRS, ResourceTemplate ()
+            {
+                Memory32Fixed (ReadWrite, 0xE0000000, 0x10000000)
+            })
+        }
+
+        Device (PCI0)
+        {
+            Name (_HID, EisaId ("PNP0A08"))
+            Name (_CID, EisaId ("PNP0A03"))
+            Name (_UID, 0)
+            Name (_SEG, 0)
+            Name (_BBN, 0)
+
+            // What is always there. No function has I/O BARs; the range is for guests that look for one.
+            Name (LOW, ResourceTemplate ()
+            {
+                WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
+                    0, 0x00, 0xFF, 0, 0x100)
+                IO (Decode16, 0x0CF8, 0x0CF8, 1, 8)
+                WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
+                    0, 0x1000, 0xFFFF, 0, 0xF000)
+                DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+                    0, 0xC0000000, 0xDFFFFFFF, 0, 0x20000000)
+            })
+
+            // The numbers here are placeholders.
+            Name (HIGH, ResourceTemplate ()
+            {
+                QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+                    0, 0x100000000, 0x1FFFFFFFF, 0, 0x100000000,,, WIN)
+            })
+
+            Method (_CRS, 0, Serialized)
+            {
+                If (\P64S == 0)
+                {
+                    Return (LOW)
+                }
+                CreateQWordField (HIGH, ^WIN._MIN, BASE)
+                CreateQWordField (HIGH, ^WIN._MAX, LAST)
+                CreateQWordField (HIGH, ^WIN._LEN, SIZE)
+                BASE = \P64B
+                LAST = \P64B + \P64S - 1
+                SIZE = \P64S
+                Return (ConcatenateResTemplate (LOW, HIGH))
+            }
+
+            // INTA..INTD of slots 1..31 take turns on the I/O APIC's pins 16..19. A number in place of a
+            // link device means: level-triggered, active low and shareable, as PCI has it.
+            Method (_PRT, 0, Serialized)
+            {
+                Local0 = Package (124) {}
+                For (Local1 = 0, Local1 < 124, Local1++)
+                {
+                    Local2 = (Local1 >> 2) + 1 // slot
+                    Local3 = Local1 & 3        // pin
+                    Local4 = Package (4) {0, 0, 0, 0}
+                    Local4[0] = (Local2 << 16) | 0xFFFF
+                    Local4[1] = Local3
+                    Local4[3] = 16 + ((Local2 + Local3) & 3)
+                    Local0[Local1] = Local4
+                }
+                Return (Local0)
+            }
+
+            // The operating system may have all that it knows how to handle: hot-plug, PME, errors and
+            // the PCI Express capability have no other owner.
+            Method (_OSC, 4, Serialized)
+            {
+                CreateDWordField (Arg3, 0, STAT)
+                If (Arg0 != ToUUID ("33DB4D5B-1FF7-401C-9657-7441C03DD766"))
+                {
+                    STAT |= 0x04 // that is not a host bridge's
+                    Return (Arg3)
+                }
+                If (Arg1 != 1)
+                {
+                    STAT |= 0x08 // unknown revision
+                }
+                CreateDWordField (Arg3, 8, CTRL)
+                Local0 = CTRL & 0x1F
+                If (Local0 != CTRL)
+                {
+                    STAT |= 0x10 // less than was asked for
+                }
+                CTRL = Local0
+                Return (Arg3)
+            }
         }
 
         Device (COM1)

@@ -21,6 +21,8 @@ void e820_build(const struct memory *memory, struct e820_map *ret_map)
     add(&map, LAYOUT_EBDA, LAYOUT_EBDA_SIZE, E820_RESERVED);
     add(&map, LAYOUT_ACPI, LAYOUT_1M - LAYOUT_ACPI, E820_RESERVED);
     add(&map, LAYOUT_1M, ranges[0].size - LAYOUT_1M, E820_RAM);
+    /* So Linux trusts it before it has read the same in ACPI (the DSDT's PNP0C02). */
+    add(&map, LAYOUT_ECAM, LAYOUT_ECAM_SIZE, E820_RESERVED);
     /* Or a guest might move a PCI resource over the pages that KVM uses on some hosts. */
     add(&map, LAYOUT_KVM_IDENTITY, LAYOUT_KVM_SIZE, E820_RESERVED);
     for (unsigned i = 1; i < count; i++)

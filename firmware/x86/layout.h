@@ -3,23 +3,30 @@
  * Where everything lies in the guest's physical address space, and why.
  *
  *   0x0000000000  real-mode vectors and BIOS data area
- *   0x0000000500  GDT                                        } written by boot_load, read by the
- *   0x0000001000  Linux zero page                            } guest's first instructions. All of
- *   0x0000002000  PVH or multiboot information               } it lies under 64 KiB, because no
- *   0x0000003000  page tables of the first 4 GiB             } operating system loads lower than
- *   0x0000009000  command line                               } that, and Linux never allocates
- * there 0x0000010000  RAM 0x000009FC00  extended BIOS data area, 1 KiB 0x00000A0000  not reported:
- * VGA on a PC, nothing here 0x00000E0000  ACPI tables                                } where ACPI
- * and SMBIOS tell old 0x00000F0000  SMBIOS tables                              } guests to search
- * for their anchors 0x00000F1000  our BIOS (to come) 0x0000100000  RAM, at most up to 3 GiB
+ *   0x0000000500  GDT
+ *   0x0000001000  Linux zero page
+ *   0x0000002000  PVH or multiboot information
+ *   0x0000003000  page tables of the first 4 GiB
+ *   0x0000009000  command line
+ *   0x0000010000  RAM
+ *   0x000009FC00  extended BIOS data area, 1 KiB
+ *   0x00000A0000  not reported: VGA on a PC, nothing here
+ *   0x00000E0000  ACPI tables
+ *   0x00000F0000  SMBIOS tables
+ *   0x00000F1000  our BIOS (to come)
+ *   0x0000100000  RAM, at most up to 3 GiB
  *   0x00C0000000  hole: 32-bit PCI window
  *   0x00E0000000  PCIe configuration space (ECAM), 256 buses of 1 MiB
- *   0x00F0000000  32-bit PCI window, second part
+ *   0x00F0000000  nothing
  *   0x00FEC00000  I/O APIC
  *   0x00FEE00000  local APICs
  *   0x00FFFBC000  four pages that KVM keeps for itself
  *   0x0100000000  the rest of the RAM
- *   above         room for a 64-bit PCI window
+ *   above         64-bit PCI window, 32 GiB, at a multiple of its size
+ *
+ * What boot_load writes for the guest's first instructions lies under 64 KiB, because no operating
+ * system loads lower than that, and Linux never allocates there. ACPI and SMBIOS tell old guests to
+ * search for their anchors where the tables are.
  */
 #pragma once
 
@@ -55,7 +62,7 @@
 
 /*
  * The hole. It begins at 3 GiB, a multiple of 1 GiB so that huge pages of every size stay aligned
- * on both sides of it, and leaves 768 MiB to 32-bit PCI and its configuration space.
+ * on both sides of it, and leaves 512 MiB to 32-bit PCI and 256 MiB to its configuration space.
  */
 #define LAYOUT_HOLE         0xC0000000ull
 #define LAYOUT_PCI32        0xC0000000ull
@@ -69,6 +76,23 @@
 #define LAYOUT_KVM_SIZE     0x4000ull
 #define LAYOUT_HIGH_RAM     0x100000000ull
 
+/* More than any driver asks for, and behind up to 31 GiB of RAM it fits into the 36 address bits of
+ * the smallest hosts. */
+#define LAYOUT_PCI64_SIZE 0x800000000ull
+
+/* PCI's lines INTA..INTD of the bus arrive at I/O APIC pins 16..19 (dsdt.asl, _PRT). */
+enum { LAYOUT_PCI_GSI = 16 };
+
+/* Who sits where on the PCI bus: disks and network interfaces in the order of their definition. */
+enum {
+    LAYOUT_SLOT_RNG = 1,
+    LAYOUT_SLOT_BALLOON = 2,
+    LAYOUT_SLOT_CONSOLE = 3,
+    LAYOUT_SLOT_VSOCK = 4,
+    LAYOUT_SLOT_NET = 5,   /* 8 of them */
+    LAYOUT_SLOT_DISK = 13, /* 19 */
+};
+
 /* The limits that fit the address space above; ACPI, SMBIOS and CPUID agree on them. */
 enum { LAYOUT_MAX_CPUS = 1024 };
 
@@ -80,4 +104,23 @@ static inline void layout_split(uint64_t size, uint64_t *ret_below, gpa_t *ret_a
 {
     *ret_below = size < LAYOUT_HOLE ? size : LAYOUT_HOLE;
     *ret_above = LAYOUT_HIGH_RAM;
+}
+
+/*
+ * The 64-bit PCI window of a machine with this much RAM, above all of it. Size and base are 0 where
+ * it does not fit into the physical addresses that the guest's processors have.
+ */
+static inline void layout_pci64(uint64_t memory_size, unsigned physical_bits, uint64_t *ret_base,
+                                uint64_t *ret_size)
+{
+    uint64_t below;
+    gpa_t above;
+
+    layout_split(memory_size, &below, &above);
+    uint64_t end = above + (memory_size - below);
+    uint64_t base = (end + LAYOUT_PCI64_SIZE - 1) / LAYOUT_PCI64_SIZE * LAYOUT_PCI64_SIZE;
+    bool fits = physical_bits >= 64 || base + LAYOUT_PCI64_SIZE <= 1ull << physical_bits;
+
+    *ret_base = fits ? base : 0;
+    *ret_size = fits ? LAYOUT_PCI64_SIZE : 0;
 }

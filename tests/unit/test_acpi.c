@@ -12,7 +12,7 @@
 /* The whole area of the tables, and what the root pointer leads to. */
 struct tables {
     uint8_t area[LAYOUT_ACPI_SIZE];
-    uint8_t *rsdp, *rsdt, *xsdt, *fadt, *madt, *facs, *dsdt;
+    uint8_t *rsdp, *rsdt, *xsdt, *fadt, *madt, *mcfg, *ssdt, *facs, *dsdt;
 };
 
 static uint16_t get16(const uint8_t *at)
@@ -58,15 +58,14 @@ static void check_table(const uint8_t *table, const char *signature)
     ck_assert_uint_eq(sum(table, get32(table + 4)), 0);
 }
 
-static struct tables *build(unsigned cpus)
+static struct tables *build_platform(const struct boot_platform *platform)
 {
     struct tables *tables = calloc(1, sizeof *tables);
-    const struct boot_platform platform = {.cpus = cpus};
     struct memory *memory;
     gpa_t rsdp = 0;
 
     ck_assert_int_eq(memory_create(&memory, 2 << 20, 2 << 20, LAYOUT_HIGH_RAM, NULL), 0);
-    ck_assert_int_eq(acpi_write(memory, &platform, &rsdp, NULL), 0);
+    ck_assert_int_eq(acpi_write(memory, platform, &rsdp, NULL), 0);
     ck_assert_int_eq(memory_read(memory, LAYOUT_ACPI, tables->area, sizeof tables->area), 0);
     memory_destroy(memory);
     ck_assert_uint_eq(rsdp % 16, 0);
@@ -75,9 +74,16 @@ static struct tables *build(unsigned cpus)
     tables->xsdt = at(tables, get64(tables->rsdp + 24));
     tables->fadt = at(tables, get64(tables->xsdt + 36));
     tables->madt = at(tables, get64(tables->xsdt + 44));
+    tables->mcfg = at(tables, get64(tables->xsdt + 52));
+    tables->ssdt = at(tables, get64(tables->xsdt + 60));
     tables->facs = at(tables, get32(tables->fadt + 36));
     tables->dsdt = at(tables, get64(tables->fadt + 140));
     return tables;
+}
+
+static struct tables *build(unsigned cpus)
+{
+    return build_platform(&(struct boot_platform){.cpus = cpus});
 }
 
 static const unsigned cpu_counts[] = {1, 2, 255, 256, LAYOUT_MAX_CPUS};
@@ -94,6 +100,8 @@ START_TEST(every_table_is_reached_and_adds_up)
     check_table(tables->xsdt, "XSDT");
     check_table(tables->fadt, "FACP");
     check_table(tables->madt, "APIC");
+    check_table(tables->mcfg, "MCFG");
+    check_table(tables->ssdt, "SSDT");
     check_table(tables->dsdt, "DSDT");
     ck_assert_mem_eq(tables->facs, "FACS", 4);
     ck_assert_uint_eq(get32(tables->facs + 4), 64);
@@ -119,9 +127,9 @@ START_TEST(old_guests_see_the_same_tables)
 {
     struct tables *tables = build(4);
 
-    ck_assert_uint_eq(get32(tables->rsdt + 4), 36 + 2 * 4);
-    ck_assert_uint_eq(get32(tables->xsdt + 4), 36 + 2 * 8);
-    for (int i = 0; i < 2; i++)
+    ck_assert_uint_eq(get32(tables->rsdt + 4), 36 + 4 * 4);
+    ck_assert_uint_eq(get32(tables->xsdt + 4), 36 + 4 * 8);
+    for (int i = 0; i < 4; i++)
         ck_assert_uint_eq(get32(tables->rsdt + 36 + 4 * i), get64(tables->xsdt + 36 + 8 * i));
     ck_assert_uint_eq(get32(tables->fadt + 40), get64(tables->fadt + 140));
     free(tables);
@@ -221,6 +229,21 @@ START_TEST(dsdt_switches_off_by_sleep_type_5)
 }
 END_TEST
 
+START_TEST(mcfg_gives_all_buses_of_the_configuration_space)
+{
+    struct tables *tables = build(1);
+    const uint8_t *mcfg = tables->mcfg;
+
+    ck_assert_uint_eq(get32(mcfg + 4), 60);
+    ck_assert_uint_eq(get64(mcfg + 36), 0);
+    ck_assert_uint_eq(get64(mcfg + 44), LAYOUT_ECAM);
+    ck_assert_uint_eq(get16(mcfg + 52), 0);
+    ck_assert_uint_eq(mcfg[54], 0);
+    ck_assert_uint_eq((mcfg[55] + 1ull) << 20, LAYOUT_ECAM_SIZE);
+    free(tables);
+}
+END_TEST
+
 START_TEST(more_processors_than_fit_are_an_error)
 {
     const struct boot_platform platform = {.cpus = 8192};
@@ -248,6 +271,196 @@ static void save(const char *folder, const char *name, const uint8_t *table)
     fclose(file);
 }
 
+/*
+ * What ACPICA, the interpreter of Linux and the BSDs, says to a command about our DSDT and SSDT.
+ * The caller closes it.
+ */
+static FILE *ask_acpica(const struct boot_platform *platform, const char *command)
+{
+    char folder[] = "/tmp/minivmm-acpi-XXXXXX", shell[512];
+    struct tables *tables = build_platform(platform);
+    FILE *answer = tmpfile();
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    save(folder, "dsdt", tables->dsdt);
+    save(folder, "ssdt", tables->ssdt);
+    snprintf(shell, sizeof shell, "cd %s && acpiexec -b '%s' dsdt.aml ssdt.aml 2>&1; rm -rf %s",
+             folder, command, folder);
+    FILE *pipe = popen(shell, "re");
+    ck_assert_ptr_nonnull(pipe);
+    for (int c; (c = getc(pipe)) != EOF;)
+        putc(c, answer);
+    ck_assert_int_eq(pclose(pipe), 0);
+    rewind(answer);
+    free(tables);
+    return answer;
+}
+
+/* The bytes of a buffer that ACPICA shows: "    0010: 47 01 ...  // text", a short one behind
+ * "[Buffer] Length 0E =". */
+static size_t ask_for_buffer(const struct boot_platform *platform, const char *command,
+                             uint8_t *ret_bytes, size_t room)
+{
+    FILE *answer = ask_acpica(platform, command);
+    char line[256];
+    size_t count = 0;
+
+    while (fgets(line, sizeof line, answer)) {
+        const char *at = strstr(line, "[Buffer]") ? strchr(line, '=') + 1 : line;
+        unsigned offset, byte;
+        int skip = 0;
+        if (sscanf(at, " %4x:%n", &offset, &skip) != 1 || !skip || offset != count)
+            continue;
+        for (at += skip; sscanf(at, "%2x%n", &byte, &skip) == 1; at += skip) {
+            ck_assert_uint_lt(count, room);
+            ret_bytes[count++] = (uint8_t)byte;
+        }
+    }
+    fclose(answer);
+    return count;
+}
+
+/* A range of one kind (0 memory, 1 I/O, 2 buses) in the resources of the host bridge. */
+struct window {
+    unsigned kind;
+    uint64_t first, last, length;
+};
+
+/* Address space descriptors are words (88h), doublewords (87h) or quadwords (8Ah) (6.4.3.5). */
+static unsigned get_windows(const struct boot_platform *platform, struct window *ret_windows,
+                            unsigned room)
+{
+    uint8_t bytes[512];
+    size_t length = ask_for_buffer(platform, "evaluate \\_SB.PCI0._CRS", bytes, sizeof bytes);
+    unsigned count = 0;
+
+    for (size_t i = 0; i < length; i += bytes[i] & 0x80 ? 3u + get16(bytes + i + 1) : 8u) {
+        const uint8_t *range = bytes + i + 6; /* granularity, first, last, translation, length */
+        struct window window = {.kind = bytes[i + 3]};
+        if (bytes[i] == 0x79) /* the end */
+            return count;
+        if (bytes[i] == 0x47) { /* fixed ports of its own: CF8h..CFFh */
+            ck_assert_uint_eq(get16(bytes + i + 2), 0xCF8);
+            ck_assert_uint_eq(bytes[i + 7], 8);
+            continue;
+        }
+        if (bytes[i] == 0x88) {
+            window.first = get16(range + 2);
+            window.last = get16(range + 4);
+            window.length = get16(range + 8) + (get16(range + 8) ? 0 : 0x10000);
+        } else if (bytes[i] == 0x87) {
+            window.first = get32(range + 4);
+            window.last = get32(range + 8);
+            window.length = get32(range + 16);
+        } else {
+            ck_assert_uint_eq(bytes[i], 0x8A);
+            window.first = get64(range + 8);
+            window.last = get64(range + 16);
+            window.length = get64(range + 32);
+        }
+        ck_assert_uint_eq(window.last - window.first + 1, window.length);
+        ck_assert_uint_lt(count, room);
+        ret_windows[count++] = window;
+    }
+    ck_abort_msg("the resources have no end");
+}
+
+START_TEST(the_host_bridge_has_the_windows_of_the_layout)
+{
+    struct boot_platform platform = {.cpus = 1};
+    struct window windows[5];
+
+    layout_pci64(64ull << 30, 46, &platform.pci64_base, &platform.pci64_size);
+    ck_assert_uint_eq(get_windows(&platform, windows, 5), 4);
+    ck_assert_uint_eq(windows[0].kind, 2);
+    ck_assert_uint_eq(windows[0].first, 0);
+    ck_assert_uint_eq(windows[0].last, 255);
+    ck_assert_uint_eq(windows[1].kind, 1);
+    ck_assert_uint_ge(windows[1].first, 0xD00); /* no port of ours lies above */
+    ck_assert_uint_eq(windows[2].kind, 0);
+    ck_assert_uint_eq(windows[2].first, LAYOUT_PCI32);
+    ck_assert_uint_eq(windows[2].length, LAYOUT_PCI32_SIZE);
+    ck_assert_uint_eq(windows[3].kind, 0);
+    ck_assert_uint_eq(windows[3].first, 96ull << 30);
+    ck_assert_uint_eq(windows[3].length, 32ull << 30);
+}
+END_TEST
+
+START_TEST(without_a_64_bit_window_none_is_offered)
+{
+    const struct boot_platform platform = {.cpus = 1};
+    struct window windows[5];
+
+    ck_assert_uint_eq(get_windows(&platform, windows, 5), 3);
+    ck_assert_uint_eq(windows[2].first, LAYOUT_PCI32);
+}
+END_TEST
+
+START_TEST(interrupt_lines_rotate_over_four_pins)
+{
+    const struct boot_platform platform = {.cpus = 1};
+    FILE *answer = ask_acpica(&platform, "evaluate \\_SB.PCI0._PRT");
+    unsigned long long value, route[4];
+    unsigned count = 0;
+    char line[256];
+
+    while (fgets(line, sizeof line, answer)) {
+        if (sscanf(line, " [Integer] = %llx", &value) != 1)
+            continue;
+        route[count++ % 4] = value;
+        if (count % 4)
+            continue;
+        unsigned slot = (count - 1) / 16 + 1, pin = (count - 1) / 4 % 4;
+        ck_assert_uint_eq(route[0], slot << 16 | 0xFFFF);
+        ck_assert_uint_eq(route[1], pin);
+        ck_assert_uint_eq(route[2], 0);
+        ck_assert_uint_eq(route[3], LAYOUT_PCI_GSI + (slot + pin) % 4);
+    }
+    ck_assert_uint_eq(count, 31 * 4 * 4);
+    fclose(answer);
+}
+END_TEST
+
+/* Bits 0..4 are hot-plug (two kinds), PME, errors and the PCI Express capability. */
+START_TEST(the_system_gets_control_of_what_it_asks_for)
+{
+    static const struct {
+        const char *uuid;
+        unsigned revision, asked, status, granted;
+    } cases[] = {
+        {"5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66", 1, 0x1D, 0x00, 0x1D},
+        {"5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66", 1, 0x3F, 0x10, 0x1F},
+        {"5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66", 2, 0x1D, 0x08, 0x1D},
+        {"00 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66", 1, 0x1D, 0x04, 0x1D},
+    };
+    const struct boot_platform platform = {.cpus = 1};
+    char command[256];
+    uint8_t bytes[64];
+
+    snprintf(command, sizeof command,
+             "evaluate \\_SB.PCI0._OSC (%s) %u 3 (00 00 00 00 1F 00 00 00 %02X 00 00 00)",
+             cases[_i].uuid, cases[_i].revision, cases[_i].asked);
+    ck_assert_uint_eq(ask_for_buffer(&platform, command, bytes, sizeof bytes), 12);
+    ck_assert_uint_eq(get32(bytes), cases[_i].status);
+    ck_assert_uint_eq(get32(bytes + 4), 0x1F);
+    ck_assert_uint_eq(get32(bytes + 8), cases[_i].granted);
+}
+END_TEST
+
+/* A fixed 32-bit range (86h, 6.4.3.4), as Linux wants it before it uses the ECAM. */
+START_TEST(a_motherboard_resource_reserves_the_configuration_space)
+{
+    const struct boot_platform platform = {.cpus = 1};
+    uint8_t bytes[64];
+
+    ck_assert_uint_ge(ask_for_buffer(&platform, "evaluate \\_SB.ECAM._CRS", bytes, sizeof bytes),
+                      14);
+    ck_assert_uint_eq(bytes[0], 0x86);
+    ck_assert_uint_eq(get32(bytes + 4), LAYOUT_ECAM);
+    ck_assert_uint_eq(get32(bytes + 8), LAYOUT_ECAM_SIZE);
+}
+END_TEST
+
 /* The oracle: ACPICA's disassembler takes our tables without a word of complaint. */
 START_TEST(iasl_finds_nothing_to_complain_about)
 {
@@ -258,14 +471,16 @@ START_TEST(iasl_finds_nothing_to_complain_about)
     ck_assert_ptr_nonnull(mkdtemp(folder));
     save(folder, "fadt", tables->fadt);
     save(folder, "madt", tables->madt);
+    save(folder, "mcfg", tables->mcfg);
+    save(folder, "ssdt", tables->ssdt);
     save(folder, "facs", tables->facs);
     save(folder, "xsdt", tables->xsdt);
     save(folder, "dsdt", tables->dsdt);
-    snprintf(
-        command, sizeof command,
-        "cd %s && for t in fadt madt facs xsdt dsdt; do iasl -d $t.aml || exit 1; done >log 2>&1"
-        " && ! grep -iE 'error|warning|invalid|incorrect|unknown|bad' log *.dsl",
-        folder);
+    snprintf(command, sizeof command,
+             "cd %s && for t in fadt madt mcfg ssdt facs xsdt dsdt; do iasl -d $t.aml || exit 1; "
+             "done >log 2>&1"
+             " && ! grep -iE 'error|warning|invalid|incorrect|unknown|bad' log *.dsl",
+             folder);
     status = system(command);
     ck_assert_msg(status == 0, "see %s", folder);
     snprintf(command, sizeof command, "rm -rf %s", folder);
@@ -287,6 +502,12 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tests, madt_lists_each_processor_once, 0, counts);
     tcase_add_test(tests, dsdt_switches_off_by_sleep_type_5);
     tcase_add_test(tests, more_processors_than_fit_are_an_error);
+    tcase_add_test(tests, mcfg_gives_all_buses_of_the_configuration_space);
+    tcase_add_test(tests, the_host_bridge_has_the_windows_of_the_layout);
+    tcase_add_test(tests, without_a_64_bit_window_none_is_offered);
+    tcase_add_test(tests, interrupt_lines_rotate_over_four_pins);
+    tcase_add_loop_test(tests, the_system_gets_control_of_what_it_asks_for, 0, 4);
+    tcase_add_test(tests, a_motherboard_resource_reserves_the_configuration_space);
     tcase_add_test(tests, iasl_finds_nothing_to_complain_about);
     suite_add_tcase(suite, tests);
     return suite;

@@ -70,6 +70,9 @@ START_TEST(the_hole_is_never_ram)
 
     for (gpa_t at = LAYOUT_HOLE; at < LAYOUT_HIGH_RAM; at += MIB)
         ck_assert(!covered(&map, at, E820_RAM));
+    ck_assert(covered(&map, LAYOUT_ECAM, E820_RESERVED));
+    ck_assert(covered(&map, LAYOUT_ECAM + LAYOUT_ECAM_SIZE - 1, E820_RESERVED));
+    ck_assert(!covered(&map, LAYOUT_PCI32 + LAYOUT_PCI32_SIZE - 1, E820_RESERVED));
     ck_assert(covered(&map, LAYOUT_KVM_IDENTITY, E820_RESERVED));
     ck_assert(covered(&map, LAYOUT_KVM_TSS + 3 * PAGE_SIZE - 1, E820_RESERVED));
 }
@@ -103,6 +106,53 @@ START_TEST(ram_splits_exactly_at_3_gib)
 }
 END_TEST
 
+/* Above all RAM, aligned, and inside what the processor can address, or not there at all. */
+START_TEST(the_64_bit_window_lies_above_all_ram)
+{
+    struct e820_map map = build(sizes[_i]);
+    const struct e820_entry *last = &map.entries[map.count - 1];
+
+    for (unsigned bits = 32; bits <= 64; bits++) {
+        uint64_t base = 1, size = 1;
+        layout_pci64(sizes[_i], bits, &base, &size);
+        if (!size) {
+            ck_assert_uint_eq(base, 0);
+            continue;
+        }
+        ck_assert_uint_eq(size, 32 * GIB);
+        ck_assert_uint_eq(base % size, 0);
+        ck_assert_uint_ge(base, last->base + last->size);
+        ck_assert_uint_ge(base, LAYOUT_HIGH_RAM);
+        ck_assert(bits == 64 || base + size <= 1ull << bits);
+    }
+}
+END_TEST
+
+START_TEST(the_64_bit_window_is_there_as_soon_as_it_fits)
+{
+    static const struct {
+        uint64_t memory;
+        unsigned bits;
+        uint64_t base, size;
+    } cases[] = {
+        {64 * MIB, 35, 0, 0},
+        {64 * MIB, 36, 32 * GIB, 32 * GIB},
+        {31 * GIB, 36, 32 * GIB, 32 * GIB}, /* RAM ends at 32 GiB exactly */
+        {31 * GIB + 4096, 36, 0, 0},
+        {31 * GIB + 4096, 37, 64 * GIB, 32 * GIB},
+        {LAYOUT_MAX_RAM, 40, 0, 0},
+        {LAYOUT_MAX_RAM, 64, 1056 * GIB, 32 * GIB},
+    };
+
+    for (unsigned i = 0; i < array_size(cases); i++) {
+        uint64_t base = 1, size = 1;
+        layout_pci64(cases[i].memory, cases[i].bits, &base, &size);
+        ck_assert_uint_eq(base, cases[i].base);
+        ck_assert_uint_eq(size, cases[i].size);
+    }
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("e820");
@@ -114,6 +164,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tests, the_hole_is_never_ram, 0, count);
     tcase_add_test(tests, tables_in_the_first_mib_are_reserved);
     tcase_add_test(tests, ram_splits_exactly_at_3_gib);
+    tcase_add_loop_test(tests, the_64_bit_window_lies_above_all_ram, 0, count);
+    tcase_add_test(tests, the_64_bit_window_is_there_as_soon_as_it_fits);
     suite_add_tcase(suite, tests);
     return suite;
 }
