@@ -43,6 +43,16 @@ int thread_start(struct thread *thread, const char *name, void (*run)(void *arg)
     return 0;
 }
 
+uint64_t thread_cpu_ns(const struct thread *thread)
+{
+    clockid_t clock;
+    struct timespec time;
+    if (!thread->started || pthread_getcpuclockid(thread->id, &clock) != 0 ||
+        clock_gettime(clock, &time) < 0)
+        return 0;
+    return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
+}
+
 void thread_join(struct thread *thread)
 {
     if (!thread->started)

@@ -25,6 +25,9 @@ struct thread {
 int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
                  struct err *err) must_check;
 
+/* The CPU time that it has had, 0 where it was never started. */
+uint64_t thread_cpu_ns(const struct thread *thread);
+
 /* Waits for the end of the thread. Does nothing when it was never started. */
 void thread_join(struct thread *thread);
 

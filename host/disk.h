@@ -4,7 +4,7 @@
  * disk can stand before another: a limiter does (disk_limit.c), replication will.
  *
  * A disk belongs to the loop that it is attached to: submit, kick and all handlers happen on that
- * loop's thread, drain also where that loop stands still.
+ * loop's thread; attach, drain and detach also where that loop stands still.
  */
 #pragma once
 
@@ -26,7 +26,8 @@ struct disk_request {
     uint64_t offset, length; /* bytes, multiples of the block size, inside the disk */
     const struct iovec *iov; /* READ, WRITE: `length` bytes; stays as it is until done */
     unsigned iov_count;
-    /* result: 0 or -errno. Never called from within submit. */
+    /* result: 0 or -errno. Called from within kick or drain, or between the client's begin and end;
+     * never from within submit. It may submit: the disk kicks by itself then. */
     void (*done)(struct disk_request *request, int result);
     void *arg; /* the caller's */
     /* The disk's own, for whoever holds the request at the moment. */
@@ -39,8 +40,20 @@ struct disk_info {
     uint32_t block_size;   /* smallest unit of access, 512 or more */
     uint32_t optimal_size; /* of a write that needs no read-modify-write; block_size or more */
     bool readonly;
-    bool discard; /* DISCARD and unmapping ZEROES save space; without, they are still carried out */
+    bool discard; /* DISCARD and unmapping ZEROES are wanted. They may have no other effect than to
+                   * succeed: whether they save space is the host's file system's business. */
     bool write_through; /* a completed write is on stable storage: the guest need not flush */
+};
+
+/*
+ * Whoever submits. What completes by itself comes in batches, on the loop's thread, between begin
+ * and end: there is a lock to take and an interrupt to send once. What completes within the
+ * client's own kick or drain comes without them.
+ */
+struct disk_client {
+    void (*begin)(void *ctx);
+    void (*end)(void *ctx);
+    void *ctx;
 };
 
 struct disk;
@@ -48,15 +61,18 @@ struct disk;
 struct disk_ops {
     const char *name; /* "raw" */
     /* Before the first request: completions are handled on this loop. */
-    int (*attach)(struct disk *disk, struct loop *loop, struct err *err);
+    int (*attach)(struct disk *disk, struct loop *loop, const struct disk_client *client,
+                  struct err *err);
+    /* Drained: the loop is left, and attach may follow. Fine where it was not attached. */
+    void (*detach)(struct disk *disk);
     void (*submit)(struct disk *disk, struct disk_request *request);
     /* What was submitted since the last kick begins now, if not before: many for one system call.
-     */
+     * What is done at once (it lay in the page cache) is told before kick returns. */
     void (*kick)(struct disk *disk);
     /* Returns when nothing is under way; done has been called for all. The loop stands still, or it
      * is its thread. */
     void (*drain)(struct disk *disk);
-    void (*destroy)(struct disk *disk); /* drained, detached from its loop; takes half-built ones */
+    void (*destroy)(struct disk *disk); /* detached; takes half-built ones */
 };
 
 struct disk {
@@ -64,9 +80,15 @@ struct disk {
     struct disk_info info;
 };
 
-static inline int disk_attach(struct disk *disk, struct loop *loop, struct err *err)
+static inline int disk_attach(struct disk *disk, struct loop *loop,
+                              const struct disk_client *client, struct err *err)
 {
-    return disk->ops->attach(disk, loop, err);
+    return disk->ops->attach(disk, loop, client, err);
+}
+
+static inline void disk_detach(struct disk *disk)
+{
+    disk->ops->detach(disk);
 }
 
 static inline void disk_submit(struct disk *disk, struct disk_request *request)

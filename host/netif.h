@@ -39,6 +39,7 @@ struct netif_handlers {
 
 struct netif;
 
+/* Handlers are called by the loop, never from within these (attach may have trouble to tell). */
 struct netif_ops {
     const char *name; /* "tap" */
     int (*attach)(struct netif *netif, struct loop *loop, const struct netif_handlers *handlers,

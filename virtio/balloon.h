@@ -19,10 +19,14 @@ int balloon_create(struct balloon **ret_balloon, const struct virtio_world *worl
                    struct err *err) must_check;
 struct virtio *balloon_virtio(struct balloon *balloon);
 
-/* How many bytes the guest shall do without; it gives them as it can. (any thread) */
+/*
+ * How many bytes the guest shall do without; it gives them as it can. Whole pages, at most all of
+ * its memory. A paused device tells the guest when it resumes. (any thread)
+ */
 void balloon_set_target(struct balloon *balloon, uint64_t bytes);
 uint64_t balloon_target(struct balloon *balloon);   /* (any thread) */
-uint64_t balloon_actual(struct balloon *balloon);   /* what it has given (any thread) */
-uint64_t balloon_reported(struct balloon *balloon); /* bytes given back by free page reporting */
+uint64_t balloon_actual(struct balloon *balloon);   /* what it says it has given (any thread) */
+uint64_t balloon_reported(struct balloon *balloon); /* bytes given back by free page reporting,
+                                                       since the start (any thread) */
 /* The last that the guest told, and asks for new ones. (any thread) */
 void balloon_stats(struct balloon *balloon, struct balloon_stats *ret_stats);

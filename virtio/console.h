@@ -6,10 +6,12 @@
 
 struct console;
 
-/* The other end, as devices/serial.h has it: never blocks. */
+/* The other end. Both are called with the device's lock held: they neither block nor call back. */
 struct console_host {
-    void (*output)(void *ctx, const uint8_t *bytes, size_t length); /* device's lock held */
-    void (*input_room)(void *ctx); /* after a console_input() that took less than it was given */
+    void (*output)(void *ctx, const uint8_t *bytes, size_t length); /* what the guest has written */
+    /* The console takes input again, after a console_input() that took less than it was given.
+     * Once per refusal, on the main loop. */
+    void (*input_room)(void *ctx);
     void *ctx;
 };
 
@@ -17,6 +19,11 @@ int console_create(struct console **ret_console, const struct virtio_world *worl
                    const struct console_host *host, struct err *err) must_check;
 struct virtio *console_virtio(struct console *console);
 
-/* Takes what fits and says how many. (any thread but from within the host's handlers) */
+/*
+ * Takes what fits and says how many: none while the device is paused or has no driver. What was
+ * taken waits for the guest in the device's state. (any thread but from within the host's handlers)
+ */
 size_t console_input(struct console *console, const uint8_t *bytes, size_t length);
-void console_set_size(struct console *console, unsigned columns, unsigned rows); /* (any thread) */
+
+/* The terminal's size; 0 by 0, the size of a new console, is unknown. (any thread) */
+void console_set_size(struct console *console, unsigned columns, unsigned rows);

@@ -11,10 +11,20 @@ struct net_config {
     const char *name;    /* of its thread: "net0" */
     struct netif *netif; /* the caller's; attached to the device's loop; outlives it */
     uint8_t mac[6];
-    unsigned queues;                                  /* pairs: 1..NETIF_MAX_QUEUES */
-    uint16_t mtu;                                     /* 0: not told to the guest */
-    void (*trouble)(void *ctx, const char *sentence); /* from the netif; on the device's thread */
+    unsigned queues; /* pairs: 1..NETIF_MAX_QUEUES */
+    uint16_t mtu;    /* 0: not told to the guest */
+    /* What a person should know of the interface. On the device's thread, or from net_create();
+     * calls nothing of this device. NULL: nobody listens. */
+    void (*trouble)(void *ctx, const char *sentence);
     void *ctx;
+};
+
+struct net_stats {
+    uint64_t received, sent; /* frames, from the guest's point of view */
+    /* Those that were meant for the guest and too large for its buffers, or that the interface
+     * could not take, or that broke a rule. */
+    uint64_t receive_dropped, send_dropped;
+    uint64_t filtered; /* frames that the guest had not asked for */
 };
 
 int net_create(struct net **ret_net, const struct virtio_world *world,
@@ -25,3 +35,5 @@ struct virtio *net_virtio(struct net *net);
 void net_set_link(struct net *net, bool up);
 /* Asks the guest to make itself known on the network (it has moved). (any thread) */
 void net_announce(struct net *net);
+
+void net_stats(struct net *net, struct net_stats *ret_stats); /* (any thread) */

@@ -65,7 +65,7 @@ struct virtio_ops {
     /*
      * The driver resets the device: back to the beginning, offers and settings too. False: work is
      * under way that touches guest memory; when that has ended the device calls
-     * virtio_stop_done(). On a vCPU's thread.
+     * virtio_stop_done(). On a vCPU's thread; asked again at a resume that comes before that.
      */
     bool (*stop)(struct virtio *virtio);
     /* The driver wrote to the device's configuration space. On a vCPU's thread. */
@@ -76,7 +76,7 @@ struct virtio_ops {
     void (*pause)(struct virtio *virtio);
     /* The state may have been loaded. Queues are open again; each is notified afterwards. */
     void (*resume)(struct virtio *virtio);
-    /* Power-on, machine paused: ends or forgets all work under way before it returns. */
+    /* Power-on, machine paused: like stop, but ends or forgets work under way before it returns. */
     void (*reset)(struct virtio *virtio);
 };
 
@@ -84,6 +84,7 @@ struct virtio_ops {
 struct virtio_transport {
     void (*queue_interrupt)(void *ctx, unsigned queue);
     void (*config_interrupt)(void *ctx);
+    void (*unplug)(void *ctx); /* the device ends before its transport */
     void *ctx;
 };
 
@@ -117,6 +118,7 @@ struct virtio {
     struct thread thread; /* own_thread */
     bool running;         /* between resume and pause */
     bool parked;
+    unsigned queue_count;
     struct virtio_queue queues[VIRTIO_MAX_QUEUES];
 };
 
@@ -134,12 +136,12 @@ struct virtio_setup {
     const char *own_thread; /* its name; NULL: handlers run on the main loop */
 };
 
-/* After: paused, at power-on. virtio_finish() takes what is zeroed or half-built. */
+/* After: paused, at power-on. virtio_finish(), paused too, takes what is zeroed or half-built. */
 int virtio_init(struct virtio *virtio, const struct virtio_setup *setup,
                 struct err *err) must_check;
 void virtio_finish(struct virtio *virtio);
 
-/* These four are the device_ops of every virtio device, but destroy. */
+/* The device_ops of every virtio device, but destroy. */
 void virtio_device_reset(struct device *device);
 void virtio_device_pause(struct device *device);
 void virtio_device_resume(struct device *device);

@@ -25,7 +25,10 @@ struct virtio_pci_config {
     const struct doorbell_board *doorbells; /* NULL: every doorbell is an exit */
 };
 
-/* virtio and what config points to outlive it. */
+/*
+ * What config points to outlives it; of virtio and transport either may be destroyed first. In the
+ * state both have the slot as their instance.
+ */
 int virtio_pci_create(struct virtio_pci **ret_transport, const struct virtio_pci_config *config,
                       struct virtio *virtio, struct err *err) must_check;
 struct device *virtio_pci_device(struct virtio_pci *transport);

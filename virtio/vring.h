@@ -42,6 +42,7 @@ struct vring {
     bool event_index; /* VIRTIO_F_EVENT_IDX was negotiated */
     bool indirect;    /* VIRTIO_F_INDIRECT_DESC */
     bool broken;
+    uint16_t size; /* as checked when the ring was opened */
     /* Borrowed from guest memory while open. */
     void *descriptors, *available, *used;
 };
@@ -73,8 +74,13 @@ void vring_init(struct vring *ring, struct vring_state *state, struct memory *me
 int vring_open(struct vring *ring, bool event_index, bool indirect) must_check;
 void vring_close(struct vring *ring);
 
-/* 1 and a request; 0: none waits; -EPROTO: the guest broke a rule, or the ring is broken already.
- * -E2BIG: a request of more segments than there is space; it is taken and can be pushed. */
+/*
+ * 1 and a request; 0: none waits; -EPROTO: the guest broke a rule, or the ring is not open.
+ * -E2BIG: a legal request of more segments than there is space; it is taken, has no segments, and
+ * can be pushed.
+ * Never more than `size` requests are popped and not yet pushed. Their heads may be equal: a guest
+ * that lies offers the same request twice, so a device must not find its work by the head.
+ */
 int vring_pop(struct vring *ring, struct vring_chain *chain) must_check;
 
 /* Puts the last `count` popped ones back, which are then popped again. */
@@ -84,8 +90,10 @@ void vring_unpop(struct vring *ring, unsigned count);
  * 0. */
 int vring_reopen(struct vring *ring, uint16_t head, struct vring_chain *chain) must_check;
 
-/* The request is done, `written` bytes of its writable part are filled, from its beginning. Seen by
- * the guest after the next publish. */
+/*
+ * The request, as it was popped, is done: the first `written` bytes of its writable part are
+ * filled, and are marked as written here. Seen by the guest after the next publish.
+ */
 void vring_push(struct vring *ring, const struct vring_chain *chain, uint32_t written);
 
 /* Shows the driver what was pushed. True: it wants an interrupt. */

@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets between guest and host without a network (virtio 1.2, section 5.10).
+ * Sockets between guest and host without a network (virtio 1.2, section 5.10): streams.
  *
- * The host's side is a Unix socket at `path`: who connects writes "CONNECT <port>\n" and gets
- * "OK <port of ours>\n" when the guest accepts; from then on bytes go both ways. A guest that
- * connects to the host (context id 2) at port P reaches the Unix socket `path`_P, if somebody
- * listens there.
+ * The host's side is a Unix socket at `path`, with mode 0600: who connects writes
+ * "CONNECT <port>\n" and gets "OK <port of ours>\n" when the guest accepts; from then on bytes go
+ * both ways. A guest that connects to the host (context id 2) at port P reaches the Unix socket
+ * `path`_P, if somebody listens there.
+ *
+ * Connections live in this process only. After a load the guest's are reset (it hears of it by an
+ * event, and its listening sockets stay), and so are those of the host's programs.
  */
 #pragma once
 
 #include "virtio/virtio.h"
 
+enum { VSOCK_PATH_MAX = 90 };
+
 struct vsock;
 
 struct vsock_config {
-    uint64_t cid;     /* the guest's context id: 3 or more */
-    const char *path; /* at most 90 characters; made by us, removed at the end */
+    uint64_t cid;     /* the guest's context id: 3 to 2^32 - 2 */
+    const char *path; /* at most VSOCK_PATH_MAX characters; made by us, removed at the end. A socket
+                         that nobody listens at any more is replaced; a live one is ERR_STATE */
 };
 
 int vsock_create(struct vsock **ret_vsock, const struct virtio_world *world,

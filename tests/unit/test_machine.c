@@ -472,7 +472,7 @@ static void refuse(struct rig *rig, const uint8_t *bytes, size_t length, const c
     stream_buffer_init_read(&state, bytes, length);
     int ret = machine_load(rig->machine, &state.stream, &err);
     stream_buffer_finish(&state);
-    ck_assert_msg(ret < 0, "loaded, though %s", words);
+    ck_assert_msg(ret < 0, "loaded, though %s", words ? words : "it is broken");
     ck_assert_msg(err.text[0], "no word of why");
     if (words)
         ck_assert_msg(strstr(err.text, words), "\"%s\" lacks \"%s\"", err.text, words);
@@ -524,6 +524,41 @@ START_TEST(test_broken_states_are_refused_and_the_machine_runs_on)
     rig_run_until(&rig, 2, 0);
     check_counter_console(rig.text, 2);
     free(bytes);
+    stream_buffer_finish(&good);
+    rig_finish(&rig);
+}
+END_TEST
+
+static struct device_ops counting_ops;
+static void (*reset_of_ours)(struct device *device);
+static unsigned resets;
+
+static void count_reset(struct device *device)
+{
+    resets++;
+    reset_of_ours(device);
+}
+
+/* A reset ends what the host does for a device: connections, requests. */
+START_TEST(test_a_refused_state_resets_no_device)
+{
+    struct rig rig;
+    struct stream_buffer good;
+    rig_init(&rig, "counter", 1, "");
+    rig_run_until(&rig, 2, 0);
+    struct device *device = rig.machine->devices[rig.machine->device_count - 1];
+    counting_ops = *device->ops;
+    reset_of_ours = counting_ops.reset;
+    counting_ops.reset = count_reset;
+    device->ops = &counting_ops;
+    resets = 0;
+    rig_save(&rig, &good);
+    refuse(&rig, good.bytes, good.length - 1, NULL);
+    refuse(&rig, good.bytes, good.length / 2, NULL);
+    ck_assert_uint_eq(resets, 0);
+    ck_assert_int_eq(machine_load(rig.machine, &good.stream, NULL), 0);
+    ck_assert_uint_eq(resets, 1);
+    rig_run_until(&rig, 2, 0);
     stream_buffer_finish(&good);
     rig_finish(&rig);
 }
@@ -666,6 +701,7 @@ int main(void)
     tcase_add_test(hops, test_a_reset_after_a_hop_starts_again);
     tcase_add_test(hops, test_the_same_state_runs_twice);
     tcase_add_test(refused, test_broken_states_are_refused_and_the_machine_runs_on);
+    tcase_add_test(refused, test_a_refused_state_resets_no_device);
     tcase_add_test(refused, test_what_kvm_refuses_in_the_middle_is_taken_back);
     tcase_add_test(refused, test_a_hostile_state_breaks_nothing);
     tcase_add_test(refused, test_an_interrupt_under_way_can_be_loaded_again);

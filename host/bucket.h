@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A rate limit: so many units a second, and what was not used is saved up for a second. Pure: who
+ * calls says what time it is.
+ *
+ * Instead of a level it keeps the moment until which all units are spent: a take moves that moment
+ * by what it costs, and a second behind now it stops. A take larger than a second's worth passes
+ * too, and is paid for afterwards.
+ */
+#pragma once
+
+#include "core/clock.h"
+
+struct bucket {
+    uint64_t rate; /* units per second; 0: no limit */
+    uint64_t spent_until_ns;
+};
+
+/* When the next take may be; not later than now: at once. */
+static inline uint64_t bucket_ready_ns(const struct bucket *bucket)
+{
+    return bucket->rate ? bucket->spent_until_ns : 0;
+}
+
+static inline void bucket_take(struct bucket *bucket, uint64_t units, uint64_t now_ns)
+{
+    uint64_t full = now_ns > NS_PER_SEC ? now_ns - NS_PER_SEC : 0;
+
+    if (!bucket->rate)
+        return;
+    if (bucket->spent_until_ns < full)
+        bucket->spent_until_ns = full;
+    bucket->spent_until_ns += clock_scale(units, NS_PER_SEC, bucket->rate);
+}

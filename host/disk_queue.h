@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests in a row, first in first out. */
+#pragma once
+
+#include "host/disk.h"
+
+struct disk_queue {
+    struct disk_request *first, **end;
+};
+
+static inline void disk_queue_init(struct disk_queue *queue)
+{
+    queue->first = NULL;
+    queue->end = &queue->first;
+}
+
+static inline void disk_queue_add(struct disk_queue *queue, struct disk_request *request)
+{
+    request->next = NULL;
+    *queue->end = request;
+    queue->end = &request->next;
+}
+
+static inline struct disk_request *disk_queue_take(struct disk_queue *queue)
+{
+    struct disk_request *request = queue->first;
+
+    if (!request)
+        return NULL;
+    queue->first = request->next;
+    if (!queue->first)
+        queue->end = &queue->first;
+    return request;
+}
+
+/* Moves all of `from` to the end of `queue`. */
+static inline void disk_queue_join(struct disk_queue *queue, struct disk_queue *from)
+{
+    if (!from->first)
+        return;
+    *queue->end = from->first;
+    queue->end = from->end;
+    disk_queue_init(from);
+}
