@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +123,19 @@ static void check_user_namespaces(struct findings *findings)
         say(findings, GOOD, "user namespaces", NULL, "can be made");
 }
 
+static void check_disks(struct findings *findings)
+{
+    struct io_uring_params params = {0};
+    long fd = syscall(SYS_io_uring_setup, 1, &params);
+    if (fd >= 0) {
+        say(findings, GOOD, "io_uring", NULL, "disks use it");
+        close((int)fd);
+    } else {
+        say(findings, NOTE, "io_uring", "sudo sysctl kernel.io_uring_disabled=0",
+            "%s: disks use threads, which cost more", strerror(errno));
+    }
+}
+
 static void check_memory(struct findings *findings)
 {
     struct sysinfo info;
@@ -197,6 +212,7 @@ int verb_check(int argc, char **argv)
     check_kvm(&findings);
     check_tap(&findings);
     check_user_namespaces(&findings);
+    check_disks(&findings);
     check_memory(&findings);
     return findings.bad ? ERR_HOST : 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* minivmm run: one machine in the foreground, its serial console on this terminal. */
 #include "cli/options.h"
+#include "cli/run_devices.h"
 #include "cli/verbs.h"
 #include "core/log.h"
 #include "host/term.h"
@@ -10,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/sysinfo.h>
@@ -21,6 +23,12 @@ enum {
     RUN_CMDLINE,
     RUN_CPUS,
     RUN_MEMORY,
+    RUN_DISK,
+    RUN_NET,
+    RUN_FORWARD,
+    RUN_VSOCK,
+    RUN_CONSOLE,
+    RUN_BALLOON,
     RUN_UUID,
     RUN_NO_REBOOT,
     RUN_EXIT_PORT,
@@ -34,6 +42,14 @@ static const struct option run_options[] = {
     [RUN_CMDLINE] = {"cmdline", 0, "TEXT", "kernel command line (console=ttyS0)"},
     [RUN_CPUS] = {"cpus", 'c', "N", "virtual CPUs (1)"},
     [RUN_MEMORY] = {"memory", 'm', "SIZE", "guest memory: 512M, 6G (512M)"},
+    [RUN_DISK] = {"disk", 'd', "FILE[,...]",
+                  "a raw disk image or block device; more options below"},
+    [RUN_NET] = {"net", 'n', "MODE[,...]", "user, passt, tap[:NAME], bridge:NAME or none (user)"},
+    [RUN_FORWARD] = {"forward", 'p', "HOST:GUEST", "a port of this host that leads into the guest"},
+    [RUN_VSOCK] = {"vsock", 0, "PATH[,cid=N]",
+                   "sockets to the guest, behind a Unix socket (cid 3)"},
+    [RUN_CONSOLE] = {"console", 0, "WHICH", "serial or virtio (serial)"},
+    [RUN_BALLOON] = {"balloon", 0, "SIZE|off", "memory that the guest shall do without (0)"},
     [RUN_UUID] = {"uuid", 0, "UUID", "the machine's UUID (a new one for each run)"},
     [RUN_NO_REBOOT] = {"no-reboot", 0, NULL, "end when the guest reboots"},
     [RUN_EXIT_PORT] = {"exit-port", 0, NULL,
@@ -44,7 +60,9 @@ static const struct option run_options[] = {
 
 struct run {
     struct machine_config config;
+    struct run_devices devices;
     struct serial_host serial;
+    struct console_host console;
     struct term_handlers handlers;
     struct machine *machine;
     struct term *term;
@@ -94,6 +112,14 @@ static void handle_detach(void *ctx)
     term_write(run->term, (const uint8_t *)text, sizeof(text) - 1);
 }
 
+/* A virtio console knows how large its terminal is. */
+static void tell_size(struct run *run)
+{
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+        machine_set_console_size(run->machine, size.ws_col, size.ws_row);
+}
+
 /* --- signals ------------------------------------------------------------------------------ */
 
 static void handle_signal(void *arg, unsigned events)
@@ -102,7 +128,9 @@ static void handle_signal(void *arg, unsigned events)
     struct signalfd_siginfo info;
     if (read(run->signals.fd, &info, sizeof(info)) != sizeof(info))
         return;
-    if (info.ssi_signo == SIGCONT) {
+    if (info.ssi_signo == SIGWINCH) {
+        tell_size(run);
+    } else if (info.ssi_signo == SIGCONT) {
         term_renew(run->term);
     } else if (!run->asked) {
         run->asked = true;
@@ -118,7 +146,7 @@ static void handle_signal(void *arg, unsigned events)
 /* Before any thread starts, so that all of them leave these signals to the main loop. */
 static void block_signals(sigset_t *ret_set)
 {
-    static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCONT};
+    static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCONT, SIGWINCH};
     sigemptyset(ret_set);
     for (size_t i = 0; i < array_size(ours); i++)
         sigaddset(ret_set, ours[i]);
@@ -148,24 +176,35 @@ static void unwatch_signals(struct run *run)
 
 static int print_help(void)
 {
-    printf("Examples:\n"
-           "  minivmm run --kernel vmlinuz --initrd initrd.img\n"
-           "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 4 --memory 6G\n"
-           "  minivmm run --kernel vmlinux --cmdline 'console=ttyS0 root=/dev/vda1'\n"
-           "\n"
-           "Usage: minivmm run --kernel FILE [OPTION...]\n"
-           "\n"
-           "Options (defaults in brackets):\n");
+    printf(
+        "Examples:\n"
+        "  minivmm run --kernel vmlinuz --initrd initrd.img\n"
+        "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 4 --memory 6G\n"
+        "  minivmm run --kernel vmlinuz --initrd initrd.img --disk disk.img -p 2222:22\n"
+        "  minivmm run --kernel vmlinux --cmdline 'console=ttyS0 root=/dev/vda1' --disk disk.img\n"
+        "\n"
+        "Usage: minivmm run --kernel FILE [OPTION...]\n"
+        "\n"
+        "Options (defaults in brackets):\n");
     options_print(run_options, array_size(run_options));
     printf("\n"
+           "--disk FILE takes, each after a comma: readonly, direct, no-discard,\n"
+           "  cache=writeback|writethrough|none, limit=SIZE (bytes a second), limit=Niops,\n"
+           "  queues=N, serial=TEXT, block-size=512|4096, engine=io_uring|threads\n"
+           "--net MODE takes mac=ADDRESS, queues=N, mtu=N. user needs no rights: the guest is\n"
+           "  10.0.2.15, the host 10.0.2.2. passt is faster, where the package is installed.\n"
+           "-p [ADDRESS:]HOST:GUEST[/udp] goes with user and passt.\n"
+           "\n"
            "In the terminal: Ctrl-a x quits, Ctrl-a d detaches, Ctrl-a a sends Ctrl-a.\n"
            "SIGTERM presses the power button, a second one ends the VM at once.\n"
            "The guest's power-off ends with exit code 0, its crash with 7.\n");
     return 0;
 }
 
-static int take_option(struct machine_config *config, int what, const char *value, struct err *err)
+static int take_option(struct run *run, int what, const char *value, struct err *err)
 {
+    struct machine_config *config = &run->config;
+    struct run_devices *devices = &run->devices;
     uint64_t number = 0;
     int ret = 0;
     switch (what) {
@@ -186,6 +225,24 @@ static int take_option(struct machine_config *config, int what, const char *valu
         ret = parse_size(value, "--memory", &config->memory, err);
         config->memory &= ~(PAGE_SIZE - 1);
         break;
+    case RUN_DISK:
+        ret = run_devices_add_disk(devices, value, err);
+        break;
+    case RUN_NET:
+        ret = run_devices_add_net(devices, value, err);
+        break;
+    case RUN_FORWARD:
+        ret = run_devices_add_forward(devices, value, err);
+        break;
+    case RUN_VSOCK:
+        ret = run_devices_set_vsock(devices, value, err);
+        break;
+    case RUN_CONSOLE:
+        ret = run_devices_set_console(devices, value, err);
+        break;
+    case RUN_BALLOON:
+        ret = run_devices_set_balloon(devices, value, err);
+        break;
     case RUN_UUID:
         ret = parse_uuid(value, "--uuid", config->uuid, err);
         break;
@@ -204,7 +261,7 @@ static int take_option(struct machine_config *config, int what, const char *valu
     return ret;
 }
 
-static int read_command_line(int argc, char **argv, struct machine_config *config, bool *ret_help,
+static int read_command_line(int argc, char **argv, struct run *run, bool *ret_help,
                              struct err *err)
 {
     struct options options = {.verb = "run",
@@ -230,16 +287,21 @@ static int read_command_line(int argc, char **argv, struct machine_config *confi
             err_hint(err, "name what boots: --kernel FILE");
             return ret;
         }
-        ret = take_option(config, what, value, err);
+        ret = take_option(run, what, value, err);
         if (ret < 0)
             return ret;
     }
-    if (!config->kernel) {
+    if (!run->config.kernel) {
         int ret = err_say(err, ERR_USAGE, EINVAL, "run: nothing to boot");
         err_hint(err, "name a kernel: minivmm run --kernel FILE");
         return ret;
     }
-    return 0;
+    if (!run->config.cmdline)
+        run->config.cmdline = run->devices.console_virtio ? "console=ttyS0 console=hvc0"
+                                                          : "console=ttyS0";
+    if (run->devices.console_virtio)
+        run->config.console = &run->console;
+    return run_devices_apply(&run->devices, &run->config, err);
 }
 
 /* A random one, as RFC 4122 wants it marked (version 4, variant 1). */
@@ -307,8 +369,10 @@ static int run_machine(struct run *run, const sigset_t *signals, struct machine_
     ret = watch_signals(run, signals, err);
     if (ret == 0)
         ret = term_create(&run->term, machine_loop(run->machine), &run->handlers, err);
-    if (ret == 0)
+    if (ret == 0) {
+        tell_size(run);
         ret = machine_run(run->machine, ret_end, err);
+    }
     return ret;
 }
 
@@ -316,15 +380,18 @@ int verb_run(int argc, char **argv)
 {
     struct err err = {0};
     bool help = false;
-    struct run run = {.config = {.cpus = 1, .memory = 512ull << 20, .cmdline = "console=ttyS0"},
-                      .signals.fd = -1};
+    struct run run = {.config = {.cpus = 1, .memory = 512ull << 20}, .signals.fd = -1};
     run.serial = (struct serial_host){
         .output = handle_output, .input_room = handle_input_room, .ctx = &run};
     run.config.serial = &run.serial;
+    run.console = (struct console_host){
+        .output = handle_output, .input_room = handle_input_room, .ctx = &run};
 
     if (make_uuid(run.config.uuid, &err) < 0 ||
-        read_command_line(argc, argv, &run.config, &help, &err) < 0)
+        read_command_line(argc, argv, &run, &help, &err) < 0) {
+        run_devices_finish(&run.devices);
         return fail(&err);
+    }
     if (help)
         return print_help();
 
@@ -339,6 +406,7 @@ int verb_run(int argc, char **argv)
     if (run.machine)
         unwatch_signals(&run);
     machine_destroy(run.machine);
+    run_devices_finish(&run.devices);
     if (output < 0 && output != -EPIPE && output != -EIO) /* a reader that left needs no word */
         log_warning("standard output: %s: console output was lost", strerror(-output));
     return ret < 0 ? fail(&err) : report(&run, &end);

@@ -21,6 +21,7 @@ static const struct kvm_capability capabilities[] = {
     CAPABILITY(SIGNAL_MSI, REQUIRED, "interrupt messages"),
     CAPABILITY(IRQFD, REQUIRED, "device interrupts without a system call"),
     CAPABILITY(IOEVENTFD, REQUIRED, "doorbells that do not leave the kernel"),
+    CAPABILITY(IOEVENTFD_ANY_LENGTH, USED, "doorbells of any width"),
     CAPABILITY(IMMEDIATE_EXIT, REQUIRED, "stopping a vCPU without losing the request"),
     CAPABILITY(EXT_CPUID, REQUIRED, "choosing what the guest sees of the CPU"),
     CAPABILITY(MP_STATE, REQUIRED, "vCPU state: halted, waiting for start-up"),
@@ -204,6 +205,21 @@ int kvm_vm_signal_msi(int vm, uint64_t address, uint32_t data)
     struct kvm_msi msi = {
         .address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data};
     return done(request_with(vm, KVM_SIGNAL_MSI, &msi));
+}
+
+int kvm_vm_irqfd(int vm, int fd, uint32_t gsi, bool assign)
+{
+    struct kvm_irqfd irqfd = {
+        .fd = (uint32_t)fd, .gsi = gsi, .flags = assign ? 0 : KVM_IRQFD_FLAG_DEASSIGN};
+    return done(request_with(vm, KVM_IRQFD, &irqfd));
+}
+
+int kvm_vm_ioeventfd(int vm, uint64_t address, int fd, bool assign)
+{
+    /* Length 0: writes of any width. */
+    struct kvm_ioeventfd doorbell = {
+        .addr = address, .fd = fd, .flags = assign ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN};
+    return done(request_with(vm, KVM_IOEVENTFD, &doorbell));
 }
 
 int kvm_vm_create_vcpu(int vm, unsigned id, int *ret_vcpu)

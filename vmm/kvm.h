@@ -59,6 +59,10 @@ int kvm_vm_clear_dirty_log(int vm, uint32_t slot, uint64_t first_page, uint32_t 
 int kvm_vm_set_routing(int vm, const struct kvm_irq_routing_entry *entries,
                        unsigned count) must_check;
 int kvm_vm_signal_msi(int vm, uint64_t address, uint32_t data) must_check;
+/* The GSI's message is sent whenever somebody writes to the eventfd. */
+int kvm_vm_irqfd(int vm, int fd, uint32_t gsi, bool assign) must_check;
+/* Guest writes to the address are writes to the eventfd. */
+int kvm_vm_ioeventfd(int vm, uint64_t address, int fd, bool assign) must_check;
 int kvm_vm_create_vcpu(int vm, unsigned id, int *ret_vcpu) must_check;
 
 /* Requests on a vCPU. */

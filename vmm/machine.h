@@ -10,9 +10,16 @@
 #include "core/loop.h"
 #include "core/stream.h"
 #include "devices/serial.h"
+#include "host/disk.h"
+#include "host/netif.h"
+#include "virtio/console.h"
+#include "virtio/vsock.h"
 #include "vmm/vcpu.h"
 
 struct machine;
+
+/* As many as slots of the PCI bus are kept for them (firmware/x86/layout.h). */
+enum { MACHINE_MAX_DISKS = 19, MACHINE_MAX_NETS = 8 };
 
 struct machine_config {
     const char *kernel;  /* what boots: bzImage, PVH or multiboot ELF */
@@ -21,9 +28,18 @@ struct machine_config {
     unsigned cpus;
     uint64_t memory; /* bytes, a multiple of the page size */
     uint8_t uuid[16];
-    bool stop_at_reset;               /* the guest's reboot ends the run */
-    bool exit_port;                   /* the port with which test guests say how they ended */
-    const struct serial_host *serial; /* outlives the machine */
+    bool stop_at_reset;                 /* the guest's reboot ends the run */
+    bool exit_port;                     /* the port with which test guests say how they ended */
+    const struct serial_host *serial;   /* outlives the machine */
+    const struct console_host *console; /* the same; NULL: no virtio console */
+    const struct disk_config *disks;    /* outlive the machine; the place here gives the slot */
+    unsigned disk_count;
+    const struct netif_config *nets;
+    unsigned net_count;
+    bool net_optional;         /* without a network rather than not at all; the log says why */
+    struct vsock_config vsock; /* path NULL: none */
+    bool no_balloon;
+    uint64_t balloon; /* bytes that the guest shall do without */
 };
 
 enum machine_outcome {
@@ -54,7 +70,10 @@ void machine_stop(struct machine *machine); /* (any thread) */
 
 void machine_press_power_button(struct machine *machine); /* (any thread) */
 void machine_send_break(struct machine *machine);         /* serial */
-size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length); /* serial */
+/* To the virtio console where there is one, else to the serial port. */
+size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length);
+/* Of the terminal, for a console that wants to know. (any thread) */
+void machine_set_console_size(struct machine *machine, unsigned columns, unsigned rows);
 
 /*
  * pause: first the vCPUs, then the devices, then time. resume is its mirror. After a pause nothing

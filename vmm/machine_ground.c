@@ -146,6 +146,11 @@ int machine_lay_ground(struct machine *machine, struct err *err)
     if (ret == 0)
         ret = create_apics(machine, err);
     if (ret == 0)
+        ret = routes_create(&machine->routes, machine->vm, err);
+    if (ret == 0)
         ret = create_vcpus(machine, err);
+    if (ret == 0)
+        layout_pci64(machine->config.memory, physical_address_bits(), &machine->pci64_base,
+                     &machine->pci64_size);
     return ret;
 }

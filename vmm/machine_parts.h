@@ -9,15 +9,37 @@
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
 #include "devices/ioapic.h"
+#include "devices/pci.h"
 #include "devices/pic.h"
 #include "devices/pit.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "firmware/x86/boot.h"
+#include "virtio/balloon.h"
+#include "virtio/blk.h"
+#include "virtio/net.h"
+#include "virtio/rng.h"
+#include "virtio/virtio_pci.h"
+#include "virtio/vsock.h"
 #include "vmm/machine.h"
+#include "vmm/routes.h"
 #include "vmm/x86/vcpu_state.h"
 
-enum { MACHINE_MAX_DEVICES = 64 };
+enum { MACHINE_MAX_DEVICES = 96 };
+
+struct machine_disk {
+    char name[16];
+    const char *path;
+    struct disk *disk;
+    int told; /* the error that was reported last */
+    uint64_t told_ns;
+};
+
+struct machine_net {
+    char name[16];
+    struct netif *netif;
+    struct net *net;
+};
 
 struct machine {
     struct machine_config config;
@@ -41,6 +63,12 @@ struct machine {
     struct power power;
     struct pic_output pic_output;
     struct ioapic_listener ioapic_listener;
+    struct irq_chip intx;
+    struct doorbell_board doorbells;
+    struct routes *routes;
+    uint64_t pci64_base, pci64_size; /* the window above all RAM; size 0: none fits */
+    struct virtio_world virtio_world;
+    bool ending; /* the VM is about to be closed as a whole */
 
     /* The list, in the order of creation, and those of them that the machine speaks to. */
     struct device *devices[MACHINE_MAX_DEVICES];
@@ -53,6 +81,13 @@ struct machine {
     struct acpi_pm *acpi_pm;
     struct serial *serial;
     struct exit_port *exit_port;
+    struct pci_bus *pci;
+    struct balloon *balloon;
+    struct console *console;
+
+    /* What the host lends, in the order of the definition. Outlives the devices. */
+    struct machine_disk disks[MACHINE_MAX_DISKS];
+    struct machine_net nets[MACHINE_MAX_NETS];
 
     /* What the guest, or somebody outside, wants of the whole machine: the first wish counts. */
     pthread_mutex_t lock;
@@ -64,6 +99,21 @@ struct machine {
 
 /* Opens /dev/kvm and builds VM, memory and vCPUs, with their power-on state saved. */
 int machine_lay_ground(struct machine *machine, struct err *err) must_check;
+
+/* Fills in how devices reach KVM and each other. Before any device is created. */
+void machine_wire(struct machine *machine);
+void machine_watch_misses(struct machine *machine);
+
+/* The one list. */
+int machine_add_devices(struct machine *machine, struct err *err) must_check;
+void machine_add_device(struct machine *machine, struct device *device);
+
+/* Puts a virtio device into a slot; it belongs to the list from now on, also after an error. */
+int machine_plug(struct machine *machine, unsigned slot, struct virtio *virtio,
+                 struct err *err) must_check;
+int machine_add_disk(struct machine *machine, unsigned index, struct err *err) must_check;
+int machine_add_net(struct machine *machine, unsigned index, struct err *err) must_check;
+void machine_close_host(struct machine *machine); /* disks and interfaces; after the devices */
 
 /* Power-on state of the vCPUs, kernel loaded, boot vCPU at its entry. Paused only. */
 int machine_boot(struct machine *machine, struct err *err) must_check;

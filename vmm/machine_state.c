@@ -28,12 +28,14 @@ struct record {
     struct time_state time;
     struct clock_state clock;
     struct vcpu_state *vcpus;
-    struct state_item *items;
+    struct state_item *items; /* those of the devices are the last ones */
     unsigned count;
+    uint8_t *aside; /* what was read for the devices, until it is theirs */
 };
 
 static void record_finish(struct record *record)
 {
+    free(record->aside);
     free(record->vcpus);
     free(record->items);
 }
@@ -132,17 +134,60 @@ static int apply(struct machine *machine, struct record *record, struct err *err
     return ret;
 }
 
-/* Reads a set of sections, and only when all of it is sound touches the machine. */
-static int load(struct machine *machine, struct stream *stream, bool *ret_touched, struct err *err)
+static struct state_item *device_items(const struct record *record, const struct machine *machine)
 {
-    struct record record;
-    int ret = record_init(&record, machine, err);
+    return record->items + record->count - machine->device_count;
+}
+
+/* Reads a set of sections, and touches nothing of the machine. */
+static int read_aside(struct record *record, struct machine *machine, struct stream *stream,
+                      struct err *err)
+{
+    size_t size = 0;
+    int ret = record_init(record, machine, err);
     if (ret < 0)
         return ret;
-    ret = state_load(stream, record.items, record.count, err);
-    *ret_touched = ret == 0;
-    if (ret == 0)
-        ret = apply(machine, &record, err);
+    for (unsigned i = 0; i < machine->device_count; i++)
+        size += machine->devices[i]->table->size;
+    record->aside = malloc(size);
+    if (record->aside) {
+        uint8_t *at = record->aside;
+        for (unsigned i = 0; i < machine->device_count; i++) {
+            device_items(record, machine)[i].object = at;
+            at += machine->devices[i]->table->size;
+        }
+        ret = state_load(stream, record->items, record->count, err);
+    } else {
+        ret = err_sys(err, ERR_HOST, ENOMEM, "no room for the machine's state");
+    }
+    if (ret < 0)
+        record_finish(record);
+    return ret;
+}
+
+/*
+ * What was read becomes the machine's. What the host still does for the old state must not reach
+ * the new one, so the devices are reset before. Requests that this cuts short are part of the old
+ * state, and done again on a way back.
+ */
+static int take_over(struct machine *machine, struct record *record, struct err *err)
+{
+    for (unsigned i = 0; i < machine->device_count; i++)
+        machine->devices[i]->ops->reset(machine->devices[i]);
+    for (unsigned i = 0; i < machine->device_count; i++) {
+        const struct device *device = machine->devices[i];
+        memcpy(device->state, device_items(record, machine)[i].object, device->table->size);
+    }
+    return apply(machine, record, err);
+}
+
+static int go_back(struct machine *machine, struct stream *stream)
+{
+    struct record record;
+    int ret = read_aside(&record, machine, stream, NULL);
+    if (ret < 0)
+        return ret;
+    ret = take_over(machine, &record, NULL);
     record_finish(&record);
     return ret;
 }
@@ -150,19 +195,21 @@ static int load(struct machine *machine, struct stream *stream, bool *ret_touche
 int machine_load(struct machine *machine, struct stream *stream, struct err *err)
 {
     assert(!machine->running);
+    struct record record;
+    int ret = read_aside(&record, machine, stream, err);
+    if (ret < 0)
+        return ret;
     /* KVM may refuse in the middle what looked right until then, so the way back is kept. */
     struct stream_buffer before;
     stream_buffer_init(&before, 0);
-    bool touched = false;
-    int ret = machine_save(machine, &before.stream, err);
-    if (ret == 0)
-        ret = load(machine, stream, &touched, err);
-    if (ret < 0 && touched) {
+    ret = machine_save(machine, &before.stream, err);
+    if (ret == 0 && (ret = take_over(machine, &record, err)) < 0) {
         stream_buffer_rewind(&before);
-        if (load(machine, &before.stream, &touched, NULL) < 0)
+        if (go_back(machine, &before.stream) < 0)
             err_prefix(err,
                        "the machine is lost: KVM takes neither the new state nor its own back");
     }
     stream_buffer_finish(&before);
+    record_finish(&record);
     return ret;
 }

@@ -156,6 +156,7 @@ static bool enter_guest(struct vcpu *vcpu)
 {
     struct vcpu_crash why = {0};
     int ret = kvm_vcpu_run(vcpu->fd);
+    vcpu->exits++;
     /* EAGAIN: a vCPU that waited for its start-up message was woken. */
     vcpu_arch_after_run(vcpu, ret < 0);
     if (ret == -EINTR || ret == -EAGAIN)

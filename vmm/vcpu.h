@@ -56,6 +56,7 @@ struct vcpu {
     pthread_mutex_t lock; /* status, and changes of order */
     pthread_cond_t changed;
     enum vcpu_status status; /* what it is */
+    uint64_t exits;          /* how often KVM_RUN came back; written by its own thread */
 
     /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
     _Atomic bool extint;

@@ -9,7 +9,7 @@ struct span {
     uint16_t first, last;
 };
 
-/* Where somebody may answer. A guest of the full machine would find PCI here too. */
+/* Where somebody may answer. */
 static const struct span answered[] = {
     {0x20, 0x21}, {0x40, 0x43}, {0x60, 0x61},   {0x64, 0x64},   {0x70, 0x71},   {0x92, 0x92},
     {0xa0, 0xa1}, {0xf4, 0xf4}, {0x3f8, 0x3ff}, {0x4d0, 0x4d1}, {0x600, 0x60f}, {0xcf8, 0xcff},
@@ -118,7 +118,7 @@ static void soil_apic(void)
 
 void guest_main(void)
 {
-    static const uint64_t empty[] = {0xc0000000, 0xd1234568, 0xf0000000, 0xfec02000,
+    static const uint64_t empty[] = {0xc8000000, 0xd1234568, 0xf0000000, 0xfec02000,
                                      0xfed00000, 0xff000000, 0x1f0000000};
     try_all_ports();
     print("ports\n");

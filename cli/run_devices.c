@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Options with parts: "FILE,key=value,flag". A comma that belongs to the file's name is written
+ * twice.
+ */
+#include "cli/run_devices.h"
+
+#include "core/stream.h"
+#include "virtio/blk.h"
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- parts of a word ------------------------------------------------------------------------ */
+
+/* A copy that lives as long as the devices. NULL: out of memory, or too many. */
+static char *keep(struct run_devices *devices, const char *text)
+{
+    if (devices->copy_count == array_size(devices->copies))
+        return NULL;
+    char *copy = strdup(text);
+    if (copy)
+        devices->copies[devices->copy_count++] = copy;
+    return copy;
+}
+
+/* Cuts off the part up to the next single comma; *at is NULL after the last. */
+static char *next_part(char **at)
+{
+    char *part = *at, *to = part, *from = part;
+    for (; *from && !(from[0] == ',' && from[1] != ','); from++) {
+        if (from[0] == ',')
+            from++;
+        *to++ = *from;
+    }
+    *at = *from ? from + 1 : NULL;
+    *to = '\0';
+    return part;
+}
+
+/* "key=value" → key, value; "flag" → flag, NULL. */
+static char *split_value(char *part)
+{
+    char *equals = strchr(part, '=');
+    if (equals)
+        *equals++ = '\0';
+    return equals;
+}
+
+static const char *next_word(const void *ctx, size_t i)
+{
+    return ((const char *const *)ctx)[i];
+}
+
+/* words ends with NULL. */
+static int unknown(const char *option, const char *what, const char *word, const char *const *words,
+                   struct err *err)
+{
+    int ret = err_say(err, ERR_USAGE, EINVAL, "%s: %s \"%s\" is not known", option, what, word);
+    const char *near = nearest_word(word, next_word, (const void *)words);
+    if (near) {
+        err_hint(err, "did you mean \"%s\"?", near);
+        return ret;
+    }
+    char list[200] = "";
+    for (size_t i = 0; words[i]; i++) {
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
+    }
+    err_hint(err, "there are: %s", list);
+    return ret;
+}
+
+static int find_word(const char *const *words, const char *word)
+{
+    for (int i = 0; words[i]; i++)
+        if (strcmp(words[i], word) == 0)
+            return i;
+    return -1;
+}
+
+/* A flag must come without, any other key with a value. */
+static int check_value(const char *option, const char *key, const char *value, bool is_flag,
+                       struct err *err)
+{
+    if (is_flag && value)
+        return err_say(err, ERR_USAGE, EINVAL, "%s: %s takes no value", option, key);
+    if (!is_flag && !value)
+        return err_say(err, ERR_USAGE, EINVAL, "%s: %s needs a value: %s=...", option, key, key);
+    return 0;
+}
+
+/* --- disks ---------------------------------------------------------------------------------- */
+
+/* "500iops", or bytes per second: "100M". */
+static int take_limit(struct disk_config *disk, const char *value, struct err *err)
+{
+    size_t length = strlen(value);
+    if (length > 4 && strcmp(value + length - 4, "iops") == 0) {
+        char number[24] = "";
+        if (length - 4 < sizeof(number))
+            memcpy(number, value, length - 4);
+        return parse_number(number, "--disk limit, operations per second", 1, 1000000000,
+                            &disk->iops, err);
+    }
+    int ret = parse_size(value, "--disk limit, bytes per second", &disk->bandwidth, err);
+    if (ret == 0 && disk->bandwidth == 0)
+        ret = err_say(err, ERR_USAGE, EINVAL, "--disk: limit=%s would stop the disk for good",
+                      value);
+    return ret;
+}
+
+static int take_cache(struct disk_config *disk, const char *value, struct err *err)
+{
+    static const char *const caches[] = {"writeback", "writethrough", "none", NULL};
+    switch (find_word(caches, value)) {
+    case 0:
+        return 0;
+    case 1:
+        disk->write_through = true;
+        return 0;
+    case 2:
+        disk->direct = true;
+        return 0;
+    default:
+        return unknown("--disk", "cache", value, caches, err);
+    }
+}
+
+static int take_engine(struct disk_config *disk, const char *value, struct err *err)
+{
+    static const char *const engines[] = {"auto", "io_uring", "threads", NULL};
+    int engine = find_word(engines, value);
+    if (engine < 0)
+        return unknown("--disk", "engine", value, engines, err);
+    disk->engine = (enum disk_engine)engine;
+    return 0;
+}
+
+static int take_serial(struct disk_config *disk, const char *value, struct err *err)
+{
+    if (strlen(value) >= sizeof(disk->serial))
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--disk: serial=%s is too long: a disk's serial number has 20 characters",
+                       value);
+    strcpy(disk->serial, value);
+    return 0;
+}
+
+static int take_disk_key(struct disk_config *disk, const char *key, const char *value,
+                         struct err *err)
+{
+    enum {
+        READONLY,
+        DIRECT,
+        NO_DISCARD,
+        FLAGS,
+        CACHE = FLAGS,
+        LIMIT,
+        QUEUES,
+        SERIAL,
+        BLOCK,
+        ENGINE
+    };
+    static const char *const keys[] = {"readonly", "direct", "no-discard", "cache",  "limit",
+                                       "queues",   "serial", "block-size", "engine", NULL};
+    int what = find_word(keys, key);
+    if (what < 0)
+        return unknown("--disk", "option", key, keys, err);
+    uint64_t number = 0;
+    int ret = check_value("--disk", key, value, what < FLAGS, err);
+    if (ret < 0)
+        return ret;
+    switch (what) {
+    case READONLY:
+        disk->readonly = true;
+        break;
+    case DIRECT:
+        disk->direct = true;
+        break;
+    case NO_DISCARD:
+        disk->no_discard = true;
+        break;
+    case CACHE:
+        ret = take_cache(disk, value, err);
+        break;
+    case LIMIT:
+        ret = take_limit(disk, value, err);
+        break;
+    case QUEUES:
+        ret = parse_number(value, "--disk queues", 1, BLK_MAX_QUEUES, &number, err);
+        disk->queues = (unsigned)number;
+        break;
+    case SERIAL:
+        ret = take_serial(disk, value, err);
+        break;
+    case BLOCK:
+        if (strcmp(value, "512") != 0 && strcmp(value, "4096") != 0)
+            return err_say(err, ERR_USAGE, EINVAL, "--disk: block-size=%s: 512 or 4096 is wanted",
+                           value);
+        disk->block_size = strcmp(value, "512") == 0 ? 512 : 4096;
+        break;
+    default:
+        ret = take_engine(disk, value, err);
+        break;
+    }
+    return ret;
+}
+
+int run_devices_add_disk(struct run_devices *devices, const char *text, struct err *err)
+{
+    if (devices->disk_count == MACHINE_MAX_DISKS)
+        return err_say(err, ERR_USAGE, EINVAL, "--disk %s: a VM has at most %d disks", text,
+                       MACHINE_MAX_DISKS);
+    struct disk_config *disk = &devices->disks[devices->disk_count];
+    char *at = keep(devices, text);
+    if (!at)
+        return err_sys(err, ERR_HOST, ENOMEM, "--disk %s", text);
+    disk->path = next_part(&at);
+    if (!disk->path[0])
+        return err_say(err, ERR_USAGE, EINVAL, "--disk %s: the file's name is missing", text);
+    while (at) {
+        char *key = next_part(&at);
+        const char *value = split_value(key);
+        int ret = take_disk_key(disk, key, value, err);
+        if (ret < 0)
+            return ret;
+    }
+    devices->disk_count++;
+    return 0;
+}
+
+/* --- network interfaces ----------------------------------------------------------------------- */
+
+static int parse_mac(const char *text, uint8_t ret_mac[6], struct err *err)
+{
+    uint8_t mac[6] = {0};
+    bool good = strlen(text) == 17;
+    for (size_t i = 0; i < 17 && good; i++) {
+        unsigned char c = (unsigned char)tolower((unsigned char)text[i]);
+        if (i % 3 == 2)
+            good = c == ':';
+        else if (isxdigit(c))
+            mac[i / 3] = (uint8_t)(mac[i / 3] << 4 | (c <= '9' ? c - '0' : c - 'a' + 10));
+        else
+            good = false;
+    }
+    if (!good)
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--net: mac=%s is none: six bytes are wanted, like 02:00:00:12:34:56", text);
+    if (mac[0] & 1)
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--net: mac=%s is a group's address: the first byte must be even", text);
+    memcpy(ret_mac, mac, sizeof(mac));
+    return 0;
+}
+
+static int take_net_key(struct netif_config *net, const char *key, const char *value,
+                        struct err *err)
+{
+    enum { MAC, QUEUES, MTU };
+    static const char *const keys[] = {"mac", "queues", "mtu", NULL};
+    int what = find_word(keys, key);
+    if (what < 0)
+        return unknown("--net", "option", key, keys, err);
+    uint64_t number = 0;
+    int ret = check_value("--net", key, value, false, err);
+    if (ret < 0)
+        return ret;
+    if (what == MAC)
+        return parse_mac(value, net->mac, err);
+    if (what == QUEUES) {
+        ret = parse_number(value, "--net queues", 1, NETIF_MAX_QUEUES, &number, err);
+        net->queues = (unsigned)number;
+    } else {
+        ret = parse_number(value, "--net mtu", 68, 65535, &number, err);
+        net->mtu = (uint16_t)number;
+    }
+    return ret;
+}
+
+/* "user", "tap:NAME" ... */
+static int take_net_mode(struct netif_config *net, char *text, struct err *err)
+{
+    static const char *const modes[] = {
+        [NETIF_NONE] = "none", [NETIF_USER] = "user",     [NETIF_PASST] = "passt",
+        [NETIF_TAP] = "tap",   [NETIF_BRIDGE] = "bridge", NULL};
+    char *name = strchr(text, ':');
+    if (name)
+        *name++ = '\0';
+    int mode = find_word(modes, text);
+    if (mode < 0)
+        return unknown("--net", "mode", text, modes, err);
+    net->mode = (enum netif_mode)mode;
+    bool named = mode == NETIF_TAP || mode == NETIF_BRIDGE;
+    if (name && !named)
+        return err_say(err, ERR_USAGE, EINVAL, "--net %s has no name: \"%s\" has no place", text,
+                       name);
+    if (mode == NETIF_BRIDGE && (!name || !name[0]))
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--net bridge needs the bridge's name: --net bridge:NAME");
+    if (name && strlen(name) >= sizeof(net->name))
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--net %s:%s: a network device's name has at most 15 characters", text,
+                       name);
+    if (name)
+        strcpy(net->name, name);
+    return 0;
+}
+
+int run_devices_add_net(struct run_devices *devices, const char *text, struct err *err)
+{
+    if (devices->net_count == MACHINE_MAX_NETS)
+        return err_say(err, ERR_USAGE, EINVAL, "--net %s: a VM has at most %d network interfaces",
+                       text, MACHINE_MAX_NETS);
+    struct netif_config *net = &devices->nets[devices->net_count];
+    char *at = keep(devices, text);
+    if (!at)
+        return err_sys(err, ERR_HOST, ENOMEM, "--net %s", text);
+    int ret = take_net_mode(net, next_part(&at), err);
+    while (ret == 0 && at) {
+        char *key = next_part(&at);
+        const char *value = split_value(key);
+        ret = take_net_key(net, key, value, err);
+    }
+    if (ret < 0)
+        return ret;
+    if (net->mode == NETIF_NONE)
+        devices->net_none = true;
+    else
+        devices->net_count++;
+    return 0;
+}
+
+/* --- port forwards ---------------------------------------------------------------------------- */
+
+static int bad_forward(const char *text, struct err *err)
+{
+    int ret = err_say(err, ERR_USAGE, EINVAL, "-p %s is no port forward", text);
+    err_hint(err, "host port, guest port: -p 2222:22, -p 127.0.0.1:8080:80, -p '[::1]:53:53/udp'");
+    return ret;
+}
+
+static bool take_port(const char *text, uint16_t *ret_port)
+{
+    struct err ignored;
+    uint64_t port;
+    if (parse_number(text, "", 1, 65535, &port, &ignored) < 0)
+        return false;
+    *ret_port = (uint16_t)port;
+    return true;
+}
+
+/* Cuts "…:PORT" off the end. */
+static bool take_last_port(char *text, uint16_t *ret_port)
+{
+    char *colon = strrchr(text, ':');
+    const char *port = colon ? colon + 1 : text;
+    if (!take_port(port, ret_port))
+        return false;
+    if (colon)
+        *colon = '\0';
+    else
+        *text = '\0';
+    return true;
+}
+
+static bool take_host_address(struct netif_forward *forward, char *text)
+{
+    size_t length = strlen(text);
+    uint8_t bytes[16];
+    if (length > 2 && text[0] == '[' && text[length - 1] == ']') {
+        text[length - 1] = '\0';
+        text++;
+        forward->ipv6 = true;
+    }
+    if (strlen(text) >= sizeof(forward->host_address) ||
+        inet_pton(forward->ipv6 ? AF_INET6 : AF_INET, text, bytes) != 1)
+        return false;
+    strcpy(forward->host_address, text);
+    return true;
+}
+
+/* [ADDRESS:]HOST:GUEST[/tcp|/udp] */
+int run_devices_add_forward(struct run_devices *devices, const char *text, struct err *err)
+{
+    char word[100];
+    if (devices->forward_count == NETIF_MAX_FORWARDS)
+        return err_say(err, ERR_USAGE, EINVAL, "-p %s: a VM has at most %d port forwards", text,
+                       NETIF_MAX_FORWARDS);
+    struct netif_forward *forward = &devices->forwards[devices->forward_count];
+    *forward = (struct netif_forward){0};
+    if (strlen(text) >= sizeof(word))
+        return bad_forward(text, err);
+    strcpy(word, text);
+    char *protocol = strchr(word, '/');
+    if (protocol)
+        *protocol++ = '\0';
+    if (protocol && strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0)
+        return bad_forward(text, err);
+    forward->udp = protocol && strcmp(protocol, "udp") == 0;
+    if (!strchr(word, ':') || !take_last_port(word, &forward->guest_port) ||
+        !take_last_port(word, &forward->host_port) ||
+        (word[0] && !take_host_address(forward, word)))
+        return bad_forward(text, err);
+    devices->forward_count++;
+    return 0;
+}
+
+/* --- the others ------------------------------------------------------------------------------- */
+
+int run_devices_set_vsock(struct run_devices *devices, const char *text, struct err *err)
+{
+    static const char *const keys[] = {"cid", NULL};
+    char *at = keep(devices, text);
+    if (!at)
+        return err_sys(err, ERR_HOST, ENOMEM, "--vsock %s", text);
+    devices->vsock = (struct vsock_config){.cid = 3, .path = next_part(&at)};
+    if (!devices->vsock.path[0])
+        return err_say(err, ERR_USAGE, EINVAL, "--vsock: the path of the socket is missing");
+    while (at) {
+        char *key = next_part(&at);
+        const char *value = split_value(key);
+        if (find_word(keys, key) < 0)
+            return unknown("--vsock", "option", key, keys, err);
+        int ret = check_value("--vsock", key, value, false, err);
+        if (ret == 0)
+            ret = parse_number(value, "--vsock cid", 3, UINT32_MAX - 1, &devices->vsock.cid, err);
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}
+
+int run_devices_set_console(struct run_devices *devices, const char *text, struct err *err)
+{
+    static const char *const consoles[] = {"serial", "virtio", NULL};
+    int what = find_word(consoles, text);
+    if (what < 0)
+        return unknown("--console", "console", text, consoles, err);
+    devices->console_virtio = what == 1;
+    return 0;
+}
+
+int run_devices_set_balloon(struct run_devices *devices, const char *text, struct err *err)
+{
+    devices->no_balloon = strcmp(text, "off") == 0;
+    return devices->no_balloon ? 0 : parse_size(text, "--balloon", &devices->balloon, err);
+}
+
+/* --- all together ----------------------------------------------------------------------------- */
+
+static bool takes_forwards(const struct netif_config *net)
+{
+    return net->mode == NETIF_USER || net->mode == NETIF_PASST;
+}
+
+/* The forwards belong to the first interface that can have any. */
+static int give_forwards(struct run_devices *devices, struct err *err)
+{
+    for (unsigned i = 0; i < devices->net_count; i++) {
+        if (!takes_forwards(&devices->nets[i]))
+            continue;
+        devices->nets[i].forwards = devices->forwards;
+        devices->nets[i].forward_count = devices->forward_count;
+        return 0;
+    }
+    if (devices->forward_count == 0)
+        return 0;
+    int ret = err_say(err, ERR_USAGE, EINVAL, "-p works with --net user and --net passt only");
+    err_hint(err, "a guest on a tap or bridge has an address of its own: connect to that");
+    return ret;
+}
+
+/* From the locally administered range, and the same for the same UUID. */
+static void make_mac(const uint8_t uuid[16], unsigned index, uint8_t ret_mac[6])
+{
+    uint8_t seed[17];
+    memcpy(seed, uuid, 16);
+    seed[16] = (uint8_t)index;
+    uint32_t low = crc32c(0, seed, sizeof(seed));
+    uint32_t high = crc32c(low, seed, sizeof(seed));
+    memcpy(ret_mac, &low, 4);
+    memcpy(ret_mac + 4, &high, 2);
+    ret_mac[0] = 0x02;
+}
+
+int run_devices_apply(struct run_devices *devices, struct machine_config *config, struct err *err)
+{
+    static const uint8_t none[6];
+    if (devices->net_none && devices->net_count > 0)
+        return err_say(err, ERR_USAGE, EINVAL, "--net none does not go with another --net");
+    if (devices->net_count == 0 && !devices->net_none) {
+        devices->nets[devices->net_count++] = (struct netif_config){.mode = NETIF_USER};
+        config->net_optional = devices->forward_count == 0;
+    }
+    int ret = give_forwards(devices, err);
+    if (ret < 0)
+        return ret;
+    for (unsigned i = 0; i < devices->net_count; i++)
+        if (memcmp(devices->nets[i].mac, none, sizeof(none)) == 0)
+            make_mac(config->uuid, i, devices->nets[i].mac);
+    if (devices->balloon >= config->memory)
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--balloon takes all the memory there is (--memory %llu MiB)",
+                       (unsigned long long)(config->memory >> 20));
+    config->disks = devices->disks;
+    config->disk_count = devices->disk_count;
+    config->nets = devices->nets;
+    config->net_count = devices->net_count;
+    config->vsock = devices->vsock;
+    config->no_balloon = devices->no_balloon;
+    config->balloon = devices->balloon;
+    return 0;
+}
+
+void run_devices_finish(struct run_devices *devices)
+{
+    while (devices->copy_count > 0)
+        free(devices->copies[--devices->copy_count]);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* What `minivmm run` is told of disks, networks and the like: --disk, --net, -p and their kin. */
+#pragma once
+
+#include "cli/options.h"
+#include "vmm/machine.h"
+
+struct run_devices {
+    struct disk_config disks[MACHINE_MAX_DISKS];
+    unsigned disk_count;
+    struct netif_config nets[MACHINE_MAX_NETS];
+    unsigned net_count;
+    bool net_none; /* --net none */
+    struct netif_forward forwards[NETIF_MAX_FORWARDS];
+    unsigned forward_count;
+    struct vsock_config vsock;
+    bool console_virtio;
+    bool no_balloon;
+    uint64_t balloon;
+    /* Words of the command line that had to be cut into pieces. */
+    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 1];
+    unsigned copy_count;
+};
+
+int run_devices_add_disk(struct run_devices *devices, const char *text, struct err *err) must_check;
+int run_devices_add_net(struct run_devices *devices, const char *text, struct err *err) must_check;
+int run_devices_add_forward(struct run_devices *devices, const char *text,
+                            struct err *err) must_check;
+int run_devices_set_vsock(struct run_devices *devices, const char *text,
+                          struct err *err) must_check;
+int run_devices_set_console(struct run_devices *devices, const char *text,
+                            struct err *err) must_check;
+int run_devices_set_balloon(struct run_devices *devices, const char *text,
+                            struct err *err) must_check;
+
+/* When all options are read: defaults, what does not go together, and into the machine's
+ * configuration, which points into `devices` from now on. */
+int run_devices_apply(struct run_devices *devices, struct machine_config *config,
+                      struct err *err) must_check;
+void run_devices_finish(struct run_devices *devices);
