@@ -17,6 +17,7 @@ PACKAGES = {
     "cpio": "cpio",
     "depmod": "kmod",
     "ldd": "libc-bin",
+    "e2fsck": "e2fsprogs",
     "mke2fs": "e2fsprogs",
 }
 

@@ -26,7 +26,7 @@ MODULES = """
 
 KEEP_UNUSED = 24 * 60 * 60
 
-AGENT_FLAGS = ["-std=c17", "-O2", "-Wall", "-Wextra", "-static"]
+COMPILER_FLAGS = ["-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-static"]
 
 
 class Images:
@@ -47,9 +47,23 @@ class Images:
         return self.folder / "guest.cpio.gz"
 
     @functools.cache
+    def test_guest_initramfs(self):
+        """The same guest with `probe` in it, the program that checks data, for system tests."""
+        guest, probe = self.guest_initramfs(), self.probe()
+        inputs = [guest, probe, Path(__file__), HERE / "labcpio.py"]
+        return self.cached("test-guest", inputs, lambda to: _write_test_guest(to, guest, probe))
+
+    @functools.cache
     def agent(self):
         source = HERE / "agent.c"
-        return self.cached("lab-agent", [source], lambda to: _compile_agent(source, to))
+        return self.cached("lab-agent", [source], lambda to: _compile([source], to, "the lab's agent"))
+
+    @functools.cache
+    def probe(self):
+        """Static, so that it runs in lab hosts and in guests; see probe/probe.h."""
+        files = sorted((HERE / "probe").glob("*.[ch]"))
+        sources = [path for path in files if path.suffix == ".c"]
+        return self.cached("lab-probe", files, lambda to: _compile(sources, to, "probe"))
 
     @functools.cache
     def host_initramfs(self):
@@ -98,10 +112,20 @@ def _static_busybox():
     return path
 
 
-def _compile_agent(source, to):
+def _compile(sources, to, what):
     compiler = os.environ.get("CC", "cc").split()
     find_program(compiler[0])
-    run_tool([*compiler, *AGENT_FLAGS, "-o", to, source], "compile the lab's agent")
+    run_tool([*compiler, *COMPILER_FLAGS, "-o", to, *sources], f"compile {what}")
+
+
+def _write_test_guest(to, guest, probe):
+    with open(to, "wb") as stream:
+        stream.write(guest.read_bytes())
+        # What follows a compressed archive begins at a multiple of 4.
+        stream.write(b"\0" * (-stream.tell() % 4))
+        cpio = CpioWriter(stream)
+        cpio.file("bin/probe", probe.read_bytes(), 0o755)
+        cpio.finish()
 
 
 def _write_host_initramfs(to, busybox, init, agent, modules):

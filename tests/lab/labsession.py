@@ -46,12 +46,19 @@ class Lab:
         self.hosts.append(host)
         return host
 
-    def furnish(self, host):
-        """Gives a host what a guest boots from, and build/minivmm when it has been built."""
+    def furnish(self, host, tests=False):
+        """Gives a host what a guest boots from, and build/minivmm with its helpers when it has been built.
+
+        With tests also what labguest.py needs.
+        """
         host.add_file(self.images.kernel(), "/root/vmlinuz")
         host.add_file(self.images.guest_initramfs(), "/root/guest.cpio.gz")
-        if (self.build / "minivmm").exists():
-            host.install(self.build / "minivmm")
+        for program in sorted(self.build.glob("minivmm*")):
+            if program.is_file() and os.access(program, os.X_OK):
+                host.install(program)
+        if tests:
+            host.add_file(self.images.test_guest_initramfs(), "/root/test-guest.cpio")
+            host.install(self.images.probe(), "/bin/probe")
         return host
 
     def start(self, *hosts, timeout=60):

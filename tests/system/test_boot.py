@@ -7,10 +7,9 @@ import subprocess
 
 from labagent import Result
 from labcommon import REPOSITORY, LabError, LabTimeout
+from labguest import BOOT, COMPLAINTS
 
 GUEST = "--kernel /root/vmlinuz --initrd /root/guest.cpio.gz"
-# A nested guest in an emulated host takes seconds for what takes milliseconds elsewhere.
-BOOT = 100
 
 
 def command_line(script="", more="quiet"):
@@ -25,10 +24,6 @@ def minivmm(script="", options="", more="quiet", guest=GUEST):
 def expect(text, *patterns):
     for pattern in patterns:
         assert re.search(pattern, text, re.M), f"no {pattern!r} in:\n{text[-3000:]}"
-
-
-# A kernel that is not content says so with one of these.
-COMPLAINTS = "WARNING:|BUG:|Oops|Call Trace|LOCKUP|rcu.*stall|unexpected IRQ trap|spurious|nobody cared"
 
 
 def expect_clean(text):

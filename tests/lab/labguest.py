@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""Small Linux guests in a lab host that take commands, and the same guests under QEMU.
+
+    with Guest(host, "--cpus 2 --disk /tmp/a.img,queues=2 --net tap:tap0") as guest:
+        guest.run("dd if=/dev/vda of=/dev/null bs=1M")      # its output; fails where the command fails
+        guest.code("false")                                 # (1, ""): the code and the output
+
+Options are those of `minivmm run`; for QEMU they are translated, so that a benchmark's peer gets the
+same devices, and a test can be tried on a VMM that is known to be good.
+"""
+
+import base64
+import itertools
+import os
+import re
+import shlex
+
+from labcommon import LabError, LabTimeout, Skip
+
+# minivmm, or qemu to try the tests themselves.
+VMM = os.environ.get("MINIVMM_LAB_VMM", "minivmm")
+
+# A nested guest in an emulated host takes seconds for what takes milliseconds elsewhere.
+BOOT = 100
+
+BOOT_FILES = "--kernel /root/vmlinuz --initrd /root/test-guest.cpio"
+
+# The guest's end of run(): a line in, its output and `@NUMBER CODE` out.
+SERVE = """
+exec <{console} >{console} 2>&1
+stty -echo -onlcr
+echo "@ready"
+while read -r number line; do eval "$line"; echo "@$number $?"; done
+"""
+
+# A kernel that is not content says so with one of these.
+COMPLAINTS = "WARNING:|BUG:|Oops|Call Trace|LOCKUP|rcu.*stall|unexpected IRQ trap|spurious|nobody cared"
+
+_numbers = itertools.count(1)
+
+
+class Guest:
+    """One run of a VMM in a lab host; see the head of this file."""
+
+    def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None):
+        """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
+        columns) of one for the VMM."""
+        script = base64.b64encode(SERVE.format(console=console).encode()).decode()
+        # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
+        cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
+        self.host = host
+        self.vmm = vmm or VMM
+        number = next(_numbers)
+        self._number = 0
+        files = f"/run/vm-{number}"
+        command = {"minivmm": minivmm_command, "qemu": qemu_command}[self.vmm](options, cmdline)
+        # A file, because su wants its command in quotes of its own.
+        host.put_bytes(f"echo $$ >{files}.pid; exec {command}\n".encode(), f"{files}.sh")
+        run = f"exec sh {files}.sh"
+        if user:
+            host.run(f"touch {files}.pid; chown {user} {files}.pid", check=True)
+            run = f"exec su {user} -s /bin/sh -c '{run}'"
+        self.job = host.spawn(run, terminal=terminal)
+        try:
+            self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
+        except LabError as error:
+            self.end()
+            raise type(error)(f"{error}\n{self.job.seen[-3000:]}") from None
+        self.pid = int(host.run(f"cat {files}.pid", check=True).out)
+
+    # The guest
+
+    def run(self, command, timeout=120):
+        """A shell command's output, errors included; an exit code that is not 0 is an error."""
+        code, output = self.code(command, timeout)
+        if code != 0:
+            raise LabError(f"guest: {command}: exit code {code}: {output.strip()[-1000:]}")
+        return output
+
+    def code(self, command, timeout=120):
+        """A shell command's exit code and output."""
+        return self.answer(self.send(command), timeout)
+
+    def send(self, command):
+        """A command whose end is not waited for; what it says comes on self.job. Returns its number."""
+        self._number += 1
+        line = f"{self._number} {command}\n"
+        if "\n" in command or len(line) > 4000:
+            raise LabError(f"not one line of a console: {command}")
+        self.job.write(line)
+        return self._number
+
+    def answer(self, number, timeout=120):
+        """The exit code and output of what was sent."""
+        match = self.job.wait_for(rf"@{number} (\d+)\r?\n", timeout)
+        output = bytes(match.string[self._answered : match.start()]).decode(errors="replace")
+        self._answered = match.end()
+        return int(match.group(1)), output.replace("\r", "")
+
+    def expect_clean(self):
+        """The guest's kernel has nothing to complain of."""
+        found = self.run(f"dmesg | grep -E -A20 '{COMPLAINTS}'; true")
+        assert not found, f"the guest kernel complains:\n{found}"
+
+    # The VMM
+
+    def resident(self):
+        """Bytes of memory that the VMM occupies in the host."""
+        text = self.host.run(f"cat /proc/{self.pid}/status", check=True).out
+        return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) << 10
+
+    def cpu_seconds(self):
+        """What the VMM has used, all its threads and vhost's: (all of it, without what the guest computed)."""
+        vhost = "for t in /proc/[0-9]*; do [ \"$(cat $t/comm)\" != vhost-%d ] || cat $t/stat; done" % self.pid
+        text = self.host.run(f"cat /proc/{self.pid}/stat; {vhost}", check=True).out
+        used = inside = 0.0
+        for line in text.splitlines():
+            fields = line.rsplit(")", 1)[1].split()
+            user, system, guest = (int(fields[number - 3]) / 100 for number in (14, 15, 43))
+            used, inside = used + user + system, inside + guest
+        return used, used - inside
+
+    def kill(self):
+        """SIGKILL: a power cut for the guest."""
+        self.job.kill()
+        self.job.wait(30)
+
+    def reset(self):
+        """The guest resets its machine in the middle of everything, and comes up again."""
+        self.send("reboot -f")
+        self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
+
+    def power_off(self, timeout=60):
+        """The guest's own power-off; the VMM's exit code."""
+        self.send("poweroff")
+        return self.job.wait(timeout)
+
+    def end(self):
+        """Whatever state it is in, nothing of it is left."""
+        if self.job.is_running:
+            try:
+                self.kill()
+            except LabTimeout:
+                pass
+        self.job.forget()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _):
+        if isinstance(error, Exception):
+            error.add_note(f"--- the end of the guest's console and the VMM's words:\n{self.job.seen[-2000:]}")
+        self.end()
+
+
+def need_minivmm():
+    """For tests of what QEMU has not, or has in another way."""
+    if VMM != "minivmm":
+        raise Skip("is about minivmm itself")
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def minivmm_command(options, cmdline):
+    return f"minivmm run {BOOT_FILES} {options} --cmdline {shlex.quote(cmdline)}"
+
+
+QEMU = (
+    "qemu-system-x86_64 -enable-kvm -cpu host -nodefaults -no-user-config -display none"
+    " -kernel /root/vmlinuz -initrd /root/test-guest.cpio"
+)
+
+
+def qemu_command(options, cmdline, machine="q35"):
+    """The same devices by QEMU. A word --qemu=TEXT goes to it as it is."""
+    words = shlex.split(options)
+    arguments = [f"{QEMU} -M {machine}", f"-append {shlex.quote(cmdline)}", "-device virtio-rng-pci"]
+    serial = "-serial stdio"
+    cpus, memory, forwards, count, nets = "1", "256M", "", itertools.count(), []
+    while words:
+        name, _, value = words.pop(0).partition("=")
+        if name == "--qemu":
+            arguments.append(value)
+            continue
+        value = value or words.pop(0)
+        if name == "--cpus":
+            cpus = value
+        elif name == "--memory":
+            memory = value
+        elif name == "--disk":
+            arguments.append(_qemu_disk(value, next(count), cpus))
+        elif name == "-p":
+            host, guest = value.split(":")
+            forwards += f",hostfwd=tcp::{host}-:{guest}"
+        elif name == "--net":
+            nets.append(value)
+        elif name == "--vsock":
+            cid = re.search(r"cid=(\d+)", value)
+            arguments.append(f"-device vhost-vsock-pci,guest-cid={cid.group(1) if cid else 3}")
+        elif name == "--balloon" and value == "off":
+            pass
+        elif name == "--console":
+            arguments.append("-device virtio-serial-pci -device virtconsole,chardev=hvc")
+            serial = "-serial null -chardev stdio,id=hvc"
+        else:
+            raise LabError(f"no translation for QEMU: {name}")
+    arguments += [_qemu_net(value, next(count), cpus, forwards) for value in nets if value != "none"]
+    arguments.append("-device virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on")
+    return " ".join(arguments) + f" {serial} -smp {cpus} -m {memory}"
+
+
+def _qemu_disk(value, number, cpus):
+    """Each disk with a thread of its own, as Debian's documents and libvirt's advise for speed."""
+    path, *flags = value.split(",")
+    keys = dict(flag.partition("=")[::2] for flag in flags)
+    cache = "writeback" if keys.get("cache") != "writethrough" else "writethrough"
+    drive = f"id=d{number},if=none,format=raw,file={path},discard=unmap"
+    drive += f",cache={'none' if 'direct' in keys or keys.get('cache') == 'none' else cache}"
+    drive += f",aio={keys.get('engine', 'io_uring')}" + (",readonly=on" if "readonly" in keys else ",werror=report")
+    if "limit" in keys:
+        limit, unit = re.fullmatch(r"(\d+)(iops|M)", keys["limit"]).groups()
+        drive += f",throttling.iops-total={limit}" if unit == "iops" else f",throttling.bps-total={int(limit) << 20}"
+    device = f"virtio-blk-pci,drive=d{number},iothread=t{number},num-queues={keys.get('queues', cpus)}"
+    if "serial" in keys:
+        device += f",serial={keys['serial']}"
+    if "block-size" in keys:
+        device += f",logical_block_size={keys['block-size']},physical_block_size={keys['block-size']}"
+    return f"-object iothread,id=t{number} -drive {drive} -device {device}"
+
+
+def _qemu_net(value, number, cpus, forwards):
+    mode, *flags = value.split(",")
+    keys = dict(flag.partition("=")[::2] for flag in flags)
+    mode, _, name = mode.partition(":")
+    queues = int(keys.get("queues", 1))
+    device = f"virtio-net-pci,netdev=n{number},romfile="
+    device += "".join(f",{key}={keys[key]}" for key in ("mac",) if key in keys)
+    if "mtu" in keys:
+        device += f",host_mtu={keys['mtu']}"
+    if mode == "user":
+        return f"-netdev user,id=n{number}{forwards} -device {device}"
+    tap = f"tap,id=n{number},script=no,downscript=no,vhost={'on' if 'vhost' in keys else 'off'}"
+    tap += f",ifname={name}" if mode == "tap" and name else ""
+    tap += f",br={name}" if mode == "bridge" else ""
+    if queues > 1:
+        tap += f",queues={queues}"
+        device += f",mq=on,vectors={2 * queues + 2}"
+    return f"-netdev {tap} -device {device}"
