@@ -31,6 +31,7 @@ struct machine_disk {
     char name[16];
     const char *path;
     struct disk *disk;
+    struct blk *blk;
     int told; /* the error that was reported last */
     uint64_t told_ns;
 };

@@ -48,8 +48,8 @@ static void handle_disk_failed(void *ctx, enum disk_op op, uint64_t offset, int 
     disk->told = error;
     disk->told_ns = now;
     log_warning("%s: %s at byte %llu failed: %s; the guest gets I/O errors%s", disk->path,
-                names[op], (unsigned long long)offset, strerror(-error),
-                error == -ENOSPC ? " until there is room again" : "");
+                names[op], (unsigned long long)offset, strerror(error),
+                error == ENOSPC ? " until there is room again" : "");
 }
 
 int machine_add_disk(struct machine *machine, unsigned index, struct err *err)
@@ -69,11 +69,10 @@ int machine_add_disk(struct machine *machine, unsigned index, struct err *err)
                                     .failed = handle_disk_failed,
                                     .ctx = disk};
     memcpy(blk_config.serial, config->serial, sizeof(blk_config.serial));
-    struct blk *blk;
-    ret = blk_create(&blk, &machine->virtio_world, &blk_config, err);
+    ret = blk_create(&disk->blk, &machine->virtio_world, &blk_config, err);
     if (ret < 0)
         return ret;
-    return machine_plug(machine, LAYOUT_SLOT_DISK + index, blk_virtio(blk), err);
+    return machine_plug(machine, LAYOUT_SLOT_DISK + index, blk_virtio(disk->blk), err);
 }
 
 /* --- network interfaces ----------------------------------------------------------------------- */
