@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* --- wishes ------------------------------------------------------------------------------- */
@@ -162,6 +163,21 @@ int machine_reset(struct machine *machine, struct err *err)
     return machine_boot(machine, err);
 }
 
+/*
+ * Each vCPU, queue and interrupt is a descriptor. Interrupts get theirs when the guest begins to
+ * use them, and one that finds none left is lost without a word. The usual soft limit of 1024 is
+ * there for the sake of select(), and too low for a big machine; this is enough for every one.
+ */
+static void allow_descriptors(void)
+{
+    enum { ENOUGH = 8192 };
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= ENOUGH)
+        return;
+    limit.rlim_cur = limit.rlim_max < ENOUGH ? limit.rlim_max : ENOUGH;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static void fill_world(struct machine *machine)
 {
     machine->world = (struct vcpu_world){.ports = machine->ports,
@@ -185,6 +201,7 @@ int machine_create(struct machine **ret_machine, const struct machine_config *co
     machine->power = (struct power){.request = handle_power, .ctx = machine};
     machine->wish_call = (struct loop_call){.handle = handle_wish, .arg = machine};
 
+    allow_descriptors();
     /* The user's mistakes first, before anything is asked of the host. */
     int ret = boot_open(&machine->image, config->kernel, config->initrd, config->cmdline, err);
     if (ret < 0)

@@ -40,6 +40,7 @@ struct machine_net {
     char name[16];
     struct netif *netif;
     struct net *net;
+    struct log_limit limit;
 };
 
 struct machine {

@@ -79,14 +79,17 @@ int machine_add_disk(struct machine *machine, unsigned index, struct err *err)
 
 static void handle_net_trouble(void *ctx, const char *sentence)
 {
-    const struct machine_net *net = ctx;
-    log_warning("%s: %s", net->name, sentence);
+    struct machine_net *net = ctx;
+    uint64_t swallowed;
+    if (log_limit_pass(&net->limit, &swallowed))
+        log_warning("%s: %s", net->name, sentence);
 }
 
 int machine_add_net(struct machine *machine, unsigned index, struct err *err)
 {
     struct netif_config config = machine->config.nets[index];
     struct machine_net *net = &machine->nets[index];
+    net->limit.burst = 4;
     if (config.queues == 0)
         config.queues = machine->config.cpus;
     if (config.queues > NETIF_MAX_QUEUES)

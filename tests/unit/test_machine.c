@@ -6,6 +6,7 @@
 #include "tests/unit/machines.h"
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 enum { HOPS = 40 };
 
@@ -95,6 +96,24 @@ START_TEST(test_a_bad_config_is_refused_in_words)
         ck_assert_ptr_null(machine);
         ck_assert_msg(strstr(err.text, cases[i].words), "%s", err.text);
     }
+    rig_finish(&rig);
+}
+END_TEST
+
+/* Interrupts get theirs late, and would be lost without a word. */
+START_TEST(test_interrupts_find_descriptors_left)
+{
+    struct rig rig;
+    struct rlimit limit;
+    int spare = dup(0);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = (rlim_t)spare + 1;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    close(spare);
+    rig_init(&rig, "rng", 1, "");
+    struct machine_end end = rig_run_to_end(&rig);
+    ck_assert_int_eq(end.outcome, MACHINE_EXIT);
+    ck_assert_msg(end.code == 0, "%s", rig_tail(&rig));
     rig_finish(&rig);
 }
 END_TEST
@@ -687,6 +706,7 @@ int main(void)
     tcase_add_test(life, test_a_guest_ends_as_it_wants);
     tcase_add_test(life, test_anybody_may_stop_it);
     tcase_add_test(life, test_a_bad_config_is_refused_in_words);
+    tcase_add_test(life, test_interrupts_find_descriptors_left);
     tcase_add_test(still, test_pause_and_resume_may_be_repeated);
     tcase_add_test(still, test_nothing_moves_while_paused);
     tcase_add_test(still, test_a_storm_of_kicks_does_no_harm);
