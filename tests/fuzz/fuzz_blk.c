@@ -18,6 +18,7 @@
  * (fake_disk.h), the state can be saved at any time, and whatever happened, after a reset the
  * device reads a block as if new.
  */
+#include "tests/fuzz/program.h"
 #include "tests/unit/blk_rig.h"
 #include "tests/unit/fake_disk.h"
 
@@ -46,34 +47,6 @@ static struct {
     struct fake_disk fake;
     uint8_t bytes[SIZE];
 } world;
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t take(struct program *program)
-{
-    if (!program->left)
-        return 0;
-    program->left--;
-    return *program->at++;
-}
-
-static uint64_t take_number(struct program *program, unsigned width)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < width; i++)
-        value |= (uint64_t)take(program) << 8 * i;
-    return value;
-}
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 static void ignore_queue(void *ctx, unsigned queue)
 {

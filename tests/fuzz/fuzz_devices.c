@@ -19,6 +19,7 @@
 #include "devices/i8042.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "tests/fuzz/program.h"
 #include "tests/unit/platform.h"
 #include <stdlib.h>
 
@@ -39,34 +40,6 @@ static struct {
     struct acpi_pm *pm;
     struct device *devices[DEVICES];
 } pc;
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t take(struct program *program)
-{
-    if (!program->left)
-        return 0;
-    program->left--;
-    return *program->at++;
-}
-
-static uint32_t take_u32(struct program *program)
-{
-    uint32_t value = 0;
-
-    for (unsigned i = 0; i < 4; i++)
-        value |= (uint32_t)take(program) << 8 * i;
-    return value;
-}
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 static uint64_t wall_clock(void)
 {

@@ -20,6 +20,7 @@
  * refused state changes nothing, and afterwards a driver that follows the rules sends and receives.
  */
 #include "core/stream.h"
+#include "tests/fuzz/program.h"
 #include "tests/unit/net_rig.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
@@ -45,25 +46,6 @@ enum step {
 enum { PAIRS = 2, QUEUES = 2 * PAIRS + 1, MOST_STEPS = 1000 };
 
 static struct rig rig;
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t take(struct program *program)
-{
-    if (!program->left)
-        return 0;
-    program->left--;
-    return *program->at++;
-}
-
-static unsigned take_u16(struct program *program)
-{
-    unsigned low = take(program);
-    return low | (unsigned)take(program) << 8;
-}
 
 static void take_bytes(struct program *program, uint8_t *to, size_t length)
 {
@@ -122,7 +104,7 @@ static void let_arrive(struct program *program, unsigned pair)
     static uint8_t frame[1 << 16];
 
     take_bytes(program, frame, NETIF_HEADER);
-    unsigned length = take_u16(program);
+    unsigned length = (unsigned)take_number(program, 2);
     memset(frame + NETIF_HEADER, take(program), 16);
     if (rig.netif.in[pair % PAIRS].count < RIG_FIFO)
         rig_put(&rig.netif.in[pair % PAIRS], frame, length ? length : 1);
@@ -133,16 +115,18 @@ static void poke(struct program *program, unsigned queue)
     struct model_driver *driver = &rig.drivers[queue];
     unsigned entry = take(program);
     uint16_t flags = take(program), next = take(program);
-    gpa_t gpa = (gpa_t)take_u16(program) << 11; /* to 128 MiB: the end of RAM is in reach */
+    /* Up to 128 MiB: the end of RAM is in reach. */
+    gpa_t gpa = (gpa_t)take_number(program, 2) << 11;
 
-    model_poke_descriptor(driver, driver->descriptors, entry, gpa, take_u16(program), flags, next);
+    model_poke_descriptor(driver, driver->descriptors, entry, gpa,
+                          (unsigned)take_number(program, 2), flags, next);
     model_poke_head(driver, (uint16_t)entry);
     virtio_ring_doorbell(rig.virtio, queue);
 }
 
 static void start(struct program *program)
 {
-    uint64_t missing = take_u16(program);
+    uint64_t missing = (unsigned)take_number(program, 2);
     rig_start(&rig, ~(missing << 10 | missing >> 10));
 }
 
@@ -161,7 +145,7 @@ static void load_stranger(struct program *program)
     memcpy(before, device->state, device->table->size);
     size_t crc_at = buffer.length - END_SIZE - CRC_SIZE;
     for (unsigned n = take(program) % 16u; n; n--) {
-        size_t position = take_u16(program) % crc_at;
+        size_t position = (unsigned)take_number(program, 2) % crc_at;
         buffer.bytes[position] ^= take(program);
     }
     uint32_t crc = crc32c(0, buffer.bytes, crc_at);
@@ -203,7 +187,7 @@ static void do_step(struct program *program)
         poke(program, queue);
         break;
     case INDEX:
-        model_poke_index(&rig.drivers[queue], (uint16_t)take_u16(program));
+        model_poke_index(&rig.drivers[queue], (uint16_t)take_number(program, 2));
         virtio_ring_doorbell(rig.virtio, queue);
         break;
     case START:

@@ -18,6 +18,7 @@
  * not be or waits without a reason, states differ from power-on only where a guest may write, and
  * at the end a reset brings back what was at the beginning.
  */
+#include "tests/fuzz/program.h"
 #include "tests/unit/msix_fixture.h"
 #include <stdlib.h>
 
@@ -35,28 +36,6 @@ static struct {
     struct toy toys[TOYS];
     struct msix_toy msix;
 } pc;
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct program *program, unsigned bytes)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < bytes && program->left; i++) {
-        value |= (uint64_t)*program->at++ << 8 * i;
-        program->left--;
-    }
-    return value;
-}
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 static unsigned slot_of(unsigned choice)
 {
@@ -87,27 +66,28 @@ static void access_bus(struct bus *bus, unsigned how, uint64_t address, uint64_t
 
 static void access_port(struct program *program)
 {
-    unsigned how = (unsigned)take(program, 1);
-    unsigned port = 0xcf6 + take(program, 1) % 12;
+    unsigned how = (unsigned)take_number(program, 1);
+    unsigned port = 0xcf6 + take_number(program, 1) % 12;
 
     how = (how & 3) == 3 ? how & ~1u : how;
-    access_bus(pc.ports, how, port, take(program, 4));
+    access_bus(pc.ports, how, port, take_number(program, 4));
 }
 
 static void access_ecam(struct program *program, unsigned choice)
 {
-    unsigned how = (unsigned)take(program, 1);
-    uint64_t offset = take(program, 2);
+    unsigned how = (unsigned)take_number(program, 1);
+    uint64_t offset = take_number(program, 2);
 
     offset = how & HOW_ELSEWHERE ? offset << 8 | choice : slot_of(choice) << 15 | offset % 0x110;
-    access_bus(pc.mmio, how, TOY_ECAM + offset, take(program, 8));
+    access_bus(pc.mmio, how, TOY_ECAM + offset, take_number(program, 8));
 }
 
 static void move_bar(struct program *program, unsigned choice)
 {
-    unsigned how = (unsigned)take(program, 1), bar = (unsigned)take(program, 1) % PCI_BARS;
+    unsigned how = (unsigned)take_number(program, 1),
+             bar = (unsigned)take_number(program, 1) % PCI_BARS;
     uint64_t at = TOY_ECAM + (slot_of(choice) << 15) + 0x10 + 4 * bar;
-    uint64_t address = place(take(program, 3));
+    uint64_t address = place(take_number(program, 3));
 
     if ((how & 3) == 3) {
         bus_write(pc.mmio, at, 8, address);
@@ -119,13 +99,13 @@ static void move_bar(struct program *program, unsigned choice)
 
 static void access_memory(struct program *program)
 {
-    unsigned how = (unsigned)take(program, 1);
-    uint64_t offset = take(program, 2);
+    unsigned how = (unsigned)take_number(program, 1);
+    uint64_t offset = take_number(program, 2);
     const struct pci_bar *bar = &pc.msix.function.bars[MSIX_BAR];
     uint64_t address = bar->mapped && !(how & HOW_ELSEWHERE) ? bar->address + offset % 0x1010
                                                              : place(offset << 8) + (offset & 0xff);
 
-    access_bus(pc.mmio, how, address, take(program, 8));
+    access_bus(pc.mmio, how, address, take_number(program, 8));
 }
 
 static void reset_all(void)
@@ -151,9 +131,9 @@ static void resume_all(void)
 /* Any bytes for configuration spaces; of the MSI-X state what its table lets in. */
 static void load_stranger(struct program *program)
 {
-    for (unsigned n = take(program, 1) % 32; n; n--) {
-        uint64_t position = take(program, 2);
-        uint8_t byte = (uint8_t)take(program, 1);
+    for (unsigned n = take_number(program, 1) % 32; n; n--) {
+        uint64_t position = take_number(program, 2);
+        uint8_t byte = (uint8_t)take_number(program, 1);
         if (position >> 8 < TOYS)
             pc.toys[position >> 8].state.config[position & 0xff] ^= byte;
         else if (position >> 8 == TOYS)
@@ -188,7 +168,7 @@ static void check_promises(void)
 
 static void do_step(struct program *program)
 {
-    uint8_t step = (uint8_t)take(program, 1);
+    uint8_t step = (uint8_t)take_number(program, 1);
     unsigned choice = step >> 4;
 
     switch ((enum step)(step & 0x0f)) {
@@ -205,10 +185,10 @@ static void do_step(struct program *program)
         access_memory(program);
         break;
     case RAISE:
-        msix_toy_raise(&pc.msix, (unsigned)take(program, 1));
+        msix_toy_raise(&pc.msix, (unsigned)take_number(program, 1));
         break;
     case LINE:
-        toy_set_intx(&pc.toys[choice % TOYS], take(program, 1) % 2);
+        toy_set_intx(&pc.toys[choice % TOYS], take_number(program, 1) % 2);
         break;
     case LOAD:
         load_stranger(program);

@@ -17,6 +17,7 @@
  * refused state changes nothing, every turn ends, and whatever happened, after a reset the device
  * serves a driver as if new.
  */
+#include "tests/fuzz/program.h"
 #include "tests/unit/device_rig.h"
 #include "virtio/balloon.h"
 #include "virtio/console.h"
@@ -62,28 +63,6 @@ static struct world {
     int programs[PROGRAMS];
     uint64_t output;
 } * world;
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t take(struct program *program)
-{
-    if (!program->left)
-        return 0;
-    program->left--;
-    return *program->at++;
-}
-
-static uint32_t take_u32(struct program *program)
-{
-    uint32_t value = 0;
-
-    for (unsigned i = 0; i < 4; i++)
-        value |= (uint32_t)take(program) << 8 * i;
-    return value;
-}
 
 static const uint8_t *take_bytes(struct program *program, uint32_t *length)
 {

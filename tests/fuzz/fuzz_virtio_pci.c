@@ -23,6 +23,7 @@
  * refused state changes nothing, KVM has doorbells for enabled queues only, and whatever happened,
  * after a reset of the machine a good driver is served.
  */
+#include "tests/fuzz/program.h"
 #include "tests/unit/virtio_pci_rig.h"
 #include "virtio/rng.h"
 #include <sys/random.h>
@@ -68,28 +69,6 @@ ssize_t getrandom(void *buffer, size_t length, unsigned flags)
     }
     memset(buffer, 0xa5, length);
     return (ssize_t)length;
-}
-
-struct program {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint8_t take(struct program *program)
-{
-    if (!program->left)
-        return 0;
-    program->left--;
-    return *program->at++;
-}
-
-static uint32_t take_number(struct program *program, unsigned bytes)
-{
-    uint32_t value = 0;
-
-    for (unsigned i = 0; i < bytes; i++)
-        value |= (uint32_t)take(program) << 8 * i;
-    return value;
 }
 
 static void put(unsigned offset, unsigned width, uint64_t value)
