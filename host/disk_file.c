@@ -6,7 +6,9 @@
  *                 the file off under our feet
  *   FLUSH         fdatasync
  *   DISCARD       a hole; nothing where holes are not to be had
- *   ZEROES        a hole if the guest may lose the space, else an unwritten extent, else zeroes
+ *   ZEROES        a hole if the guest may lose the space, else an unwritten extent, else zeroes;
+
+ * for
  *
  * The same calls serve files and block devices: on a device fallocate sends the command that the
  * device has, keeps the page cache true, and never shows old bytes, which BLKDISCARD may.
@@ -23,7 +25,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum method { METHOD_HOLE, METHOD_UNWRITTEN, METHOD_WRITE };
+enum method { METHOD_HOLE, METHOD_UNWRITTEN, METHOD_WRITE, METHOD_SYNC };
 
 enum {
     AT_ONCE_MAX = 64 << 10,
@@ -117,6 +119,10 @@ static void next_zeroes(const struct disk_file *file, const struct disk_request 
                                    .iov_len = left < DISK_ZEROES_SIZE ? left : DISK_ZEROES_SIZE};
         return;
     }
+    if (job->method == METHOD_SYNC) {
+        step->call = DISK_CALL_SYNC;
+        return;
+    }
     step->call = DISK_CALL_ALLOCATE;
     step->length = left;
     step->mode = FALLOC_FL_KEEP_SIZE |
@@ -172,9 +178,15 @@ static bool took_bytes(struct disk_request *request, struct disk_job *job, int r
     return job->done >= request->length && finish(job, 0);
 }
 
-static bool took_allocate(struct disk_file *file, struct disk_job *job, int result)
+static bool took_allocate(struct disk_file *file, const struct disk_request *request,
+                          struct disk_job *job, int result)
 {
     bool never = result == -EOPNOTSUPP || result == -ENOSYS;
+
+    if (result == 0 && request->op == DISK_ZEROES && file->info.write_through) {
+        job->method = METHOD_SYNC;
+        return false;
+    }
 
     /* EINVAL: not at this alignment. EPERM: not in a sealed file. */
     if (!never && result != -EINVAL && result != -EPERM)
@@ -199,7 +211,7 @@ bool disk_step_took(struct disk_file *file, struct disk_request *request,
     case DISK_CALL_WRITE:
         return took_bytes(request, job, result);
     case DISK_CALL_ALLOCATE:
-        return took_allocate(file, job, result);
+        return took_allocate(file, request, job, result);
     case DISK_CALL_SYNC:
     case DISK_CALL_NONE:
         break;

@@ -35,6 +35,7 @@ enum {
     USERNET_WALL_CAPS = 2,       /* no capability, no supplementary group that can be dropped */
     USERNET_WALL_NAMESPACES = 4, /* mounts, processes, IPC, host name; users too when not root */
     USERNET_WALL_ROOT = 8,       /* an empty root directory but for etc/resolv.conf */
+    USERNET_WALL_FILES = 16,     /* or else: no files but those beside /etc/resolv.conf */
 };
 
 struct usernet_hello {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The system calls that are left to the helper, by what they are for. All others kill it: there is
- * no way to open a file for writing, to run a program, to see or touch another process, or to make
- * a socket that is not of the Internet.
+ * no way to open a file for writing, to run a program, to see or touch another process, to make a
+ * socket that is not of the Internet, or to take a port of the host's (forwards have theirs
+ * before).
  *
  * Found by strace, and by reading what libslirp and glibc may call; tests/unit/test_netif_user.c
  * walks through them. A new libslirp that needs another dies with SIGSYS, and the sentence that the
@@ -56,9 +57,9 @@ static const int common_calls[] = {
 };
 
 static const int worker_calls[] = {
-    CALL(bind),        CALL(listen),     CALL(accept),     CALL(accept4),  CALL(connect),
-    CALL(recvfrom),    CALL(recvmsg),    CALL(sendmsg),    CALL(shutdown), CALL(getsockname),
-    CALL(getpeername), CALL(getsockopt), CALL(setsockopt), CALL(fcntl),
+    CALL(accept),      CALL(accept4),    CALL(connect),    CALL(recvfrom),
+    CALL(recvmsg),     CALL(sendmsg),    CALL(shutdown),   CALL(getsockname),
+    CALL(getpeername), CALL(getsockopt), CALL(setsockopt),
 };
 
 /* Not needed, but a C library may ask at any time, and goes on without an answer. */
@@ -109,6 +110,15 @@ static void allow_files_and_memory(struct filter *filter)
     allow_if(filter, SCMP_ACT_ALLOW, CALL(tgkill), SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 }
 
+/* Not F_SETOWN and F_SETSIG, which let the kernel send any signal to any process of the user's. */
+static void allow_flags(struct filter *filter)
+{
+    static const int commands[] = {F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+    for (size_t i = 0; i < array_size(commands); i++)
+        allow_if(filter, SCMP_ACT_ALLOW, CALL(fcntl),
+                 SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]));
+}
+
 static void allow_sockets(struct filter *filter)
 {
     allow_if(filter, SCMP_ACT_ALLOW, CALL(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET));
@@ -151,6 +161,7 @@ int sandbox_limit_calls_of_worker(int resolver_file)
 {
     struct filter filter = begin();
     allow(&filter, worker_calls, array_size(worker_calls));
+    allow_flags(&filter);
     allow_sockets(&filter);
     if (resolver_file >= 0) {
         scmp_datum_t file = (scmp_datum_t)resolver_file;

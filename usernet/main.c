@@ -71,6 +71,8 @@ int main(int argc, char **argv)
         stack_set_resolver(stack, channel, resolver_file);
     }
     int ret = sandbox_drop_privileges();
+    if (ret == 0 && resolver_file < 0 && sandbox_limit_files())
+        walls |= USERNET_WALL_FILES;
     if (ret == 0)
         ret = sandbox_limit_calls_of_worker(resolver_file);
     if (ret < 0)

@@ -38,6 +38,10 @@ int sandbox_enter_root(void);
 /* No privilege, now and later; limits. -errno when one that must stand does not. */
 int sandbox_drop_privileges(void) must_check;
 
+/* Where there is no empty root, and no privilege any more: of all files only those beside
+ * /etc/resolv.conf can be opened. False: this kernel cannot do that. */
+bool sandbox_limit_files(void);
+
 /* The calls that are left; all others kill. resolver_file: what may be written to, or -1. */
 int sandbox_limit_calls_of_worker(int resolver_file) must_check;
 int sandbox_limit_calls_of_keeper(void) must_check;

@@ -77,6 +77,26 @@ static int clear_path(const char *path, struct err *err)
     return 0;
 }
 
+/* Remembers which file is ours: somebody may remove it, and somebody else listen there. */
+static void note_bound(struct vsock *vsock)
+{
+    struct stat status;
+
+    vsock->bound = lstat(vsock->path, &status) == 0;
+    if (!vsock->bound)
+        return;
+    vsock->bound_device = status.st_dev;
+    vsock->bound_inode = status.st_ino;
+}
+
+static bool is_ours(const struct vsock *vsock)
+{
+    struct stat status;
+
+    return vsock->bound && lstat(vsock->path, &status) == 0 &&
+           status.st_dev == vsock->bound_device && status.st_ino == vsock->bound_inode;
+}
+
 static void handle_door(void *arg, unsigned events)
 {
     struct vsock *vsock = arg;
@@ -103,7 +123,7 @@ int vsock_host_listen(struct vsock *vsock, struct err *err)
     if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         ret = err_sys(err, ERR_HOST, errno, "cannot make the socket %s", vsock->path);
     if (ret == 0)
-        vsock->bound = true;
+        note_bound(vsock);
     if (ret == 0 && listen(fd, BACKLOG) < 0)
         ret = err_sys(err, ERR_HOST, errno, "cannot listen at %s", vsock->path);
     if (ret == 0)
@@ -117,14 +137,14 @@ int vsock_host_listen(struct vsock *vsock, struct err *err)
 
 void vsock_host_close(struct vsock *vsock)
 {
+    if (is_ours(vsock)) /* before the close: until then nobody gets its number */
+        unlink(vsock->path);
+    vsock->bound = false;
     if (vsock->door.fd >= 0) {
         loop_io_remove(vsock->virtio.loop, &vsock->door);
         close(vsock->door.fd);
         vsock->door.fd = -1;
     }
-    if (vsock->bound)
-        unlink(vsock->path);
-    vsock->bound = false;
 }
 
 /* --- who comes ------------------------------------------------------------------------------ */

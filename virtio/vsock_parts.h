@@ -111,7 +111,8 @@ struct vsock {
     uint64_t cid;
     uint64_t nonce;
     char path[96];
-    bool bound;              /* path is ours */
+    bool bound; /* path is ours: */
+    uint64_t bound_device, bound_inode;
     bool accept_waits;       /* host programs wait for a place */
     struct loop_io door;     /* the listening socket; fd -1: none */
     struct loop_timer timer; /* the earliest deadline of all connections */

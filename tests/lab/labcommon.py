@@ -39,7 +39,8 @@ class Skip(Exception):
 
 
 def build_dir():
-    return REPOSITORY / "build"
+    """Where the programs under test are: MINIVMM_BUILD, or build/."""
+    return Path(os.environ.get("MINIVMM_BUILD", REPOSITORY / "build")).resolve()
 
 
 def images_dir(build=None):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Raw disks, with both engines: each test runs once with each. */
 #include "core/iov.h"
-#include "host/disk.h"
+#include "host/disk_file.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -352,6 +352,25 @@ START_TEST(zeroes_are_zeroes_however_the_file_system_makes_them)
 }
 END_TEST
 
+/* O_DSYNC makes fallocate wait on some file systems only. */
+START_TEST(zeroes_of_a_write_through_disk_are_on_stable_storage)
+{
+    for (unsigned unmap = 0; unmap < 2; unmap++) {
+        struct disk_file file = {.fd = -1, .info.write_through = true};
+        struct disk_request request = {.op = DISK_ZEROES, .unmap = unmap, .length = 4096};
+        struct disk_step step;
+        disk_job_begin(&file, &request);
+        disk_step_next(&file, &request, &step);
+        ck_assert_int_eq(step.call, DISK_CALL_ALLOCATE);
+        ck_assert(!disk_step_took(&file, &request, &step, 0));
+        disk_step_next(&file, &request, &step);
+        ck_assert_int_eq(step.call, DISK_CALL_SYNC);
+        ck_assert(disk_step_took(&file, &request, &step, -EIO));
+        ck_assert_int_eq(disk_job(&request)->result, -EIO);
+    }
+}
+END_TEST
+
 static uint64_t blocks_on_host(void)
 {
     struct stat stat_of;
@@ -589,6 +608,7 @@ int main(void)
     tcase_add_loop_test(tc, more_requests_than_any_ring_holds, 0, both);
     tcase_add_loop_test(tc, drain_ends_all_without_a_loop, 0, both);
     tcase_add_test(tc, zeroes_are_zeroes_however_the_file_system_makes_them);
+    tcase_add_test(tc, zeroes_of_a_write_through_disk_are_on_stable_storage);
     tcase_add_loop_test(tc, discard_gives_space_back, 0, both);
     tcase_add_loop_test(tc, without_discards_the_space_stays, 0, both);
     tcase_add_loop_test(tc, a_file_that_was_cut_off_is_an_io_error, 0, both);

@@ -497,6 +497,27 @@ START_TEST(a_dead_socket_is_replaced)
 }
 END_TEST
 
+/* Somebody has removed the path of ours, and listens there now. */
+START_TEST(anothers_socket_stays_when_the_device_goes)
+{
+    struct rig *other = calloc(1, sizeof(*other));
+    struct vsock *made = NULL;
+    char at[100];
+    snprintf(at, sizeof(at), "%s/shared", dir);
+    const struct vsock_config config = {.cid = CID, .path = at};
+    rig_init(other);
+    ck_assert_int_eq(vsock_create(&made, &other->world, &config, NULL), 0);
+    ck_assert_int_eq(unlink(at), 0);
+    int fd = listen_at(at);
+    device_destroy(&vsock_virtio(made)->device);
+    rig_finish(other);
+    free(other);
+    ck_assert_int_eq(access(at, F_OK), 0);
+    close(fd);
+    unlink(at);
+}
+END_TEST
+
 START_TEST(a_file_that_is_no_socket_stays)
 {
     char at[100];
@@ -568,6 +589,7 @@ static void add_life(TCase *tcase)
     tcase_add_test(tcase, the_socket_is_its_owners_alone);
     tcase_add_test(tcase, a_live_socket_is_not_taken_away);
     tcase_add_test(tcase, a_dead_socket_is_replaced);
+    tcase_add_test(tcase, anothers_socket_stays_when_the_device_goes);
     tcase_add_test(tcase, a_file_that_is_no_socket_stays);
     tcase_add_test(tcase, impossible_settings_are_refused_with_a_sentence);
     tcase_add_test(tcase, state_table_keeps_its_promises);
