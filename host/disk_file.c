@@ -6,9 +6,9 @@
  *                 the file off under our feet
  *   FLUSH         fdatasync
  *   DISCARD       a hole; nothing where holes are not to be had
- *   ZEROES        a hole if the guest may lose the space, else an unwritten extent, else zeroes;
-
- * for
+ *   ZEROES        a hole if the guest may lose the space, else an unwritten extent, else zeroes.
+ *                 O_DSYNC is for writes alone: with write-through, fdatasync comes after a hole or
+ *                 an extent
  *
  * The same calls serve files and block devices: on a device fallocate sends the command that the
  * device has, keeps the page cache true, and never shows old bytes, which BLKDISCARD may.
