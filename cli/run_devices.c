@@ -503,7 +503,7 @@ int run_devices_apply(struct run_devices *devices, struct machine_config *config
     for (unsigned i = 0; i < devices->net_count; i++)
         if (memcmp(devices->nets[i].mac, none, sizeof(none)) == 0)
             make_mac(config->uuid, i, devices->nets[i].mac);
-    if (devices->balloon >= config->memory)
+    if (devices->balloon && devices->balloon >= config->memory)
         return err_say(err, ERR_USAGE, EINVAL,
                        "--balloon takes all the memory there is (--memory %llu MiB)",
                        (unsigned long long)(config->memory >> 20));

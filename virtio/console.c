@@ -49,6 +49,7 @@ struct console {
     struct console_state state;
     struct console_host host;
     uint16_t columns, rows; /* what the host said last: the state follows when it may */
+    bool size_told;         /* the driver has been made to look at it */
     bool refused;           /* the host has more input than we took, and waits for input_room */
 };
 
@@ -218,15 +219,29 @@ void console_set_size(struct console *console, unsigned columns, unsigned rows)
 
 /* --- ops ------------------------------------------------------------------------------------ */
 
+/*
+ * Linux reads the size only when it hears of a change, and only once its console is there. With the
+ * first output it is.
+ */
+static void tell_size(struct console *console)
+{
+    if (console->size_told || !console->columns)
+        return;
+    console->size_told = true;
+    virtio_config_changed(&console->virtio);
+}
+
 static void console_notify(struct virtio *virtio, unsigned queue)
 {
     struct console *console = from_virtio(virtio);
     struct vring *ring = virtio_ring(virtio, queue);
 
-    if (queue == TRANSMIT)
+    if (queue == TRANSMIT) {
         transmit(console, ring);
-    else
+        tell_size(console);
+    } else {
         receive(console, ring);
+    }
 }
 
 /* What was typed for one driver is not for the next. */
@@ -234,6 +249,7 @@ static void forget_work(struct console *console)
 {
     forget_input(console, console->state.input_count);
     console->state.output_done = 0;
+    console->size_told = false;
 }
 
 static bool console_stop(struct virtio *virtio)

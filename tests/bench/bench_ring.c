@@ -92,8 +92,10 @@ static void serve(struct bench *bench, const struct kind *kind)
 
     while (vring_pop(&bench->ring, &chain) > 0) {
         vring_push(&bench->ring, &chain, (uint32_t)chain.writable_bytes);
-        if (kind->single)
-            told |= vring_publish(&bench->ring) | vring_arm(&bench->ring);
+        if (kind->single) {
+            told |= vring_publish(&bench->ring);
+            told |= vring_arm(&bench->ring);
+        }
     }
     told |= vring_publish(&bench->ring);
     if (!told)
