@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 
-from labcommon import Skip
+from labcommon import LabError, Skip
 from labguest import VMM, Guest, need_minivmm
 
 MIB = 1 << 20
@@ -43,8 +43,9 @@ def exchange(run, address, size):
     run(f"probe push {address} {size} seed=7 && probe pull {address} {size} seed=9")
 
 
-def carrier_changes(vm):
-    return int(vm.run("cat /sys/class/net/eth0/carrier_changes"))
+def carrier(vm, what="carrier"):
+    """A number of the guest's; what the VMM says at the same time stands on lines of its own."""
+    return int(re.findall(r"^(\d+)\s*$", vm.run(f"cat /sys/class/net/eth0/{what}"), re.M)[-1])
 
 
 def kill_helper(host, vm):
@@ -55,10 +56,10 @@ def kill_helper(host, vm):
 
 def expect_recovery(host, vm):
     """The interface's other half is killed: the link goes down and up again, once, and the guest is unharmed."""
-    before = carrier_changes(vm)
+    before = carrier(vm, "carrier_changes")
     kill_helper(host, vm)
-    wait_until(lambda: carrier_changes(vm) >= before + 2)
-    assert vm.run("cat /sys/class/net/eth0/carrier").strip() == "1"
+    wait_until(lambda: carrier(vm, "carrier_changes") >= before + 2)
+    assert carrier(vm) == 1
     vm.expect_clean()
 
 
@@ -196,5 +197,9 @@ def test_passt(host):
             expect_recovery(host, vm)
             exchange(vm.run, "tcp:10.77.0.254:8000", "1M")
             assert vm.power_off() == 0
+    except LabError as error:
+        if "Failed to sandbox process" not in str(error):
+            raise
+        raise Skip("passt locks itself in by pivot_root, which a lab host's root, an initramfs, does not have") from None
     finally:
         host.run("ip route del default; rm -f /bin/passt")
