@@ -7,7 +7,6 @@
 static void *thread_main(void *arg)
 {
     struct thread *thread = arg;
-    pthread_setname_np(pthread_self(), thread->name);
     thread->run(thread->arg);
     return NULL;
 }
@@ -40,6 +39,8 @@ int thread_start(struct thread *thread, const char *name, void (*run)(void *arg)
     if (error)
         return err_sys(err, ERR_HOST, error, "cannot start thread %s", name);
     thread->started = true;
+    /* Not by the thread itself: it has its name when we return, whenever it gets its turn. */
+    pthread_setname_np(thread->id, thread->name);
     return 0;
 }
 
