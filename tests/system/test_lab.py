@@ -114,6 +114,9 @@ def test_a_command_may_have_a_terminal(host):
     shell.wait_for("/dev/pts/")
     shell.write("echo ready; cat\n")
     shell.wait_for("^ready")
+    # The terminal echoes the word, and cat says it again: cat runs, and Ctrl-C will find it.
+    shell.write("meow\n")
+    shell.wait_for(r"meow\s+meow")
     shell.write("\x03")
     # Ctrl-C throws away what was typed before it took effect.
     shell.wait_for("# ")
