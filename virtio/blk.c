@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A disk for the guest (virtio 1.2, section 5.2). What a request is, and what becomes of it, is in
- * blk_request.c.
+ * blk_request.c; how firmware comes to it without a ring, in blk_transfer.c.
  *
  * The way of a request: popped, its head marked in the state's `in_flight`; submitted to the disk,
  * all that wait with one kick; finished, in any order: status, push, unmarked. What the disk had at
@@ -13,6 +13,7 @@
  * the push. A state is loaded into a device that was reset before, or else the host might still
  * write into guest memory for requests that the state does not know.
  */
+#include "core/clock.h"
 #include "virtio/blk_parts.h"
 
 #include <assert.h>
@@ -36,8 +37,7 @@ static struct blk *from_virtio(struct virtio *virtio)
 
 /* --- serving -------------------------------------------------------------------------------- */
 
-/* What was pushed is shown, one interrupt for all of it. */
-static void settle(struct blk *blk)
+void blk_settle(struct blk *blk)
 {
     for (unsigned queue = 0; blk->pushed; queue++, blk->pushed >>= 1)
         if (blk->pushed & 1)
@@ -58,26 +58,36 @@ static bool take_batch(struct blk *blk, unsigned queue, struct vring *ring)
             virtio_break(&blk->virtio);
             return false;
         }
+        blk->taken++;
     }
     return true;
 }
 
-static void blk_notify(struct virtio *virtio, unsigned queue)
+static void serve(struct blk *blk, unsigned queue)
 {
-    struct blk *blk = from_virtio(virtio);
+    struct virtio *virtio = &blk->virtio;
     struct vring *ring = virtio_ring(virtio, queue);
 
     for (unsigned i = 0; i < BATCHES_A_TURN && ring; i++) {
         vring_disarm(ring);
         bool more = take_batch(blk, queue, ring);
         disk_kick(blk->disk);
-        settle(blk);
+        blk_settle(blk);
         ring = virtio_ring(virtio, queue);
         if (ring && !more && !vring_arm(ring))
             return;
     }
     if (ring)
         virtio_ring_doorbell(virtio, queue);
+}
+
+static void blk_notify(struct virtio *virtio, unsigned queue)
+{
+    struct blk *blk = from_virtio(virtio);
+
+    blk->taken = 0;
+    serve(blk, queue);
+    pace_turn(&blk->pace, blk->taken, clock_monotonic_ns());
 }
 
 /* What the disk finishes by itself. */
@@ -90,7 +100,7 @@ static void begin_batch(void *ctx)
 static void end_batch(void *ctx)
 {
     struct blk *blk = ctx;
-    settle(blk);
+    blk_settle(blk);
     virtio_unlock(&blk->virtio);
 }
 
@@ -234,7 +244,7 @@ static void blk_resume(struct virtio *virtio)
     for (unsigned queue = 0; queue < BLK_MAX_QUEUES; queue++)
         repeat_queue(blk, queue);
     disk_kick(blk->disk);
-    settle(blk);
+    blk_settle(blk);
 
     /* The disk is the host's, whatever the state says: it may have another size here. */
     space.writeback = blk->state.space.writeback;

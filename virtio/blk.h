@@ -23,6 +23,13 @@ struct blk_config {
     void *ctx;
 };
 
+/*
+ * For the firmware, which knows nothing of rings: reads or writes all of iov and waits for the end.
+ * 0 or -errno. On a vCPU's thread, and so only while the machine runs.
+ */
+int blk_transfer(struct blk *blk, enum disk_op op, uint64_t offset, const struct iovec *iov,
+                 unsigned count);
+
 int blk_create(struct blk **ret_blk, const struct virtio_world *world,
                const struct blk_config *config, struct err *err) must_check;
 struct virtio *blk_virtio(struct blk *blk);

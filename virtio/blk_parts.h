@@ -2,6 +2,7 @@
 /* The inside of the block device: blk.c is the device, blk_request.c the way of one request. */
 #pragma once
 
+#include "core/pace.h"
 #include "virtio/blk.h"
 
 enum {
@@ -84,6 +85,8 @@ struct blk {
     /* Requests of ours: marked here, and in the state. */
     uint64_t mine[BLK_MAX_QUEUES * BLK_HEAD_WORDS];
     unsigned under_way;
+    unsigned taken; /* requests in this turn */
+    struct pace pace;
     bool forgetting; /* what ends now, ends for nobody */
     uint32_t pushed; /* a bit for each queue that has something to publish */
 
@@ -113,6 +116,9 @@ static inline bool blk_is_marked(const struct blk *blk, unsigned queue, unsigned
 
 int blk_make_pool(struct blk *blk, struct err *err) must_check;
 void blk_free_pool(struct blk *blk);
+
+/* What was pushed is shown, one interrupt for all of it. With the lock held. */
+void blk_settle(struct blk *blk);
 
 /*
  * Begins a request that was popped (or reopened). It may be finished when this returns: pushed, and

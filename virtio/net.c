@@ -12,6 +12,7 @@
  * The link that the guest sees is up when the interface's own is and the cable is plugged in. With
  * the cable pulled frames are lost in both directions, as they are in life.
  */
+#include "core/clock.h"
 #include "virtio/net_parts.h"
 
 #include <assert.h>
@@ -105,6 +106,18 @@ static void do_what_is_due(struct net *net)
         send_rarp(net);
 }
 
+static void serve(struct net *net, unsigned pair, bool send, bool receive)
+{
+    uint64_t before = net->stats.sent + net->stats.received;
+
+    if (send)
+        net_send(net, pair);
+    if (receive)
+        net_receive(net, pair);
+    pace_turn(&net->pace, (unsigned)(net->stats.sent + net->stats.received - before),
+              clock_monotonic_ns());
+}
+
 static void handle_ready(void *ctx, unsigned queue, unsigned what)
 {
     struct net *net = ctx;
@@ -113,10 +126,7 @@ static void handle_ready(void *ctx, unsigned queue, unsigned what)
         return;
     virtio_lock(&net->virtio);
     do_what_is_due(net);
-    if (what & NETIF_WRITABLE)
-        net_send(net, queue);
-    if (what & NETIF_READABLE)
-        net_receive(net, queue);
+    serve(net, queue, what & NETIF_WRITABLE, what & NETIF_READABLE);
     virtio_unlock(&net->virtio);
 }
 
@@ -250,9 +260,9 @@ static void net_notify(struct virtio *virtio, unsigned queue)
         return; /* the driver does not know of these */
     } else if (queue % 2 == 1) {
         if (!net->pair[pair].blocked)
-            net_send(net, pair);
+            serve(net, pair, true, false);
     } else if (!net->pair[pair].receiving || net->pair[pair].held_length > 0) {
-        net_receive(net, pair);
+        serve(net, pair, false, true);
     }
 }
 

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "core/pace.h"
 #include "virtio/net.h"
 #include "virtio/net_wire.h"
 
@@ -102,6 +103,7 @@ struct net {
     bool cable_wish;                    /* ...and how the cable shall be then */
     unsigned pairs;                     /* that there are */
     struct net_stats stats;
+    struct pace pace;
     struct net_pair pair[NETIF_MAX_QUEUES];
     struct net_window window;
     struct iovec send_iov[1 + NET_QUEUE_SIZE];
