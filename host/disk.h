@@ -35,10 +35,14 @@ struct disk_request {
     uint64_t private[4];
 };
 
+/* ANY: looked at once, at the first opening (disk_format.c says how that is safe). */
+enum disk_format { DISK_FORMAT_ANY, DISK_FORMAT_RAW, DISK_FORMAT_QCOW2 };
+
 struct disk_info {
-    uint64_t size;         /* bytes, a multiple of block_size */
-    uint32_t block_size;   /* smallest unit of access, 512 or more */
-    uint32_t optimal_size; /* of a write that needs no read-modify-write; block_size or more */
+    enum disk_format format; /* set by disk_open; ANY where it is no file */
+    uint64_t size;           /* bytes, a multiple of block_size */
+    uint32_t block_size;     /* smallest unit of access, 512 or more */
+    uint32_t optimal_size;   /* of a write that needs no read-modify-write; block_size or more */
     bool readonly;
     bool discard; /* DISCARD and unmapping ZEROES are wanted. They may have no other effect than to
                    * succeed: whether they save space is the host's file system's business. */
@@ -118,6 +122,13 @@ enum disk_engine { DISK_ENGINE_AUTO, DISK_ENGINE_URING, DISK_ENGINE_THREADS };
 /* What somebody wants of a disk; 0 and NULL are the defaults. */
 struct disk_config {
     const char *path;
+    enum disk_format format;
+    bool backing; /* the image may stand on another one, which its header names */
+    /* Instead of a file: `path` is a name for people then. disk_open copies them. */
+    const void *bytes;
+    size_t byte_count;
+    bool ephemeral; /* what the guest writes goes to a file that vanishes; the image is not touched
+                     */
     bool readonly;
     bool direct;        /* O_DIRECT: past the host's page cache */
     bool write_through; /* every write is on stable storage before it is done (O_DSYNC) */
@@ -135,6 +146,37 @@ struct disk_config {
  */
 int disk_raw_open(struct disk **ret_disk, const struct disk_config *config,
                   struct err *err) must_check;
+
+/*
+ * A qcow2 image (disk_qcow2.c). The same promises as a raw one; of a chain each file is locked.
+ */
+int disk_qcow2_open(struct disk **ret_disk, const struct disk_config *config,
+                    struct err *err) must_check;
+
+/*
+ * ANY becomes RAW or QCOW2, by the first bytes of the file, unless an earlier run has found it raw
+ * and written that down: a raw disk stays raw, whatever a guest writes to its beginning.
+ * *ret_guard: that could not be written down, so the guest must not be able to write such bytes.
+ */
+int disk_format_find(const struct disk_config *config, enum disk_format *ret_format,
+                     bool *ret_guard, struct err *err) must_check;
+const char *disk_format_name(enum disk_format format);
+
+/* Writes that would make the disk's first bytes those of another format end in -EPERM.
+ * Takes over `inner`, also on failure. */
+int disk_guard_create(struct disk **ret_disk, struct disk *inner, struct err *err) must_check;
+
+/*
+ * Reads come from `inner` where nothing was written since; writes go to an unlinked file in
+ * `folder`, sparse. Takes over `inner`, which may be readonly, also on failure.
+ */
+int disk_overlay_create(struct disk **ret_disk, struct disk *inner, const char *folder,
+                        struct err *err) must_check;
+
+/* Bytes in memory, read only. Takes over `bytes` (from malloc), also on failure; `size` is a
+ * multiple of 512. */
+int disk_memory_create(struct disk **ret_disk, void *bytes, size_t size,
+                       struct err *err) must_check;
 
 /* Takes over `inner`, also on failure; bursts of up to a second's worth pass. */
 int disk_limit_create(struct disk **ret_disk, struct disk *inner, uint64_t iops, uint64_t bandwidth,

@@ -3,7 +3,7 @@
  * The steps of a request.
  *
  *   READ, WRITE   preadv, pwritev; end of file within the disk is an I/O error: somebody has cut
- *                 the file off under our feet
+ *                 the file off under our feet (unless reads past it are zeroes by agreement)
  *   FLUSH         fdatasync
  *   DISCARD       a hole; nothing where holes are not to be had
  *   ZEROES        a hole if the guest may lose the space, else an unwritten extent, else zeroes.
@@ -167,14 +167,28 @@ static bool finish(struct disk_job *job, int result)
     return true;
 }
 
-static bool took_bytes(struct disk_request *request, struct disk_job *job, int result)
+/* With O_DIRECT a part of a block is the end of the file too: from there it cannot go on. */
+static bool is_end(const struct disk_file *file, const struct disk_request *request, int result)
 {
-    if (result <= 0)
+    return file->zero_past_end && request->op == DISK_READ &&
+           (result == 0 || (file->direct && (uint32_t)result % file->length_align));
+}
+
+static bool took_bytes(const struct disk_file *file, struct disk_request *request,
+                       struct disk_job *job, int result)
+{
+    bool end = result >= 0 && is_end(file, request, result);
+
+    if (result < 0 || (result == 0 && !end))
         return finish(job, result < 0 ? result : -EIO);
     if (job->bounce && request->op == DISK_READ)
         iov_write(request->iov, request->iov_count, job->done, job->bounce, (size_t)result);
     job->done += (uint64_t)result;
     job->retries = 0;
+    if (end) {
+        iov_fill(request->iov, request->iov_count, job->done, 0, request->length - job->done);
+        job->done = request->length;
+    }
     return job->done >= request->length && finish(job, 0);
 }
 
@@ -209,7 +223,7 @@ bool disk_step_took(struct disk_file *file, struct disk_request *request,
     switch (step->call) {
     case DISK_CALL_READ:
     case DISK_CALL_WRITE:
-        return took_bytes(request, job, result);
+        return took_bytes(file, request, job, result);
     case DISK_CALL_ALLOCATE:
         return took_allocate(file, request, job, result);
     case DISK_CALL_SYNC:
@@ -304,5 +318,5 @@ bool disk_try_at_once(struct disk_file *file, struct disk_request *request)
     /* End of file, part of the bytes, a signal: the ordinary way sorts that out. */
     if (!tried || r == 0 || r == -EINTR || r == -EAGAIN)
         return false;
-    return took_bytes(request, job, (int)r);
+    return took_bytes(file, request, job, (int)r);
 }

@@ -26,6 +26,7 @@ struct disk_file {
     uint32_t memory_align; /* direct: what addresses are multiples of */
     uint32_t length_align; /* direct: what lengths are multiples of */
     bool in_memory;        /* a file system without a disk below it: nothing to wait for */
+    bool zero_past_end;    /* the file grows under us: reads past its end give zeroes */
     void *zeroes;          /* DISK_ZEROES_SIZE bytes, never touched: the kernel's zero page */
     /* Learned from what the file system refuses. */
     _Atomic bool no_punch, no_zero_range, no_nowait;
@@ -34,6 +35,14 @@ struct disk_file {
     unsigned skip_reads;       /* so many are not tried */
 };
 
+/*
+ * Opens and locks what config names, and learns what it can do; info.size is the file's. Where that
+ * is not the disk's size it is set before blocks are chosen. Errors name the file.
+ */
+int disk_file_open(struct disk_file *file, const struct disk_config *config,
+                   struct err *err) must_check;
+int disk_file_choose_blocks(struct disk_file *file, const struct disk_config *config,
+                            struct err *err) must_check;
 void disk_file_close(struct disk_file *file);
 
 /* Lies in the request's private space while it is ours. */
@@ -93,6 +102,18 @@ int disk_uring_create(struct disk **ret_disk, const struct disk_file *file,
                       struct err *err) must_check;
 int disk_threads_create(struct disk **ret_disk, const struct disk_file *file,
                         struct err *err) must_check;
+
+/* A disk of an open file whose `info` is right: the engine is chosen here. Takes over the file,
+ * also on failure. */
+int disk_file_start(struct disk **ret_disk, struct disk_file *file, enum disk_engine engine,
+                    struct err *err) must_check;
+
+/* What lies at the path: a file or a block device; all else is an error. Nothing is opened. */
+int disk_image_kind(const char *path, bool *ret_device, struct err *err) must_check;
+int disk_say_empty(const char *path, struct err *err);
+
+/* The image format that the first bytes of a disk announce, "qcow2"; NULL: none (disk_format.c). */
+const char *disk_format_announced(const void *head, size_t length);
 
 /* Locks an open image against others: ERR_STATE names who has it. */
 int disk_lock(int fd, const char *path, bool shared, struct err *err) must_check;
