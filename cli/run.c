@@ -24,6 +24,8 @@ enum {
     RUN_CPUS,
     RUN_MEMORY,
     RUN_DISK,
+    RUN_EPHEMERAL,
+    RUN_SEED,
     RUN_NET,
     RUN_FORWARD,
     RUN_VSOCK,
@@ -37,13 +39,16 @@ enum {
 };
 
 static const struct option run_options[] = {
-    [RUN_KERNEL] = {"kernel", 'k', "FILE", "Linux bzImage, PVH or multiboot ELF"},
+    [RUN_KERNEL] = {"kernel", 'k', "FILE",
+                    "Linux bzImage, PVH or multiboot ELF (the disk's own boot loader)"},
     [RUN_INITRD] = {"initrd", 'i', "FILE", "initial RAM disk, or the first multiboot module"},
     [RUN_CMDLINE] = {"cmdline", 0, "TEXT", "kernel command line (console=ttyS0)"},
     [RUN_CPUS] = {"cpus", 'c', "N", "virtual CPUs (1)"},
     [RUN_MEMORY] = {"memory", 'm', "SIZE", "guest memory: 512M, 6G (512M)"},
     [RUN_DISK] = {"disk", 'd', "FILE[,...]",
-                  "a raw disk image or block device; more options below"},
+                  "one more disk: an image or a block device; more options below"},
+    [RUN_EPHEMERAL] = {"ephemeral", 0, NULL, "what the guest writes to its disks is forgotten"},
+    [RUN_SEED] = {"seed", 0, "user=NAME,key=FILE", "an account for a cloud image; more below"},
     [RUN_NET] = {"net", 'n', "MODE[,...]", "user, passt, tap[:NAME], bridge:NAME or none (user)"},
     [RUN_FORWARD] = {"forward", 'p', "HOST:GUEST", "a port of this host that leads into the guest"},
     [RUN_VSOCK] = {"vsock", 0, "PATH[,cid=N]",
@@ -178,19 +183,22 @@ static int print_help(void)
 {
     printf(
         "Examples:\n"
+        "  minivmm run disk.img\n"
+        "  minivmm run disk.img --cpus 2 --memory 2G -p 2222:22\n"
+        "  minivmm run cloud.qcow2 --ephemeral --seed user=me,key=~/.ssh/id_ed25519.pub\n"
         "  minivmm run --kernel vmlinuz --initrd initrd.img\n"
-        "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 4 --memory 6G\n"
-        "  minivmm run --kernel vmlinuz --initrd initrd.img --disk disk.img -p 2222:22\n"
         "  minivmm run --kernel vmlinux --cmdline 'console=ttyS0 root=/dev/vda1' --disk disk.img\n"
         "\n"
-        "Usage: minivmm run --kernel FILE [OPTION...]\n"
+        "Usage: minivmm run [DISK] [OPTION...]\n"
         "\n"
         "Options (defaults in brackets):\n");
     options_print(run_options, array_size(run_options));
     printf("\n"
            "--disk FILE takes, each after a comma: readonly, direct, no-discard,\n"
            "  cache=writeback|writethrough|none, limit=SIZE (bytes a second), limit=Niops,\n"
-           "  queues=N, serial=TEXT, block-size=512|4096, engine=io_uring|threads\n"
+           "  queues=N, serial=TEXT, block-size=512|4096, engine=io_uring|threads,\n"
+           "  format=raw|qcow2 (looked at once), backing (a qcow2 image may stand on another)\n"
+           "--seed takes user=NAME, key=FILE (of public ssh keys), password=TEXT, hostname=NAME.\n"
            "--net MODE takes mac=ADDRESS, queues=N, mtu=N. user needs no rights: the guest is\n"
            "  10.0.2.15, the host 10.0.2.2. passt is faster, where the package is installed.\n"
            "-p [ADDRESS:]HOST:GUEST[/udp] goes with user and passt.\n"
@@ -228,6 +236,12 @@ static int take_option(struct run *run, int what, const char *value, struct err 
     case RUN_DISK:
         ret = run_devices_add_disk(devices, value, err);
         break;
+    case RUN_EPHEMERAL:
+        devices->ephemeral = true;
+        break;
+    case RUN_SEED:
+        ret = run_devices_set_seed(devices, value, err);
+        break;
     case RUN_NET:
         ret = run_devices_add_net(devices, value, err);
         break;
@@ -261,9 +275,29 @@ static int take_option(struct run *run, int what, const char *value, struct err 
     return ret;
 }
 
+/* There must be something to boot, and what is meant for a kernel goes with one. */
+static int check_boot(const struct run *run, struct err *err)
+{
+    const struct machine_config *config = &run->config;
+    if (config->kernel)
+        return 0;
+    if (config->initrd || config->cmdline) {
+        int ret = err_say(err, ERR_USAGE, EINVAL, "run: %s is for a kernel, and none is named",
+                          config->initrd ? "--initrd" : "--cmdline");
+        err_hint(err, "name it: --kernel FILE; or leave the option out, and the disk boots itself");
+        return ret;
+    }
+    if (run->devices.disk_count > 0)
+        return 0;
+    int ret = err_say(err, ERR_USAGE, EINVAL, "run: nothing to boot");
+    err_hint(err, "name a disk: minivmm run disk.img; or a kernel: minivmm run --kernel FILE");
+    return ret;
+}
+
 static int read_command_line(int argc, char **argv, struct run *run, bool *ret_help,
                              struct err *err)
 {
+    const char *image = NULL;
     struct options options = {.verb = "run",
                               .table = run_options,
                               .count = array_size(run_options),
@@ -282,21 +316,23 @@ static int read_command_line(int argc, char **argv, struct run *run, bool *ret_h
             *ret_help = true;
             return 0;
         }
-        if (what == OPTIONS_ARGUMENT) {
-            ret = err_say(err, ERR_USAGE, EINVAL, "run: unexpected argument %s", value);
-            err_hint(err, "name what boots: --kernel FILE");
-            return ret;
+        if (what != OPTIONS_ARGUMENT) {
+            ret = take_option(run, what, value, err);
+        } else if (image) {
+            ret = err_say(err, ERR_USAGE, EINVAL, "run: %s and %s: one disk boots", image, value);
+            err_hint(err, "name further ones with --disk: minivmm run %s --disk %s", image, value);
+        } else {
+            image = value;
         }
-        ret = take_option(run, what, value, err);
         if (ret < 0)
             return ret;
     }
-    if (!run->config.kernel) {
-        int ret = err_say(err, ERR_USAGE, EINVAL, "run: nothing to boot");
-        err_hint(err, "name a kernel: minivmm run --kernel FILE");
+    int ret = image ? run_devices_set_image(&run->devices, image, err) : 0;
+    if (ret == 0)
+        ret = check_boot(run, err);
+    if (ret < 0)
         return ret;
-    }
-    if (!run->config.cmdline)
+    if (run->config.kernel && !run->config.cmdline)
         run->config.cmdline = run->devices.console_virtio ? "console=ttyS0 console=hvc0"
                                                           : "console=ttyS0";
     if (run->devices.console_virtio)
@@ -337,6 +373,9 @@ static int report(const struct run *run, const struct machine_end *end)
         return 0;
     case MACHINE_EXIT:
         return (int)end->code;
+    case MACHINE_UNBOOTABLE:
+        log_error("no bootable disk: %s", end->crash.reason);
+        return ERR_FAILED;
     case MACHINE_STOPPED:
         if (!run->forced)
             return 0;

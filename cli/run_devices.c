@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Options with parts: "FILE,key=value,flag". A comma that belongs to the file's name is written
- * twice.
- */
+/* --disk, --net and their kin: what they may say, and what does not go together. */
 #include "cli/run_devices.h"
 
+#include "cli/words.h"
 #include "core/stream.h"
 #include "virtio/blk.h"
 #include <arpa/inet.h>
@@ -14,10 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- parts of a word ------------------------------------------------------------------------ */
-
-/* A copy that lives as long as the devices. NULL: out of memory, or too many. */
-static char *keep(struct run_devices *devices, const char *text)
+char *run_devices_keep(struct run_devices *devices, const char *text)
 {
     if (devices->copy_count == array_size(devices->copies))
         return NULL;
@@ -25,72 +20,6 @@ static char *keep(struct run_devices *devices, const char *text)
     if (copy)
         devices->copies[devices->copy_count++] = copy;
     return copy;
-}
-
-/* Cuts off the part up to the next single comma; *at is NULL after the last. */
-static char *next_part(char **at)
-{
-    char *part = *at, *to = part, *from = part;
-    for (; *from && !(from[0] == ',' && from[1] != ','); from++) {
-        if (from[0] == ',')
-            from++;
-        *to++ = *from;
-    }
-    *at = *from ? from + 1 : NULL;
-    *to = '\0';
-    return part;
-}
-
-/* "key=value" → key, value; "flag" → flag, NULL. */
-static char *split_value(char *part)
-{
-    char *equals = strchr(part, '=');
-    if (equals)
-        *equals++ = '\0';
-    return equals;
-}
-
-static const char *next_word(const void *ctx, size_t i)
-{
-    return ((const char *const *)ctx)[i];
-}
-
-/* words ends with NULL. */
-static int unknown(const char *option, const char *what, const char *word, const char *const *words,
-                   struct err *err)
-{
-    int ret = err_say(err, ERR_USAGE, EINVAL, "%s: %s \"%s\" is not known", option, what, word);
-    const char *near = nearest_word(word, next_word, (const void *)words);
-    if (near) {
-        err_hint(err, "did you mean \"%s\"?", near);
-        return ret;
-    }
-    char list[200] = "";
-    for (size_t i = 0; words[i]; i++) {
-        size_t used = strlen(list);
-        snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
-    }
-    err_hint(err, "there are: %s", list);
-    return ret;
-}
-
-static int find_word(const char *const *words, const char *word)
-{
-    for (int i = 0; words[i]; i++)
-        if (strcmp(words[i], word) == 0)
-            return i;
-    return -1;
-}
-
-/* A flag must come without, any other key with a value. */
-static int check_value(const char *option, const char *key, const char *value, bool is_flag,
-                       struct err *err)
-{
-    if (is_flag && value)
-        return err_say(err, ERR_USAGE, EINVAL, "%s: %s takes no value", option, key);
-    if (!is_flag && !value)
-        return err_say(err, ERR_USAGE, EINVAL, "%s: %s needs a value: %s=...", option, key, key);
-    return 0;
 }
 
 /* --- disks ---------------------------------------------------------------------------------- */
@@ -116,7 +45,7 @@ static int take_limit(struct disk_config *disk, const char *value, struct err *e
 static int take_cache(struct disk_config *disk, const char *value, struct err *err)
 {
     static const char *const caches[] = {"writeback", "writethrough", "none", NULL};
-    switch (find_word(caches, value)) {
+    switch (words_find(caches, value)) {
     case 0:
         return 0;
     case 1:
@@ -126,17 +55,27 @@ static int take_cache(struct disk_config *disk, const char *value, struct err *e
         disk->direct = true;
         return 0;
     default:
-        return unknown("--disk", "cache", value, caches, err);
+        return words_unknown("--disk", "cache", value, caches, err);
     }
 }
 
 static int take_engine(struct disk_config *disk, const char *value, struct err *err)
 {
     static const char *const engines[] = {"auto", "io_uring", "threads", NULL};
-    int engine = find_word(engines, value);
+    int engine = words_find(engines, value);
     if (engine < 0)
-        return unknown("--disk", "engine", value, engines, err);
+        return words_unknown("--disk", "engine", value, engines, err);
     disk->engine = (enum disk_engine)engine;
+    return 0;
+}
+
+static int take_format(struct disk_config *disk, const char *value, struct err *err)
+{
+    static const char *const formats[] = {"raw", "qcow2", NULL};
+    int format = words_find(formats, value);
+    if (format < 0)
+        return words_unknown("--disk", "format", value, formats, err);
+    disk->format = format == 0 ? DISK_FORMAT_RAW : DISK_FORMAT_QCOW2;
     return 0;
 }
 
@@ -157,21 +96,24 @@ static int take_disk_key(struct disk_config *disk, const char *key, const char *
         READONLY,
         DIRECT,
         NO_DISCARD,
+        BACKING,
         FLAGS,
         CACHE = FLAGS,
         LIMIT,
         QUEUES,
         SERIAL,
         BLOCK,
+        FORMAT,
         ENGINE
     };
-    static const char *const keys[] = {"readonly", "direct", "no-discard", "cache",  "limit",
-                                       "queues",   "serial", "block-size", "engine", NULL};
-    int what = find_word(keys, key);
+    static const char *const keys[] = {"readonly",   "direct", "no-discard", "backing",
+                                       "cache",      "limit",  "queues",     "serial",
+                                       "block-size", "format", "engine",     NULL};
+    int what = words_find(keys, key);
     if (what < 0)
-        return unknown("--disk", "option", key, keys, err);
+        return words_unknown("--disk", "option", key, keys, err);
     uint64_t number = 0;
-    int ret = check_value("--disk", key, value, what < FLAGS, err);
+    int ret = words_check_value("--disk", key, value, what < FLAGS, err);
     if (ret < 0)
         return ret;
     switch (what) {
@@ -183,6 +125,9 @@ static int take_disk_key(struct disk_config *disk, const char *key, const char *
         break;
     case NO_DISCARD:
         disk->no_discard = true;
+        break;
+    case BACKING:
+        disk->backing = true;
         break;
     case CACHE:
         ret = take_cache(disk, value, err);
@@ -203,6 +148,9 @@ static int take_disk_key(struct disk_config *disk, const char *key, const char *
                            value);
         disk->block_size = strcmp(value, "512") == 0 ? 512 : 4096;
         break;
+    case FORMAT:
+        ret = take_format(disk, value, err);
+        break;
     default:
         ret = take_engine(disk, value, err);
         break;
@@ -216,19 +164,34 @@ int run_devices_add_disk(struct run_devices *devices, const char *text, struct e
         return err_say(err, ERR_USAGE, EINVAL, "--disk %s: a VM has at most %d disks", text,
                        MACHINE_MAX_DISKS);
     struct disk_config *disk = &devices->disks[devices->disk_count];
-    char *at = keep(devices, text);
+    char *at = run_devices_keep(devices, text);
     if (!at)
         return err_sys(err, ERR_HOST, ENOMEM, "--disk %s", text);
-    disk->path = next_part(&at);
+    disk->path = words_cut(&at);
     if (!disk->path[0])
         return err_say(err, ERR_USAGE, EINVAL, "--disk %s: the file's name is missing", text);
     while (at) {
-        char *key = next_part(&at);
-        const char *value = split_value(key);
+        char *key = words_cut(&at);
+        const char *value = words_value(key);
         int ret = take_disk_key(disk, key, value, err);
         if (ret < 0)
             return ret;
     }
+    if (disk->backing && disk->format == DISK_FORMAT_RAW)
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--disk %s: a raw image stands on no other: backing has no place",
+                       disk->path);
+    devices->disk_count++;
+    return 0;
+}
+
+int run_devices_set_image(struct run_devices *devices, const char *path, struct err *err)
+{
+    if (devices->disk_count == MACHINE_MAX_DISKS)
+        return err_say(err, ERR_USAGE, EINVAL, "%s: a VM has at most %d disks", path,
+                       MACHINE_MAX_DISKS);
+    memmove(devices->disks + 1, devices->disks, devices->disk_count * sizeof(devices->disks[0]));
+    devices->disks[0] = (struct disk_config){.path = path};
     devices->disk_count++;
     return 0;
 }
@@ -263,11 +226,11 @@ static int take_net_key(struct netif_config *net, const char *key, const char *v
 {
     enum { MAC, QUEUES, MTU };
     static const char *const keys[] = {"mac", "queues", "mtu", NULL};
-    int what = find_word(keys, key);
+    int what = words_find(keys, key);
     if (what < 0)
-        return unknown("--net", "option", key, keys, err);
+        return words_unknown("--net", "option", key, keys, err);
     uint64_t number = 0;
-    int ret = check_value("--net", key, value, false, err);
+    int ret = words_check_value("--net", key, value, false, err);
     if (ret < 0)
         return ret;
     if (what == MAC)
@@ -291,9 +254,9 @@ static int take_net_mode(struct netif_config *net, char *text, struct err *err)
     char *name = strchr(text, ':');
     if (name)
         *name++ = '\0';
-    int mode = find_word(modes, text);
+    int mode = words_find(modes, text);
     if (mode < 0)
-        return unknown("--net", "mode", text, modes, err);
+        return words_unknown("--net", "mode", text, modes, err);
     net->mode = (enum netif_mode)mode;
     bool named = mode == NETIF_TAP || mode == NETIF_BRIDGE;
     if (name && !named)
@@ -317,13 +280,13 @@ int run_devices_add_net(struct run_devices *devices, const char *text, struct er
         return err_say(err, ERR_USAGE, EINVAL, "--net %s: a VM has at most %d network interfaces",
                        text, MACHINE_MAX_NETS);
     struct netif_config *net = &devices->nets[devices->net_count];
-    char *at = keep(devices, text);
+    char *at = run_devices_keep(devices, text);
     if (!at)
         return err_sys(err, ERR_HOST, ENOMEM, "--net %s", text);
-    int ret = take_net_mode(net, next_part(&at), err);
+    int ret = take_net_mode(net, words_cut(&at), err);
     while (ret == 0 && at) {
-        char *key = next_part(&at);
-        const char *value = split_value(key);
+        char *key = words_cut(&at);
+        const char *value = words_value(key);
         ret = take_net_key(net, key, value, err);
     }
     if (ret < 0)
@@ -415,18 +378,18 @@ int run_devices_add_forward(struct run_devices *devices, const char *text, struc
 int run_devices_set_vsock(struct run_devices *devices, const char *text, struct err *err)
 {
     static const char *const keys[] = {"cid", NULL};
-    char *at = keep(devices, text);
+    char *at = run_devices_keep(devices, text);
     if (!at)
         return err_sys(err, ERR_HOST, ENOMEM, "--vsock %s", text);
-    devices->vsock = (struct vsock_config){.cid = 3, .path = next_part(&at)};
+    devices->vsock = (struct vsock_config){.cid = 3, .path = words_cut(&at)};
     if (!devices->vsock.path[0])
         return err_say(err, ERR_USAGE, EINVAL, "--vsock: the path of the socket is missing");
     while (at) {
-        char *key = next_part(&at);
-        const char *value = split_value(key);
-        if (find_word(keys, key) < 0)
-            return unknown("--vsock", "option", key, keys, err);
-        int ret = check_value("--vsock", key, value, false, err);
+        char *key = words_cut(&at);
+        const char *value = words_value(key);
+        if (words_find(keys, key) < 0)
+            return words_unknown("--vsock", "option", key, keys, err);
+        int ret = words_check_value("--vsock", key, value, false, err);
         if (ret == 0)
             ret = parse_number(value, "--vsock cid", 3, UINT32_MAX - 1, &devices->vsock.cid, err);
         if (ret < 0)
@@ -438,9 +401,9 @@ int run_devices_set_vsock(struct run_devices *devices, const char *text, struct 
 int run_devices_set_console(struct run_devices *devices, const char *text, struct err *err)
 {
     static const char *const consoles[] = {"serial", "virtio", NULL};
-    int what = find_word(consoles, text);
+    int what = words_find(consoles, text);
     if (what < 0)
-        return unknown("--console", "console", text, consoles, err);
+        return words_unknown("--console", "console", text, consoles, err);
     devices->console_virtio = what == 1;
     return 0;
 }
@@ -498,6 +461,10 @@ int run_devices_apply(struct run_devices *devices, struct machine_config *config
         config->net_optional = devices->forward_count == 0;
     }
     int ret = give_forwards(devices, err);
+    for (unsigned i = 0; i < devices->disk_count; i++)
+        devices->disks[i].ephemeral = devices->ephemeral;
+    if (ret == 0 && devices->has_seed)
+        ret = run_devices_make_seed(devices, err);
     if (ret < 0)
         return ret;
     for (unsigned i = 0; i < devices->net_count; i++)
@@ -521,4 +488,6 @@ void run_devices_finish(struct run_devices *devices)
 {
     while (devices->copy_count > 0)
         free(devices->copies[--devices->copy_count]);
+    free(devices->seed_key);
+    free(devices->seed_disk);
 }

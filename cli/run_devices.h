@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cli/options.h"
+#include "host/seed.h"
 #include "vmm/machine.h"
 
 struct run_devices {
@@ -17,12 +18,22 @@ struct run_devices {
     bool console_virtio;
     bool no_balloon;
     uint64_t balloon;
+    bool ephemeral; /* all disks */
+    bool has_seed;
+    struct seed_config seed;
+    char *seed_key;
+    void *seed_disk;
     /* Words of the command line that had to be cut into pieces. */
-    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 1];
+    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 2];
     unsigned copy_count;
 };
 
 int run_devices_add_disk(struct run_devices *devices, const char *text, struct err *err) must_check;
+/* The disk that stands on the command line by itself: it becomes the first. The name is taken as it
+ * is. */
+int run_devices_set_image(struct run_devices *devices, const char *path,
+                          struct err *err) must_check;
+int run_devices_set_seed(struct run_devices *devices, const char *text, struct err *err) must_check;
 int run_devices_add_net(struct run_devices *devices, const char *text, struct err *err) must_check;
 int run_devices_add_forward(struct run_devices *devices, const char *text,
                             struct err *err) must_check;
@@ -37,4 +48,8 @@ int run_devices_set_balloon(struct run_devices *devices, const char *text,
  * configuration, which points into `devices` from now on. */
 int run_devices_apply(struct run_devices *devices, struct machine_config *config,
                       struct err *err) must_check;
+/* For the run_*.c files: a copy that lives as long as the devices, or NULL; and the seed as the
+ * last disk. */
+char *run_devices_keep(struct run_devices *devices, const char *text);
+int run_devices_make_seed(struct run_devices *devices, struct err *err) must_check;
 void run_devices_finish(struct run_devices *devices);

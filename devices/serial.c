@@ -8,6 +8,14 @@
  * calls for help ("character timeout") is over at once. What a driver sees of a transmitter is then
  * one bit, thr_empty: the interrupt that says "send more", which comes back with every byte sent.
  *
+ * Our BIOS shares the line: its text goes out here and its keys come from here, until the guest
+ * has a driver of its own, which would print everything twice. From the first byte that the guest
+ * writes to the transmitter, firmware's text is dropped; from the first byte that it reads out of
+ * the receiver, firmware gets no more keys; each until the next reset. Setting registers up and
+ * asking LSR change nothing: a loader that only prints here still gets its keys from the BIOS.
+ * While the firmware listens the receiver has its 16 places whatever FCR says, so that the few
+ * bytes of an arrow key arrive together.
+ *
  * The shape of a device, here and everywhere: what the guest can see (the state) · our side (the
  * private struct) · helpers · register handlers · life (reset, pause, resume, destroy) · the state
  * table · create.
@@ -94,7 +102,12 @@ struct serial_state {
     uint8_t rx[FIFO_SIZE]; /* received, oldest first; zeroes behind rx_count */
     uint8_t
         rx_errors[FIFO_SIZE]; /* LSR_BREAK where byte n came as a break, shown when it is next */
+    bool guest_sends;         /* the transmitter is the guest's */
+    uint8_t receiver;         /* RECEIVER_ */
 };
+
+/* Whose received bytes are, since the reset. */
+enum { RECEIVER_NOBODY, RECEIVER_FIRMWARE, RECEIVER_GUEST };
 
 struct serial {
     struct device device;
@@ -115,7 +128,7 @@ static bool fifo_on(const struct serial_state *state)
 
 static unsigned rx_capacity(const struct serial_state *state)
 {
-    return fifo_on(state) ? FIFO_SIZE : 1;
+    return fifo_on(state) || state->receiver == RECEIVER_FIRMWARE ? FIFO_SIZE : 1;
 }
 
 static unsigned rx_trigger(const struct serial_state *state)
@@ -202,7 +215,7 @@ static void receive_locked(struct serial *serial, uint8_t byte, uint8_t errors)
 
     if (state->rx_count >= rx_capacity(state)) {
         state->line_errors |= LSR_OVERRUN;
-        if (fifo_on(state))
+        if (rx_capacity(state) > 1)
             return;              /* a full FIFO keeps what it has... */
         clear_rx_locked(serial); /* ...a single register takes the newest */
     }
@@ -213,6 +226,18 @@ static void receive_locked(struct serial *serial, uint8_t byte, uint8_t errors)
         show_errors_of_next_locked(serial);
 }
 
+static void drop_oldest_locked(struct serial *serial)
+{
+    struct serial_state *state = &serial->state;
+
+    state->rx_count--;
+    memmove(state->rx, state->rx + 1, FIFO_SIZE - 1);
+    memmove(state->rx_errors, state->rx_errors + 1, FIFO_SIZE - 1);
+    state->rx[FIFO_SIZE - 1] = 0;
+    state->rx_errors[FIFO_SIZE - 1] = 0;
+    show_errors_of_next_locked(serial);
+}
+
 static uint8_t read_data_locked(struct serial *serial)
 {
     struct serial_state *state = &serial->state;
@@ -221,12 +246,9 @@ static uint8_t read_data_locked(struct serial *serial)
 
     if (state->rx_count == 0)
         return 0;
-    state->rx_count--;
-    memmove(state->rx, state->rx + 1, FIFO_SIZE - 1);
-    memmove(state->rx_errors, state->rx_errors + 1, FIFO_SIZE - 1);
-    state->rx[FIFO_SIZE - 1] = 0;
-    state->rx_errors[FIFO_SIZE - 1] = 0;
-    show_errors_of_next_locked(serial);
+    if (!(state->mcr & MCR_LOOP))
+        state->receiver = RECEIVER_GUEST;
+    drop_oldest_locked(serial);
     if (timeout) /* a read ends the timeout cause, and the next four characters are over already */
         pulse_line_locked(serial);
     return byte;
@@ -234,10 +256,12 @@ static uint8_t read_data_locked(struct serial *serial)
 
 static void write_data_locked(struct serial *serial, uint8_t byte)
 {
-    if (serial->state.mcr & MCR_LOOP)
+    if (serial->state.mcr & MCR_LOOP) {
         receive_locked(serial, byte, 0);
-    else
+    } else {
+        serial->state.guest_sends = true;
         serial->host.output(serial->host.ctx, &byte, 1);
+    }
     serial->state.thr_empty = true;
     pulse_line_locked(serial);
 }
@@ -434,6 +458,65 @@ void serial_break(struct serial *serial)
     pthread_mutex_unlock(&serial->lock);
 }
 
+bool serial_firmware_write(struct serial *serial, const uint8_t *bytes, size_t length)
+{
+    pthread_mutex_lock(&serial->lock);
+    bool ours = !serial->state.guest_sends;
+    if (ours && length > 0)
+        serial->host.output(serial->host.ctx, bytes, length);
+    pthread_mutex_unlock(&serial->lock);
+    return ours;
+}
+
+/* What the host could not place before may fit now: behind the beginning of a key waits its rest.
+ */
+static bool take_firmware_room_locked(struct serial *serial)
+{
+    bool room = serial->refused && listening(serial) &&
+                serial->state.rx_count < rx_capacity(&serial->state);
+
+    if (room)
+        serial->refused = false;
+    return room;
+}
+
+size_t serial_firmware_peek(struct serial *serial, uint8_t *to, size_t room)
+{
+    struct serial_state *state = &serial->state;
+    size_t count = 0;
+    bool more = false;
+
+    pthread_mutex_lock(&serial->lock);
+    if (state->receiver != RECEIVER_GUEST && !(state->mcr & MCR_LOOP)) {
+        state->receiver = RECEIVER_FIRMWARE;
+        count = state->rx_count < room ? state->rx_count : room;
+        memcpy(to, state->rx, count);
+        more = take_firmware_room_locked(serial);
+    }
+    pthread_mutex_unlock(&serial->lock);
+
+    if (more)
+        serial->host.input_room(serial->host.ctx);
+    return count;
+}
+
+void serial_firmware_take(struct serial *serial, size_t count)
+{
+    bool more = false;
+
+    pthread_mutex_lock(&serial->lock);
+    if (serial->state.receiver == RECEIVER_FIRMWARE) {
+        for (; count > 0 && serial->state.rx_count > 0; count--)
+            drop_oldest_locked(serial);
+        irq_line_set(&serial->line, line_level(&serial->state));
+        more = take_firmware_room_locked(serial);
+    }
+    pthread_mutex_unlock(&serial->lock);
+
+    if (more)
+        serial->host.input_room(serial->host.ctx);
+}
+
 static void serial_reset(struct device *device)
 {
     struct serial *serial = container_of(device, struct serial, device);
@@ -497,11 +580,13 @@ static const struct state_field fields[] = {
     STATE_FIELD_U8(struct serial_state, rx_count, .max = FIFO_SIZE),
     STATE_FIELD_BYTES(struct serial_state, rx),
     STATE_FIELD_U8(struct serial_state, rx_errors, .max = LSR_ERRORS),
+    STATE_FIELD_BOOL(struct serial_state, guest_sends, .since = 2),
+    STATE_FIELD_U8(struct serial_state, receiver, .max = RECEIVER_GUEST, .since = 2),
 };
 
 static const struct state_table table = {
     .name = "serial",
-    .version = 1,
+    .version = 2,
     STATE_TABLE_OF(struct serial_state, fields),
 };
 

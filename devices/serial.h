@@ -37,3 +37,13 @@ size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t length);
 
 /* A break on the line: Linux takes it as the SysRq key. Lost while nobody listens. (any thread) */
 void serial_break(struct serial *serial);
+
+/*
+ * Firmware on the same line, until the guest takes it over for itself (see serial.c). Called on a
+ * vCPU thread. write() says false, and sends nothing, when the transmitter is the guest's. peek()
+ * copies the oldest bytes that came in, 0 when the receiver is the guest's; take() removes as many
+ * of them.
+ */
+bool serial_firmware_write(struct serial *serial, const uint8_t *bytes, size_t length);
+size_t serial_firmware_peek(struct serial *serial, uint8_t *to, size_t room);
+void serial_firmware_take(struct serial *serial, size_t count);

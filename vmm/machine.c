@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -58,6 +59,13 @@ static void handle_power(void *ctx, enum power_event event, unsigned code)
 static void handle_crash(void *ctx, const struct vcpu *vcpu, const struct vcpu_crash *crash)
 {
     struct machine_end end = {.outcome = MACHINE_CRASHED, .crash = *crash};
+    wish(ctx, &end);
+}
+
+void machine_handle_unbootable(void *ctx, const char *why)
+{
+    struct machine_end end = {.outcome = MACHINE_UNBOOTABLE};
+    snprintf(end.crash.reason, sizeof(end.crash.reason), "%s", why);
     wish(ctx, &end);
 }
 

@@ -22,7 +22,7 @@ struct machine;
 enum { MACHINE_MAX_DISKS = 19, MACHINE_MAX_NETS = 8 };
 
 struct machine_config {
-    const char *kernel;  /* what boots: bzImage, PVH or multiboot ELF */
+    const char *kernel;  /* what boots: bzImage, PVH or multiboot ELF; NULL: a disk, by our BIOS */
     const char *initrd;  /* or NULL */
     const char *cmdline; /* or NULL */
     unsigned cpus;
@@ -43,11 +43,12 @@ struct machine_config {
 };
 
 enum machine_outcome {
-    MACHINE_OFF = 1, /* the guest powered off */
-    MACHINE_RESET,   /* it rebooted, and the run ends there */
-    MACHINE_EXIT,    /* it wrote to the exit port */
-    MACHINE_CRASHED, /* it cannot go on: crash says why */
-    MACHINE_STOPPED, /* machine_stop() */
+    MACHINE_OFF = 1,    /* the guest powered off */
+    MACHINE_RESET,      /* it rebooted, and the run ends there */
+    MACHINE_EXIT,       /* it wrote to the exit port */
+    MACHINE_CRASHED,    /* it cannot go on: crash says why */
+    MACHINE_STOPPED,    /* machine_stop() */
+    MACHINE_UNBOOTABLE, /* no disk boots: crash.reason says why */
 };
 
 struct machine_end {

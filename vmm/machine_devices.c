@@ -232,6 +232,24 @@ static int add_virtio(struct machine *machine, struct err *err)
     return ret;
 }
 
+static int add_firmware(struct machine *machine, struct err *err)
+{
+    if (machine->config.kernel)
+        return 0;
+    machine_show_drives(machine);
+    struct bios_config config = {.memory = machine->memory,
+                                 .ports = machine->ports,
+                                 .serial = machine->serial,
+                                 .drives = machine->drives,
+                                 .drive_count = machine->config.disk_count,
+                                 .unbootable = machine_handle_unbootable,
+                                 .ctx = machine};
+    int ret = bios_create(&machine->bios, &config, err);
+    if (ret == 0)
+        machine_add_device(machine, bios_device(machine->bios));
+    return ret;
+}
+
 int machine_add_devices(struct machine *machine, struct err *err)
 {
     int ret = add_chips(machine, err);
@@ -241,5 +259,7 @@ int machine_add_devices(struct machine *machine, struct err *err)
         ret = add_pci(machine, err);
     if (ret == 0)
         ret = add_virtio(machine, err);
+    if (ret == 0)
+        ret = add_firmware(machine, err);
     return ret;
 }

@@ -14,6 +14,7 @@
 #include "devices/pit.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "firmware/x86/bios.h"
 #include "firmware/x86/boot.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
@@ -84,11 +85,13 @@ struct machine {
     struct serial *serial;
     struct exit_port *exit_port;
     struct pci_bus *pci;
+    struct bios *bios;
     struct balloon *balloon;
     struct console *console;
 
     /* What the host lends, in the order of the definition. Outlives the devices. */
     struct machine_disk disks[MACHINE_MAX_DISKS];
+    struct bios_drive drives[MACHINE_MAX_DISKS]; /* the same, as our BIOS sees them */
     struct machine_net nets[MACHINE_MAX_NETS];
 
     /* What the guest, or somebody outside, wants of the whole machine: the first wish counts. */
@@ -101,6 +104,9 @@ struct machine {
 
 /* Opens /dev/kvm and builds VM, memory and vCPUs, with their power-on state saved. */
 int machine_lay_ground(struct machine *machine, struct err *err) must_check;
+
+/* The BIOS has nothing to boot: the guest's last wish. On a vCPU's thread. */
+void machine_handle_unbootable(void *ctx, const char *why);
 
 /* Fills in how devices reach KVM and each other. Before any device is created. */
 void machine_wire(struct machine *machine);
@@ -115,7 +121,8 @@ int machine_plug(struct machine *machine, unsigned slot, struct virtio *virtio,
                  struct err *err) must_check;
 int machine_add_disk(struct machine *machine, unsigned index, struct err *err) must_check;
 int machine_add_net(struct machine *machine, unsigned index, struct err *err) must_check;
-void machine_close_host(struct machine *machine); /* disks and interfaces; after the devices */
+void machine_show_drives(struct machine *machine); /* fills in `drives` */
+void machine_close_host(struct machine *machine);  /* disks and interfaces; after the devices */
 
 /* Power-on state of the vCPUs, kernel loaded, boot vCPU at its entry. Paused only. */
 int machine_boot(struct machine *machine, struct err *err) must_check;

@@ -60,6 +60,10 @@ int machine_add_disk(struct machine *machine, unsigned index, struct err *err)
     int ret = disk_open(&disk->disk, config, err);
     if (ret < 0)
         return ret;
+    bool boots = index == 0 && !machine->config.kernel;
+    if (config->format == DISK_FORMAT_ANY && !config->bytes)
+        log_line(boots ? LOG_INFO : LOG_DEBUG, "%s is a %s disk", disk->path,
+                 disk_format_name(disk->disk->info.format));
 
     snprintf(disk->name, sizeof(disk->name), "disk%u", index);
     unsigned queues = config->queues ? config->queues : machine->config.cpus;
@@ -73,6 +77,32 @@ int machine_add_disk(struct machine *machine, unsigned index, struct err *err)
     if (ret < 0)
         return ret;
     return machine_plug(machine, LAYOUT_SLOT_DISK + index, blk_virtio(disk->blk), err);
+}
+
+static int handle_drive_read(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    const struct machine_disk *disk = ctx;
+    return blk_transfer(disk->blk, DISK_READ, offset, iov, count);
+}
+
+static int handle_drive_write(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    const struct machine_disk *disk = ctx;
+    return blk_transfer(disk->blk, DISK_WRITE, offset, iov, count);
+}
+
+void machine_show_drives(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        struct machine_disk *disk = &machine->disks[i];
+        machine->drives[i] = (struct bios_drive){.name = disk->path,
+                                                 .size = disk->disk->info.size,
+                                                 .block_size = disk->disk->info.block_size,
+                                                 .readonly = disk->disk->info.readonly,
+                                                 .read = handle_drive_read,
+                                                 .write = handle_drive_write,
+                                                 .ctx = disk};
+    }
 }
 
 /* --- network interfaces ----------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "firmware/x86/boot.h"
 
 #include "firmware/x86/acpi.h"
+#include "firmware/x86/bios_data.h"
 #include "firmware/x86/boot_image.h"
 #include "firmware/x86/smbios.h"
 #include <assert.h>
@@ -97,6 +98,16 @@ static int take_cmdline(struct boot_image *image, const char *cmdline, struct er
     return 0;
 }
 
+static int open_bios(struct boot_image *image, const char *initrd, const char *cmdline,
+                     struct err *err)
+{
+    if (initrd || (cmdline && *cmdline))
+        return err_say(err, ERR_USAGE, EINVAL, "%s is for a kernel, and there is none",
+                       initrd ? "an initrd" : "a command line");
+    image->protocol = &boot_bios;
+    return 0;
+}
+
 int boot_open(struct boot_image **ret_image, const char *kernel, const char *initrd,
               const char *cmdline, struct err *err)
 {
@@ -104,7 +115,14 @@ int boot_open(struct boot_image **ret_image, const char *kernel, const char *ini
     int ret;
 
     if (!image)
-        return err_sys(err, ERR_FAILED, ENOMEM, "cannot open kernel %s", kernel);
+        return err_sys(err, ERR_FAILED, ENOMEM, "cannot open %s", kernel ? kernel : "the BIOS");
+    if (!kernel) {
+        ret = open_bios(image, initrd, cmdline, err);
+        if (ret < 0)
+            goto fail;
+        *ret_image = image;
+        return 0;
+    }
     ret = take_cmdline(image, cmdline, err);
     if (ret < 0)
         goto fail;
@@ -192,26 +210,12 @@ int boot_load_initrd(struct boot_image *image, struct memory *memory, gpa_t from
     return boot_file_load(&image->initrd, 0, memory, at, size, err);
 }
 
-/* BIOS data area and extended one, where old guests look for the size of low memory. */
-static int write_bios_data(struct memory *memory, struct err *err)
+static int no_room(const struct boot_image *image, const struct memory *memory, struct err *err)
 {
-    enum { COM1 = 0x00, EBDA_SEGMENT = 0x0E, LOW_MEMORY_KIB = 0x13, SIZE = 0x100 };
-    uint8_t data[SIZE] = {0};
-    const uint16_t port = 0x3F8, segment = LAYOUT_EBDA >> 4, low = LAYOUT_EBDA >> 10;
-    const uint8_t ebda_kib = LAYOUT_EBDA_SIZE >> 10;
-    int ret;
-
-    memcpy(data + COM1, &port, sizeof port);
-    memcpy(data + EBDA_SEGMENT, &segment, sizeof segment);
-    memcpy(data + LOW_MEMORY_KIB, &low, sizeof low);
-    ret = memory_write(memory, LAYOUT_BDA, data, sizeof data);
-    if (ret == 0)
-        ret = memory_fill(memory, LAYOUT_EBDA, 0, LAYOUT_EBDA_SIZE);
-    if (ret == 0)
-        ret = memory_write(memory, LAYOUT_EBDA, &ebda_kib, sizeof ebda_kib);
-    if (ret < 0)
-        return err_sys(err, ERR_FAILED, -ret, "cannot write the BIOS data area");
-    return 0;
+    if (image->kernel.path)
+        return boot_file_no_room(&image->kernel, LAYOUT_MIN_RAM, memory_size(memory), err);
+    return err_say(err, ERR_USAGE, ENOMEM, "the BIOS needs %llu MiB of RAM, and there are %llu KiB",
+                   boot_mib(LAYOUT_MIN_RAM), (unsigned long long)memory_size(memory) >> 10);
 }
 
 int boot_load(struct boot_image *image, struct memory *memory, const struct boot_platform *platform,
@@ -222,10 +226,10 @@ int boot_load(struct boot_image *image, struct memory *memory, const struct boot
 
     assert(platform->cpus >= 1 && platform->cpus <= LAYOUT_MAX_CPUS);
     if (memory_size(memory) < LAYOUT_MIN_RAM)
-        return boot_file_no_room(&image->kernel, LAYOUT_MIN_RAM, memory_size(memory), err);
+        return no_room(image, memory, err);
     e820_build(memory, &context.map);
     context.low_end = e820_low_end(&context.map);
-    ret = write_bios_data(memory, err);
+    ret = bios_write_data(memory, err);
     if (ret == 0)
         ret = acpi_write(memory, platform, &context.rsdp, err);
     if (ret == 0)

@@ -52,12 +52,15 @@ struct boot_platform {
 
 struct boot_image;
 
-/* initrd may be NULL; so may cmdline, which means an empty one. */
+/*
+ * initrd may be NULL; so may cmdline, which means an empty one. Without a kernel, and then without
+ * those two, the image is our BIOS (bios.h), which starts what a disk has.
+ */
 int boot_open(struct boot_image **ret_image, const char *kernel, const char *initrd,
               const char *cmdline, struct err *err) must_check;
 void boot_close(struct boot_image *image);
 
-/* "Linux", "PVH" or "multiboot", for people. */
+/* "Linux", "PVH", "multiboot" or "BIOS", for people. */
 const char *boot_protocol_name(const struct boot_image *image);
 
 /*

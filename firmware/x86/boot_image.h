@@ -61,6 +61,7 @@ struct boot_protocol {
 };
 
 extern const struct boot_protocol boot_linux, boot_pvh, boot_multiboot;
+extern const struct boot_protocol boot_bios; /* for want of a kernel: it has no probe() */
 
 /* The flat GDT, with 64-bit code or 32-bit code, and its place in the entry. */
 int boot_write_gdt(struct memory *memory, bool code64, struct cpu_entry *entry,

@@ -13,7 +13,7 @@
  *   0x00000A0000  not reported: VGA on a PC, nothing here
  *   0x00000E0000  ACPI tables
  *   0x00000F0000  SMBIOS tables
- *   0x00000F1000  our BIOS (to come)
+ *   0x00000F1000  our BIOS (F000:1000), with a mailbox in front; at the end its reset vector
  *   0x0000100000  RAM, at most up to 3 GiB
  *   0x00C0000000  hole: 32-bit PCI window
  *   0x00E0000000  PCIe configuration space (ECAM), 256 buses of 1 MiB

@@ -202,6 +202,40 @@ START_TEST(what_is_loaded_is_marked_as_written)
 }
 END_TEST
 
+/* Without a kernel: the BIOS, with the tables where its guests look for them. */
+START_TEST(no_kernel_means_the_bios)
+{
+    struct boot_image *image = NULL;
+    struct memory *memory = make_memory(64 * MIB);
+    struct cpu_entry entry;
+    struct err err = {0};
+
+    ck_assert_int_eq(boot_open(&image, NULL, NULL, NULL, &err), 0);
+    ck_assert_str_eq(boot_protocol_name(image), "BIOS");
+    load_good(image, memory, &entry);
+    ck_assert_int_eq(entry.mode, CPU_REAL);
+    ck_assert_uint_eq(entry.segment_base, LAYOUT_SMBIOS);
+    ck_assert_uint_gt(entry.segment_base + entry.ip, LAYOUT_BIOS);
+    gpa_t rsdp = LAYOUT_ACPI;
+    while (rsdp < LAYOUT_1M && memcmp(borrow(memory, rsdp, 8), "RSD PTR ", 8) != 0)
+        rsdp += 16;
+    ck_assert_uint_lt(rsdp, LAYOUT_1M);
+    ck_assert_mem_eq(borrow(memory, LAYOUT_SMBIOS, 4), "_SM3", 4);
+    memory_destroy(memory);
+    memory = make_memory(1 * MIB);
+    ck_assert_int_lt(boot_load(image, memory, &platform, &entry, &err), 0);
+    check_err(&err, ERR_USAGE, "the BIOS needs 2 MiB of RAM");
+    memory_destroy(memory);
+    boot_close(image);
+    image = NULL;
+    ck_assert_int_lt(boot_open(&image, NULL, "initrd", NULL, &err), 0);
+    check_err(&err, ERR_USAGE, "an initrd is for a kernel");
+    ck_assert_int_lt(boot_open(&image, NULL, NULL, "quiet", &err), 0);
+    check_err(&err, ERR_USAGE, "a command line is for a kernel");
+    ck_assert_ptr_null(image);
+}
+END_TEST
+
 START_TEST(linux_that_cannot_run_here_is_refused)
 {
     struct file *file = make_bzimage();
@@ -388,6 +422,7 @@ static TCase *linux_tests(void)
     tcase_add_test(tests, setup_sects_of_0_means_4);
     tcase_add_test(tests, loading_again_gives_the_same_memory);
     tcase_add_test(tests, what_is_loaded_is_marked_as_written);
+    tcase_add_test(tests, no_kernel_means_the_bios);
     tcase_add_test(tests, linux_that_cannot_run_here_is_refused);
     tcase_add_test(tests, a_truncated_kernel_says_how_long_it_should_be);
     tcase_add_test(tests, memory_too_small_names_both_sizes_and_the_mend);

@@ -466,6 +466,96 @@ START_TEST(resume_tells_a_chip_that_forgot)
 }
 END_TEST
 
+/* --- firmware on the same line --- */
+
+static bool firmware_writes(const char *text)
+{
+    return serial_firmware_write(pc.serial, (const uint8_t *)text, strlen(text));
+}
+
+static size_t firmware_sees(void)
+{
+    uint8_t bytes[16];
+    return serial_firmware_peek(pc.serial, bytes, sizeof(bytes));
+}
+
+START_TEST(firmware_prints_until_the_guest_does)
+{
+    out(LCR, 0x80);
+    out(DATA, 1); /* the divisor */
+    out(LCR, 0x03);
+    out(FCR, FCR_ON | FCR_CLEAR);
+    out(MCR, MCR_LOOP);
+    out(DATA, 'x'); /* a test of the chip */
+    out(MCR, MCR_DTR);
+    in(LSR);
+    ck_assert(firmware_writes("ab"));
+    out(DATA, 'c');
+    ck_assert(!firmware_writes("d"));
+    ck_assert_uint_eq(pc.sent_count, 3);
+    ck_assert_mem_eq(pc.sent, "abc", 3);
+    pc.device->ops->pause(pc.device);
+    pc.device->ops->reset(pc.device);
+    ck_assert(firmware_writes("e"));
+}
+END_TEST
+
+START_TEST(firmware_gets_keys_until_the_guest_takes_one)
+{
+    uint8_t bytes[16];
+
+    type("a");
+    ck_assert_uint_eq(serial_firmware_peek(pc.serial, bytes, 16), 1);
+    ck_assert_uint_eq(bytes[0], 'a');
+    ck_assert_uint_eq(firmware_sees(), 1); /* looking takes nothing */
+    serial_firmware_take(pc.serial, 1);
+    ck_assert_uint_eq(firmware_sees(), 0);
+    in(LSR);
+    in(DATA); /* nothing there: this was no claim */
+    type("bc");
+    ck_assert_uint_eq(serial_firmware_peek(pc.serial, bytes, 1), 1);
+    ck_assert_uint_eq(bytes[0], 'b');
+    ck_assert_uint_eq(in(DATA), 'b');
+    ck_assert_uint_eq(firmware_sees(), 0);
+    serial_firmware_take(pc.serial, 1); /* late */
+    ck_assert_uint_eq(in(DATA), 'c');
+}
+END_TEST
+
+START_TEST(firmware_has_a_fifo_and_is_told_of_room)
+{
+    ck_assert_uint_eq(type("0123456789"), 1); /* nobody listens yet */
+    ck_assert_uint_eq(firmware_sees(), 1);
+    ck_assert_uint_eq(pc.rooms, 1); /* the host may send the rest of a key */
+    ck_assert_uint_eq(type("123456789abcdefgh"), 15);
+    ck_assert_uint_eq(firmware_sees(), 16);
+    ck_assert_uint_eq(pc.rooms, 1);
+    serial_firmware_take(pc.serial, 1);
+    ck_assert_uint_eq(pc.rooms, 2);
+    serial_firmware_take(pc.serial, 100);
+    ck_assert_uint_eq(firmware_sees(), 0);
+    ck_assert_uint_eq(pc.rooms, 2);
+}
+END_TEST
+
+START_TEST(firmware_leaves_the_interrupts_right)
+{
+    open_port(IER_DATA);
+    type("a");
+    ck_assert_uint_eq(firmware_sees(), 1);
+    ck_assert(pc.chip.level[LINE]);
+    serial_firmware_take(pc.serial, 1);
+    ck_assert(!pc.chip.level[LINE]);
+    out(MCR, MCR_LOOP);
+    out(DATA, 'x');
+    ck_assert_uint_eq(firmware_sees(), 0); /* a byte of the guest's own */
+    ck_assert_uint_eq(in(DATA), 'x');
+    out(MCR, 0);
+    type("b");
+    ck_assert_uint_eq(firmware_sees(), 1);
+}
+END_TEST
+
 START_TEST(a_taken_place_is_refused_and_stays_taken)
 {
     struct serial *second = NULL;
@@ -488,6 +578,8 @@ START_TEST(state_table_keeps_its_promises)
     out(SCRATCH, 0x5a);
     type("minivmm");
     serial_break(pc.serial);
+    firmware_sees();
+    out(DATA, 'x');
     out(MCR, MCR_LOOP | MCR_OUT2);
     unit_check_table(pc.device->table, pc.device->state);
 }
@@ -522,6 +614,9 @@ START_TEST(a_hostile_guest_changes_nothing_but_its_port)
             pc.device->ops->pause(pc.device);
             fill_state(pc.device, &seed);
             pc.device->ops->resume(pc.device);
+        } else if (dice % 64 == 3) {
+            firmware_writes("?");
+            serial_firmware_take(pc.serial, firmware_sees() / 2);
         } else if (dice % 2) {
             bus_write(pc.ports, BASE + reg, 1u << (dice >> 16) % 3, dice >> 32);
         } else {
@@ -565,6 +660,10 @@ int main(void)
     tcase_add_test(port, reset_is_power_on);
     tcase_add_test(port, a_loaded_state_drives_the_line_anew);
     tcase_add_test(port, resume_tells_a_chip_that_forgot);
+    tcase_add_test(port, firmware_prints_until_the_guest_does);
+    tcase_add_test(port, firmware_gets_keys_until_the_guest_takes_one);
+    tcase_add_test(port, firmware_has_a_fifo_and_is_told_of_room);
+    tcase_add_test(port, firmware_leaves_the_interrupts_right);
     tcase_add_test(port, a_taken_place_is_refused_and_stays_taken);
     tcase_add_test(port, state_table_keeps_its_promises);
     tcase_add_test(port, a_hostile_guest_changes_nothing_but_its_port);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* --seed user=NAME,key=FILE: an account for a cloud image, told by a disk that is made in memory.
+ */
+#include "cli/run_devices.h"
+
+#include "cli/words.h"
+#include "host/seed.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_FILE_MAX = 64 << 10 };
+
+static bool is_key_itself(const char *text)
+{
+    return strncmp(text, "ssh-", 4) == 0 || strncmp(text, "ecdsa-", 6) == 0 ||
+           strncmp(text, "sk-", 3) == 0;
+}
+
+/* The public key, or a file that holds one or more. */
+static int take_key(struct run_devices *devices, const char *value, struct err *err)
+{
+    free(devices->seed_key);
+    devices->seed_key = NULL;
+    if (is_key_itself(value)) {
+        devices->seed_key = strdup(value);
+        return devices->seed_key ? 0 : err_sys(err, ERR_HOST, ENOMEM, "--seed");
+    }
+    FILE *file = fopen(value, "re");
+    if (!file) {
+        int ret = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
+                          "--seed: cannot read the key file %s", value);
+        err_hint(err, "ssh-keygen makes a pair of keys; the public one ends in .pub");
+        return ret;
+    }
+    char *text = calloc(1, KEY_FILE_MAX + 1);
+    size_t length = text ? fread(text, 1, KEY_FILE_MAX + 1, file) : 0;
+    bool bad = !text || ferror(file);
+    fclose(file);
+    if (!bad && length <= KEY_FILE_MAX && strlen(text) == length) {
+        devices->seed_key = text;
+        return 0;
+    }
+    free(text);
+    if (bad)
+        return err_sys(err, ERR_FAILED, text ? EIO : ENOMEM, "--seed: cannot read %s", value);
+    return err_say(err, ERR_USAGE, EINVAL, "--seed: %s is no file of public keys", value);
+}
+
+int run_devices_set_seed(struct run_devices *devices, const char *text, struct err *err)
+{
+    enum { USER, KEY, PASSWORD, HOSTNAME };
+    static const char *const keys[] = {"user", "key", "password", "hostname", NULL};
+
+    if (devices->has_seed)
+        return err_say(err, ERR_USAGE, EINVAL, "--seed can be given once");
+    devices->has_seed = true;
+    char *at = run_devices_keep(devices, text);
+    if (!at)
+        return err_sys(err, ERR_HOST, ENOMEM, "--seed");
+    while (at) {
+        char *key = words_cut(&at);
+        const char *value = words_value(key);
+        int what = words_find(keys, key);
+        if (what < 0)
+            return words_unknown("--seed", "option", key, keys, err);
+        int ret = words_check_value("--seed", key, value, false, err);
+        if (ret == 0 && what == KEY)
+            ret = take_key(devices, value, err);
+        if (ret < 0)
+            return ret;
+        if (what == USER)
+            devices->seed.user = value;
+        else if (what == PASSWORD)
+            devices->seed.password = value;
+        else if (what == HOSTNAME)
+            devices->seed.hostname = value;
+    }
+    if (!devices->seed_key && !devices->seed.password) {
+        int ret = err_say(err, ERR_USAGE, EINVAL, "--seed: nobody could log in");
+        err_hint(err, "name a public key: --seed user=NAME,key=FILE.pub");
+        return ret;
+    }
+    return 0;
+}
+
+/* FNV-1a of 64 bits. */
+static uint64_t hash(uint64_t sum, const char *text)
+{
+    for (const char *at = text ? text : ""; *at; at++)
+        sum = (sum ^ (uint8_t)*at) * 0x100000001b3;
+    return (sum ^ 0xff) * 0x100000001b3;
+}
+
+/*
+ * cloud-init does its work once for each instance. The same seed is the same instance, so that a
+ * disk which is run again with it does not begin anew.
+ */
+static void name_instance(struct seed_config *seed)
+{
+    for (uint64_t half = 0; half < 2; half++) {
+        uint64_t sum = 0xcbf29ce484222325 + half;
+        sum = hash(sum, seed->user);
+        sum = hash(sum, seed->key);
+        sum = hash(sum, seed->password);
+        sum = hash(sum, seed->hostname);
+        memcpy(seed->instance + 8 * half, &sum, sizeof(sum));
+    }
+}
+
+int run_devices_make_seed(struct run_devices *devices, struct err *err)
+{
+    struct seed_config *seed = &devices->seed;
+    if (devices->disk_count == MACHINE_MAX_DISKS)
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "--seed: a VM has at most %d disks, and all are taken", MACHINE_MAX_DISKS);
+    seed->key = devices->seed_key;
+    name_instance(seed);
+    struct disk_config *disk = &devices->disks[devices->disk_count];
+    int ret = seed_make(seed, &devices->seed_disk, &disk->byte_count, err);
+    if (ret < 0)
+        return ret;
+    disk->path = "the seed";
+    disk->bytes = devices->seed_disk;
+    disk->readonly = true;
+    disk->queues = 1;
+    devices->disk_count++;
+    return 0;
+}
