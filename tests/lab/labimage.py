@@ -54,6 +54,18 @@ class Images:
         return self.cached("test-guest", inputs, lambda to: _write_test_guest(to, guest, probe))
 
     @functools.cache
+    def tiny_disk(self):
+        """A small disk that boots by itself: GRUB, Debian's kernel, BusyBox."""
+        self._script("tiny")
+        return self.folder / "tiny.img"
+
+    def package(self, name):
+        """The folder with an unpacked Debian package."""
+        folder = self.folder / "packages" / name
+        self._script("fetch-package", folder, name)
+        return folder
+
+    @functools.cache
     def agent(self):
         source = HERE / "agent.c"
         return self.cached("lab-agent", [source], lambda to: _compile([source], to, "the lab's agent"))
@@ -77,10 +89,10 @@ class Images:
             "lab-host", inputs, lambda to: _write_host_initramfs(to, busybox, init, agent, modules)
         )
 
-    def _script(self, name):
+    def _script(self, name, *arguments):
         # Not run_tool: these may download for a while, and then it is good to hear from them.
-        script = REPOSITORY / "images" / name
-        if subprocess.run([script, self.folder], stdin=subprocess.DEVNULL).returncode != 0:
+        command = [REPOSITORY / "images" / name, *(arguments or [self.folder])]
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
             raise LabError(f"cannot prepare {self.folder}; hint: the line above says why")
 
     def cached(self, name, inputs, make):

@@ -196,7 +196,9 @@ def test_disk_usage_errors():
     """Options of a disk that are wrong are named, with the nearest that is right, and exit 2."""
     need_minivmm()
     for words, wanted in (("x,readonyl", "hint: did you mean \"readonly\""), ("x,cache=fast", "cache \"fast\""),
-                          ("x,engine=aio", "engine \"aio\""), ("x,queues=0", "queues"), ("x,readonly=yes", "no value"),
+                          ("x,engine=aio", "engine \"aio\""), ("x,format=vmdk", "format \"vmdk\""),
+                          ("x,format", "needs a value"), ("x,backing,format=raw", "no other"),
+                          ("x,backing=y", "no value"), ("x,queues=0", "queues"), ("x,readonly=yes", "no value"),
                           ("x,limit", "needs a value"), ("x,block-size=1000", "512 or 4096"), (",readonly", "missing"),
                           ("x,serial=" + "9" * 21, "20 characters"), ("x,limit=manyiops", "limit")):
         expect_error(2, wanted, *run_with(words))
