@@ -6,6 +6,7 @@
 #include "cli/words.h"
 #include "host/seed.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,16 @@ static bool is_key_itself(const char *text)
            strncmp(text, "sk-", 3) == 0;
 }
 
+/* "~/.ssh/id.pub" is the shell's to understand, which in the middle of a word it does not do. */
+static const char *at_home(const char *name, char path[PATH_MAX])
+{
+    const char *home = getenv("HOME");
+    if (strncmp(name, "~/", 2) != 0 || !home)
+        return name;
+    snprintf(path, PATH_MAX, "%s%s", home, name + 1);
+    return path;
+}
+
 /* The public key, or a file that holds one or more. */
 static int take_key(struct run_devices *devices, const char *value, struct err *err)
 {
@@ -27,7 +38,8 @@ static int take_key(struct run_devices *devices, const char *value, struct err *
         devices->seed_key = strdup(value);
         return devices->seed_key ? 0 : err_sys(err, ERR_HOST, ENOMEM, "--seed");
     }
-    FILE *file = fopen(value, "re");
+    char path[PATH_MAX];
+    FILE *file = fopen(at_home(value, path), "re");
     if (!file) {
         int ret = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
                           "--seed: cannot read the key file %s", value);
@@ -95,7 +107,8 @@ static uint64_t hash(uint64_t sum, const char *text)
 
 /*
  * cloud-init does its work once for each instance. The same seed is the same instance, so that a
- * disk which is run again with it does not begin anew.
+ * disk which is run again with it does not begin anew. Everybody in the guest can read the
+ * instance's name: so the password has no part in it.
  */
 static void name_instance(struct seed_config *seed)
 {
@@ -103,7 +116,7 @@ static void name_instance(struct seed_config *seed)
         uint64_t sum = 0xcbf29ce484222325 + half;
         sum = hash(sum, seed->user);
         sum = hash(sum, seed->key);
-        sum = hash(sum, seed->password);
+        sum = hash(sum, seed->password ? "password" : NULL);
         sum = hash(sum, seed->hostname);
         memcpy(seed->instance + 8 * half, &sum, sizeof(sum));
     }

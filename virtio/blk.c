@@ -28,6 +28,7 @@ enum {
 
     BATCH = 32,         /* requests to one kick: the first ones need not wait for the last */
     BATCHES_A_TURN = 8, /* then other queues have theirs */
+    BYTES_A_TURN = BLK_MAX_BYTES,
 };
 
 static struct blk *from_virtio(struct virtio *virtio)
@@ -46,10 +47,11 @@ void blk_settle(struct blk *blk)
         virtio_stop_done(&blk->virtio);
 }
 
-/* Takes in up to BATCH requests. False: no more wait, or the device is broken. */
+/* Takes in up to BATCH requests, and not many after the turn has its bytes. False: no more wait, or
+ * the device is broken. */
 static bool take_batch(struct blk *blk, unsigned queue, struct vring *ring)
 {
-    for (unsigned i = 0; i < BATCH; i++) {
+    for (unsigned i = 0; i < BATCH && blk->taken_bytes < BYTES_A_TURN; i++) {
         struct vring_chain chain = {.iov = blk->segments, .capacity = BLK_MAX_SEGMENTS};
         int got = vring_pop(ring, &chain);
         if (got == 0)
@@ -68,7 +70,7 @@ static void serve(struct blk *blk, unsigned queue)
     struct virtio *virtio = &blk->virtio;
     struct vring *ring = virtio_ring(virtio, queue);
 
-    for (unsigned i = 0; i < BATCHES_A_TURN && ring; i++) {
+    for (unsigned i = 0; i < BATCHES_A_TURN && ring && blk->taken_bytes < BYTES_A_TURN; i++) {
         vring_disarm(ring);
         bool more = take_batch(blk, queue, ring);
         disk_kick(blk->disk);
@@ -86,6 +88,7 @@ static void blk_notify(struct virtio *virtio, unsigned queue)
     struct blk *blk = from_virtio(virtio);
 
     blk->taken = 0;
+    blk->taken_bytes = 0;
     serve(blk, queue);
     pace_turn(&blk->pace, blk->taken, clock_monotonic_ns());
 }
@@ -274,6 +277,7 @@ static void blk_destroy(struct device *device)
         disk_detach(blk->disk);
     }
     virtio_finish(&blk->virtio);
+    blk_transfer_finish(blk);
     blk_free_pool(blk);
     free(blk);
 }
@@ -346,6 +350,7 @@ int blk_create(struct blk **ret_blk, const struct virtio_world *world,
     blk->config = *config;
     blk->disk = config->disk;
     blk->state.space = describe(blk);
+    blk_transfer_init(blk);
 
     const struct virtio_setup setup = {.ops = &ops,
                                        .world = world,

@@ -17,18 +17,22 @@ struct blk_config {
     struct disk *disk; /* the caller's; attached to the device's loop; outlives it */
     unsigned queues;   /* 1..BLK_MAX_QUEUES */
     char serial[21];
-    /* The host could not do what the guest asked (the guest gets an I/O error). On the device's
-     * thread, for each such request: the far end limits what it says. NULL: nobody listens. */
+    /* The host could not do what the guest asked (the guest gets an I/O error). On the device's or
+     * a vCPU's thread, for each such request: the far end limits what it says. NULL: nobody
+     * listens. */
     void (*failed)(void *ctx, enum disk_op op, uint64_t offset, int error);
     void *ctx;
 };
 
 /*
  * For the firmware, which knows nothing of rings: reads or writes all of iov and waits for the end.
- * 0 or -errno. On a vCPU's thread, and so only while the machine runs.
+ * 0 or -errno; -ECANCELED while it is interrupted: all may have happened or not, and is to be asked
+ * for again. On a vCPU's thread.
  */
 int blk_transfer(struct blk *blk, enum disk_op op, uint64_t offset, const struct iovec *iov,
                  unsigned count);
+/* The vCPUs are to stand still, or may wait again. (any thread) */
+void blk_interrupt(struct blk *blk, bool interrupt);
 
 int blk_create(struct blk **ret_blk, const struct virtio_world *world,
                const struct blk_config *config, struct err *err) must_check;

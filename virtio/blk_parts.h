@@ -13,6 +13,10 @@ enum {
     BLK_MAX_DISCARD_SECTORS = (1 << 30) / BLK_SECTOR,
     BLK_MAX_ZEROES_SECTORS = (64 << 20) / BLK_SECTOR,
 
+    /* Of one read or write. Far more than drivers ask for (Linux: 1.25 MiB), and as much as a guest
+     * may keep us busy with at a stretch: its segments may all be the same page. */
+    BLK_MAX_BYTES = 32 << 20,
+
     BLK_MAX_SEGMENTS = BLK_QUEUE_SIZE, /* vring's own rule: header and status too */
     BLK_FEW_SEGMENTS = 6,
     BLK_HEAD_WORDS = BLK_QUEUE_SIZE / 64,
@@ -75,6 +79,19 @@ struct blk_request {
     struct iovec few[BLK_FEW_SEGMENTS];
 };
 
+/* The firmware's one request, see blk_transfer.c. */
+struct blk_transfer {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool busy, done, abandoned, interrupted;
+    int result;
+    struct disk_request request;
+    struct iovec one;
+    struct loop_call call;
+    void *buffer;
+    size_t room;
+};
+
 struct blk {
     struct virtio virtio;
     struct blk_state state;
@@ -86,6 +103,7 @@ struct blk {
     uint64_t mine[BLK_MAX_QUEUES * BLK_HEAD_WORDS];
     unsigned under_way;
     unsigned taken; /* requests in this turn */
+    uint64_t taken_bytes;
     struct pace pace;
     bool forgetting; /* what ends now, ends for nobody */
     uint32_t pushed; /* a bit for each queue that has something to publish */
@@ -95,6 +113,7 @@ struct blk {
     unsigned pool_size, pool_used;           /* of these some are free */
     struct blk_request *free;                /* the warmest first */
     struct iovec segments[BLK_MAX_SEGMENTS]; /* for popping */
+    struct blk_transfer transfer;
 };
 
 /* The mark of a head: a bit in a word of `mine` or of the state's `in_flight`. */
@@ -113,6 +132,9 @@ static inline bool blk_is_marked(const struct blk *blk, unsigned queue, unsigned
 {
     return blk->mine[blk_word_of(queue, head)] & blk_bit_of(head);
 }
+
+void blk_transfer_init(struct blk *blk);
+void blk_transfer_finish(struct blk *blk);
 
 int blk_make_pool(struct blk *blk, struct err *err) must_check;
 void blk_free_pool(struct blk *blk);

@@ -7,8 +7,8 @@
  *
  *   no room for header or status        the device breaks: there is nowhere to say what is wrong
  *   two requests of one head under way  the device breaks
- *   data that is no whole blocks, or not on the disk; a write to a disk that is readonly; ranges of
- *   discard or write zeroes that are too many, too long or cut off             IOERR
+ *   data that is no whole blocks, more than BLK_MAX_BYTES or not on the disk; a write to a disk
+ * that is readonly; ranges of discard or write zeroes that are too many, too long or cut off IOERR
  *   types, features and flags that were not agreed on                          UNSUPP
  *
  * Requests lie in a pool, mapped as large as a guest can make it and touched as far as it does.
@@ -173,12 +173,13 @@ static uint8_t start_transfer(struct blk_request *request, enum disk_op op, uint
 
     if (op == DISK_WRITE && blk->disk->info.readonly)
         return STATUS_IOERR;
-    if (!is_on_disk(blk, sector, request->data_bytes))
+    if (request->data_bytes > BLK_MAX_BYTES || !is_on_disk(blk, sector, request->data_bytes))
         return STATUS_IOERR;
     if (request->data_bytes == 0)
         return STATUS_OK;
     request->disk.iov = request->iov;
     request->disk.iov_count = request->data_count;
+    blk->taken_bytes += request->data_bytes;
     return submit(request, op, sector * BLK_SECTOR, request->data_bytes);
 }
 

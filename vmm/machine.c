@@ -114,6 +114,7 @@ void machine_pause(struct machine *machine)
         return;
     for (unsigned i = 0; i < machine->config.cpus; i++)
         vcpu_order_pause(machine->vcpus[i]);
+    machine_interrupt_disks(machine, true);
     for (unsigned i = 0; i < machine->config.cpus; i++)
         vcpu_wait_paused(machine->vcpus[i]);
     /* Devices before the interrupt chips that they pull at, which are first in the list. */
@@ -133,6 +134,7 @@ void machine_resume(struct machine *machine)
     for (unsigned i = 0; i < machine->device_count; i++)
         if (machine->devices[i]->ops->resume)
             machine->devices[i]->ops->resume(machine->devices[i]);
+    machine_interrupt_disks(machine, false);
     /* A guest that has asked for its end meanwhile (a timer of ours, a person) stays where it is.
      */
     pthread_mutex_lock(&machine->lock);

@@ -121,6 +121,8 @@ int machine_plug(struct machine *machine, unsigned slot, struct virtio *virtio,
                  struct err *err) must_check;
 int machine_add_disk(struct machine *machine, unsigned index, struct err *err) must_check;
 int machine_add_net(struct machine *machine, unsigned index, struct err *err) must_check;
+/* No vCPU waits for a disk in our BIOS from here on, or may again. */
+void machine_interrupt_disks(struct machine *machine, bool interrupt);
 void machine_show_drives(struct machine *machine); /* fills in `drives` */
 void machine_close_host(struct machine *machine);  /* disks and interfaces; after the devices */
 

@@ -105,6 +105,13 @@ void machine_show_drives(struct machine *machine)
     }
 }
 
+void machine_interrupt_disks(struct machine *machine, bool interrupt)
+{
+    for (unsigned i = 0; i < machine->config.disk_count; i++)
+        if (machine->disks[i].blk)
+            blk_interrupt(machine->disks[i].blk, interrupt);
+}
+
 /* --- network interfaces ----------------------------------------------------------------------- */
 
 static void handle_net_trouble(void *ctx, const char *sentence)

@@ -73,8 +73,11 @@ halt:
 
 /* --- services ------------------------------------------------------------------------------- */
 
+/* INT has switched interrupts off; a program that has hooked the vector and calls on may not have:
+ * and an interrupt's own call would find the mailbox taken. */
     .macro service number
 service_\number:
+    cli
     movw $0x\number, MAIL(VECTOR)
     jmp service
     .endm
@@ -91,6 +94,7 @@ service_\number:
     service 1a
 
 service_15:
+    cli
     cmpb $0x86, %ah
     je sleep
 asleep:

@@ -96,6 +96,23 @@ static void serve(struct bios_call *call)
     }
 }
 
+/* A call that was interrupted has not happened: the stub makes it once more. */
+static void serve_or_repeat(struct bios_call *call)
+{
+    struct bios *bios = call->bios;
+    const struct bios_mailbox mail = call->mail;
+    const struct bios_state state = bios->state;
+
+    bios->interrupted = false;
+    call->mail.action = BIOS_DONE;
+    serve(call);
+    if (!bios->interrupted)
+        return;
+    call->mail = mail;
+    call->mail.action = BIOS_AGAIN;
+    bios->state = state;
+}
+
 static void handle_write(void *device, uint64_t offset, unsigned width, uint64_t value)
 {
     struct bios *bios = device;
@@ -104,8 +121,7 @@ static void handle_write(void *device, uint64_t offset, unsigned width, uint64_t
     pthread_mutex_lock(&bios->lock);
     if (memory_read(call.memory, LAYOUT_BIOS, &call.mail, sizeof(call.mail)) == 0 &&
         call.mail.vector != BIOS_NO_VECTOR) {
-        call.mail.action = BIOS_DONE;
-        serve(&call);
+        serve_or_repeat(&call);
         if (call.mail.action != BIOS_WAIT && call.mail.action != BIOS_AGAIN)
             call.mail.vector = BIOS_NO_VECTOR;
         int ret = memory_write(call.memory, LAYOUT_BIOS, &call.mail, sizeof(call.mail));
@@ -125,6 +141,40 @@ static const struct bus_ops port_ops = {
     .read = handle_read,
     .write = handle_write,
 };
+
+/* --- drives --------------------------------------------------------------------------------- */
+
+static int note_answer(struct bios *bios, int ret)
+{
+    if (ret == -ECANCELED)
+        bios->interrupted = true;
+    return ret;
+}
+
+static int handle_drive_read(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    const struct bios_watch *watch = ctx;
+    return note_answer(watch->bios, watch->drive->read(watch->drive->ctx, offset, iov, count));
+}
+
+static int handle_drive_write(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    const struct bios_watch *watch = ctx;
+    return note_answer(watch->bios, watch->drive->write(watch->drive->ctx, offset, iov, count));
+}
+
+static void watch_drives(struct bios *bios)
+{
+    for (unsigned i = 0; i < bios->config.drive_count; i++) {
+        const struct bios_drive *drive = &bios->config.drives[i];
+        bios->watches[i] = (struct bios_watch){.bios = bios, .drive = drive};
+        bios->drives[i] = *drive;
+        bios->drives[i].read = handle_drive_read;
+        bios->drives[i].write = handle_drive_write;
+        bios->drives[i].ctx = &bios->watches[i];
+    }
+    bios->config.drives = bios->drives;
+}
 
 /* --- life ----------------------------------------------------------------------------------- */
 
@@ -201,6 +251,7 @@ int bios_create(struct bios **ret_bios, const struct bios_config *config, struct
                       config->drive_count, BIOS_MAX_DRIVES);
         goto fail;
     }
+    watch_drives(bios);
     ret = bus_add(config->ports, BIOS_PORT, 1, &port_ops, bios, err);
     if (ret < 0)
         goto fail;

@@ -24,7 +24,8 @@ struct bios_drive {
     uint64_t size;
     uint32_t block_size;
     bool readonly;
-    /* All of iov, at a multiple of the block size. Waits; -errno. On a vCPU thread. */
+    /* All of iov, at a multiple of the block size. Waits; -errno. On a vCPU thread. -ECANCELED:
+     * the vCPU is wanted elsewhere; the guest asks again when it runs, for the whole call. */
     int (*read)(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count);
     int (*write)(void *ctx, uint64_t offset, const struct iovec *iov, unsigned count);
     void *ctx;

@@ -185,7 +185,7 @@ void bios_probe(struct bios *bios)
             bios->disks[bios->disk_count++] = unit;
         }
     }
-    bios->probed = true;
+    bios->probed = !bios->interrupted;
 }
 
 const struct bios_unit *bios_find_unit(struct bios *bios, uint8_t number)
@@ -364,7 +364,8 @@ void bios_boot_next(struct bios_call *call)
             return;
         }
     }
-    give_up(call);
+    if (!call->bios->interrupted)
+        give_up(call);
 }
 
 void bios_boot_first(struct bios_call *call)

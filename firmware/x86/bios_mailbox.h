@@ -27,7 +27,7 @@
 #define MAILBOX_ACTION   0x24
 #define MAILBOX_ENTRY_IP 0x26
 #define MAILBOX_ENTRY_CS 0x28
-#define MAILBOX_SIZE     0x2A
+#define MAILBOX_SIZE     0x2C
 
 /* What the stub does when the service is back. */
 #define BIOS_DONE  0 /* load the registers, return */
@@ -54,7 +54,11 @@ struct bios_mailbox {
 
 _Static_assert(offsetof(struct bios_mailbox, ebp) == MAILBOX_EBP &&
                    offsetof(struct bios_mailbox, ds) == MAILBOX_DS &&
+                   offsetof(struct bios_mailbox, flags) == MAILBOX_FLAGS &&
                    offsetof(struct bios_mailbox, vector) == MAILBOX_VECTOR &&
+                   offsetof(struct bios_mailbox, action) == MAILBOX_ACTION &&
+                   offsetof(struct bios_mailbox, entry_ip) == MAILBOX_ENTRY_IP &&
+                   sizeof(struct bios_mailbox) == MAILBOX_SIZE &&
                    offsetof(struct bios_mailbox, entry_cs) == MAILBOX_ENTRY_CS,
                "the stubs' mailbox is the services'");
 

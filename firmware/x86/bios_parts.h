@@ -69,12 +69,21 @@ struct bios_unit {
     struct bios_cd_entry entry; /* of a CD */
 };
 
+/* A drive of the configuration, whose answers are watched for one: -ECANCELED. */
+struct bios_watch {
+    struct bios *bios;
+    const struct bios_drive *drive;
+};
+
 struct bios {
     struct device device;
     pthread_mutex_t lock; /* everything below that changes */
     struct bios_state state;
     struct bios_config config;
     bool on_bus;
+    struct bios_watch watches[BIOS_MAX_DRIVES];
+    struct bios_drive drives[BIOS_MAX_DRIVES]; /* config.drives are these */
+    bool interrupted; /* this call has met a drive that wants to be asked again later */
     /* Found out by reading the drives, once after each reset: disks 80h.., CDs E0h.. */
     bool probed;
     unsigned disk_count, cd_count;

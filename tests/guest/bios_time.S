@@ -7,6 +7,7 @@
  */
 #include "bios.inc"
 
+#define VECTOR_13 0x13 * 4
 #define VECTOR_1C 0x1c * 4
 #define TICKS     0x46c
 #define MIDNIGHT  0x470
@@ -22,6 +23,24 @@
     hlt
     cmpw $5, count
     jb 1b
+
+    /* A program that has hooked INT 13h calls on with interrupts on, and the tick's handler calls
+     * the BIOS too: each gets its own answer. */
+    movb $1, busy
+1:
+    movw $0x4100, %ax
+    movw $0x55aa, %bx
+    movw $0, %cx
+    movb drive, %dl
+    sti
+    pushfw
+    lcallw *VECTOR_13
+    must nc
+    must_be %bx, 0xaa55
+    must_be %cx, 5
+    cmpw $15, count
+    jb 1b
+    movb $0, busy
 
     /* A wait of 150 ms gives the registers back. */
     movl $0xaaaa0002, %ecx
@@ -72,10 +91,19 @@
 
 handler:
     incw %cs:count
+    cmpb $0, %cs:busy
+    je 1f
+    pushaw
+    movb $0, %ah
+    int $0x1a
+    popaw
+1:
     iret
 
     .balign 2
 count:
     .word 0
+busy:
+    .byte 0
 
     end_of_disk

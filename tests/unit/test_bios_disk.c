@@ -374,11 +374,11 @@ END_TEST
 
 START_TEST(the_hosts_errors_are_the_disks)
 {
-    rig.drives[0].readonly = true;
+    rig.bios->drives[0].readonly = true;
     ck_assert_uint_eq(ask_packet(0x4300, to_buffer(0, 1)), PROTECTED);
     ck_assert_uint_eq(chs(0x0301, 0, 0, 1, BUFFER), PROTECTED);
     ck_assert_uint_eq(rig.disks[0].writes, 0);
-    rig.drives[0].readonly = false;
+    rig.bios->drives[0].readonly = false;
     rig.disks[0].fail = -EIO;
     ck_assert_uint_eq(ask_packet(0x4200, to_buffer(0, 1)), NOT_FOUND);
     ck_assert_uint_eq(packet_count(), 0);
@@ -387,6 +387,42 @@ START_TEST(the_hosts_errors_are_the_disks)
     ck_assert_uint_eq(low(rig.mail.eax), 0);
     rig.disks[0].fail = -EPERM; /* the guard of a disk's first bytes */
     ck_assert_uint_eq(ask_packet(0x4300, to_buffer(0, 1)), PROTECTED);
+}
+END_TEST
+
+/* What ask() does, for a call that does not end. */
+static void expect_again(unsigned vector)
+{
+    ck_assert_uint_eq(bios_rig_call(&rig, (uint8_t)vector), BIOS_AGAIN);
+    ck_assert_uint_eq(rig.mail.vector, vector);
+}
+
+START_TEST(a_call_that_was_interrupted_is_made_again_by_the_stub)
+{
+    rig.disks[0].fail = -ECANCELED; /* the vCPU is wanted elsewhere */
+    set_word(&rig.mail.eax, 0x0202);
+    set_word(&rig.mail.ecx, 0x0002);
+    set_word(&rig.mail.edx, 0x0080);
+    rig.mail.es = BUFFER >> 4;
+    rig.mail.ebx = 0;
+    expect_again(0x13);
+    ck_assert_uint_eq(word(rig.mail.eax), 0x0202); /* as if it had not begun */
+    rig.disks[0].fail = 0;
+    ck_assert_uint_eq(ask(0x0202), 0);
+    ck_assert_mem_eq(ram(BUFFER, 1024), rig.disks[0].bytes + 512, 1024);
+}
+END_TEST
+
+START_TEST(a_start_that_was_interrupted_gives_up_nothing)
+{
+    struct device *device = bios_device(rig.bios);
+
+    device->ops->reset(device); /* nothing is probed yet */
+    rig.disks[0].fail = rig.disks[1].fail = -ECANCELED;
+    expect_again(0x19);
+    ck_assert_uint_eq(rig.unbootable_count, 0);
+    ck_assert_uint_eq(rig.bios->state.boot_next, 0);
+    ck_assert(!rig.bios->probed);
 }
 END_TEST
 
@@ -710,6 +746,8 @@ int main(void)
     tcase_add_test(disk, drive_parameters_come_in_three_sizes);
     tcase_add_test(disk, large_blocks_are_sectors_of_4096);
     tcase_add_test(disk, the_hosts_errors_are_the_disks);
+    tcase_add_test(disk, a_call_that_was_interrupted_is_made_again_by_the_stub);
+    tcase_add_test(disk, a_start_that_was_interrupted_gives_up_nothing);
     suite_add_tcase(suite, disk);
 
     tcase_add_checked_fixture(start, set_up_empty, tear_down);
