@@ -187,6 +187,14 @@ size_t console_input(struct console *console, const uint8_t *bytes, size_t lengt
     return taken;
 }
 
+bool console_listens(struct console *console)
+{
+    virtio_lock(&console->virtio);
+    bool listens = virtio_ring(&console->virtio, RECEIVE);
+    virtio_unlock(&console->virtio);
+    return listens;
+}
+
 /* --- size ----------------------------------------------------------------------------------- */
 
 /* A paused device's state stays as it is, and a loaded one may know another terminal. */

@@ -24,6 +24,7 @@ struct virtio *console_virtio(struct console *console);
  * taken waits for the guest in the device's state. (any thread but from within the host's handlers)
  */
 size_t console_input(struct console *console, const uint8_t *bytes, size_t length);
+bool console_listens(struct console *console); /* it runs, and has a driver (any thread) */
 
 /* The terminal's size; 0 by 0, the size of a new console, is unknown. (any thread) */
 void console_set_size(struct console *console, unsigned columns, unsigned rows);

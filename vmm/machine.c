@@ -310,7 +310,7 @@ void machine_press_power_button(struct machine *machine)
 
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length)
 {
-    if (machine->console)
+    if (machine->console && console_listens(machine->console))
         return console_input(machine->console, bytes, length);
     return serial_input(machine->serial, bytes, length);
 }

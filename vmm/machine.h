@@ -71,7 +71,8 @@ void machine_stop(struct machine *machine); /* (any thread) */
 
 void machine_press_power_button(struct machine *machine); /* (any thread) */
 void machine_send_break(struct machine *machine);         /* serial */
-/* To the virtio console where there is one, else to the serial port. */
+/* To the virtio console where the guest has a driver for it, else to the serial port: boot loaders
+ * have none. */
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length);
 /* Of the terminal, for a console that wants to know. (any thread) */
 void machine_set_console_size(struct machine *machine, unsigned columns, unsigned rows);

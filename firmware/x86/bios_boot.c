@@ -205,6 +205,8 @@ struct reason {
     char text[160];
 };
 
+enum { NAME_SIZE = 100, MORE_SIZE = 32 };
+
 static bool is_zero(const uint8_t *bytes, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -313,6 +315,17 @@ static bool load(struct bios_call *call, const struct bios_unit *unit, uint8_t n
 }
 
 /* One sentence with all of them; those that would load have been started, and gave up. */
+/* The end of a name is what tells it from others. */
+static const char *short_name(const char *name, char to[NAME_SIZE])
+{
+    size_t length = strlen(name);
+
+    if (length < NAME_SIZE)
+        return name;
+    snprintf(to, NAME_SIZE, "...%s", name + length - (NAME_SIZE - 4));
+    return to;
+}
+
 static void give_up(struct bios_call *call)
 {
     struct bios *bios = call->bios;
@@ -326,11 +339,15 @@ static void give_up(struct bios_call *call)
         const struct bios_unit *unit = candidate(bios, i, &number);
         if (load(call, unit, number, &reason))
             (void)refuse(&reason, "was started, and its loader gave up");
-        if ((size_t)length + strlen(unit->drive->name) + sizeof(reason.text) + 32 > sizeof(why))
+        char name_space[NAME_SIZE];
+        const char *name = short_name(unit->drive->name, name_space);
+        if ((size_t)length + strlen(name) + strlen(reason.text) + MORE_SIZE > sizeof(why))
             break;
         length += snprintf(why + length, sizeof(why) - (size_t)length, "%s%s %s", i ? "; " : "",
-                           unit->drive->name, reason.text);
+                           name, reason.text);
     }
+    if (bios->interrupted)
+        return;
     if (i < count)
         snprintf(why + length, sizeof(why) - (size_t)length, "%s%u more", i ? "; and " : "",
                  count - i);
