@@ -199,6 +199,7 @@ static void blk_reset(struct virtio *virtio)
     struct blk *blk = from_virtio(virtio);
 
     forget(blk);
+    blk_transfer_drop(blk);
     memset(blk->state.in_flight, 0, sizeof(blk->state.in_flight));
     blk->state.space = describe(blk);
     blk->pushed = 0;

@@ -17,9 +17,8 @@ struct blk_config {
     struct disk *disk; /* the caller's; attached to the device's loop; outlives it */
     unsigned queues;   /* 1..BLK_MAX_QUEUES */
     char serial[21];
-    /* The host could not do what the guest asked (the guest gets an I/O error). On the device's or
-     * a vCPU's thread, for each such request: the far end limits what it says. NULL: nobody
-     * listens. */
+    /* The host could not do what the guest asked (the guest gets an I/O error). On the device's
+     * thread, for each such request: the far end limits what it says. NULL: nobody listens. */
     void (*failed)(void *ctx, enum disk_op op, uint64_t offset, int error);
     void *ctx;
 };

@@ -83,7 +83,7 @@ struct blk_request {
 struct blk_transfer {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool busy, done, abandoned, interrupted;
+    bool busy, done, abandoned, interrupted, dropped;
     int result;
     struct disk_request request;
     struct iovec one;
@@ -135,6 +135,9 @@ static inline bool blk_is_marked(const struct blk *blk, unsigned queue, unsigned
 
 void blk_transfer_init(struct blk *blk);
 void blk_transfer_finish(struct blk *blk);
+/* Machine paused, disk drained: a write that was given up before it began must not reach the disk
+ * of another life. */
+void blk_transfer_drop(struct blk *blk);
 
 int blk_make_pool(struct blk *blk, struct err *err) must_check;
 void blk_free_pool(struct blk *blk);

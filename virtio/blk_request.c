@@ -8,7 +8,8 @@
  *   no room for header or status        the device breaks: there is nowhere to say what is wrong
  *   two requests of one head under way  the device breaks
  *   data that is no whole blocks, more than BLK_MAX_BYTES or not on the disk; a write to a disk
- * that is readonly; ranges of discard or write zeroes that are too many, too long or cut off IOERR
+ *   that is readonly; ranges of discard or write zeroes that are too many, too long or cut off
+ *                                                                             IOERR
  *   types, features and flags that were not agreed on                          UNSUPP
  *
  * Requests lie in a pool, mapped as large as a guest can make it and touched as far as it does.

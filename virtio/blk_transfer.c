@@ -26,7 +26,10 @@ static void finish_locked(struct blk_transfer *transfer)
 static void handle_done(struct disk_request *request, int result)
 {
     struct blk_transfer *transfer = container_of(request, struct blk_transfer, request);
+    const struct blk *blk = container_of(transfer, struct blk, transfer);
 
+    if (result < 0 && blk->config.failed)
+        blk->config.failed(blk->config.ctx, request->op, request->offset, -result);
     pthread_mutex_lock(&transfer->lock);
     transfer->done = true;
     transfer->result = result;
@@ -41,9 +44,18 @@ static void handle_done(struct disk_request *request, int result)
 static void handle_begin(void *arg)
 {
     struct blk *blk = arg;
+    struct blk_transfer *transfer = &blk->transfer;
 
+    pthread_mutex_lock(&transfer->lock);
+    bool dropped = transfer->dropped;
+    transfer->dropped = false;
+    if (dropped)
+        finish_locked(transfer);
+    pthread_mutex_unlock(&transfer->lock);
+    if (dropped)
+        return;
     virtio_lock(&blk->virtio);
-    disk_submit(blk->disk, &blk->transfer.request);
+    disk_submit(blk->disk, &transfer->request);
     disk_kick(blk->disk);
     blk_settle(blk);
     virtio_unlock(&blk->virtio);
@@ -74,6 +86,13 @@ void blk_interrupt(struct blk *blk, bool interrupt)
     transfer->interrupted = interrupt;
     pthread_cond_broadcast(&transfer->changed);
     pthread_mutex_unlock(&transfer->lock);
+}
+
+void blk_transfer_drop(struct blk *blk)
+{
+    pthread_mutex_lock(&blk->transfer.lock);
+    blk->transfer.dropped = blk->transfer.busy;
+    pthread_mutex_unlock(&blk->transfer.lock);
 }
 
 static bool make_room_locked(struct blk_transfer *transfer, size_t length)
@@ -130,7 +149,5 @@ int blk_transfer(struct blk *blk, enum disk_op op, uint64_t offset, const struct
     pthread_mutex_lock(&blk->transfer.lock);
     int result = transfer_locked(blk, op, offset, iov, count);
     pthread_mutex_unlock(&blk->transfer.lock);
-    if (result < 0 && result != -ECANCELED && blk->config.failed)
-        blk->config.failed(blk->config.ctx, op, offset, -result);
     return result;
 }

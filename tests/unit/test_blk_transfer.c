@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The firmware's way to a disk, and how large a request may be. */
 #include "tests/unit/blk_fixture.h"
+#include "virtio/blk_parts.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 
 enum { MIB = 1 << 20, DISK_SIZE = 64 * MIB };
 
@@ -14,10 +16,10 @@ static struct {
     uint8_t data[64 << 10];
 } f;
 
-static void begin_with(uint64_t iops)
+static void begin_with(uint64_t bandwidth)
 {
     char path[] = "/tmp/minivmm-blk-XXXXXX";
-    struct disk_config config = {.path = path, .format = DISK_FORMAT_RAW, .iops = iops};
+    struct disk_config config = {.path = path, .format = DISK_FORMAT_RAW, .bandwidth = bandwidth};
 
     f.fd = mkstemp(path);
     ck_assert(f.fd >= 0 && ftruncate(f.fd, DISK_SIZE) == 0);
@@ -75,21 +77,29 @@ static void *handle_patient_caller(void *arg)
     return NULL;
 }
 
-START_TEST(who_waits_for_a_slow_disk_can_be_called_away)
+/* Somebody who waits for the disk, which takes its time, is called away. */
+static void call_away(void)
 {
     pthread_t caller;
     int result = 0;
 
-    begin_with(1);
-    ck_assert_int_eq(pwrite(f.fd, "here", 4, 0), 4);
-    ck_assert_int_eq(transfer(DISK_READ, 0), 0); /* this second's one */
     ck_assert_int_eq(pthread_create(&caller, NULL, handle_patient_caller, &result), 0);
+    while (!__atomic_load_n(&f.rig.blk->transfer.busy, __ATOMIC_RELAXED))
+        sched_yield();
     blk_interrupt(f.rig.blk, true);
     pthread_join(caller, NULL); /* or else the test's time is up */
     ck_assert_int_eq(result, -ECANCELED);
+}
+
+START_TEST(who_waits_for_a_slow_disk_can_be_called_away)
+{
+    begin_with(20 << 10);
+    ck_assert_int_eq(pwrite(f.fd, "here", 4, 0), 4);
+    ck_assert_int_eq(transfer(DISK_READ, 0), 0); /* the next one may begin in two seconds */
+    call_away();
     ck_assert_int_eq(transfer(DISK_READ, 0), -ECANCELED);
 
-    /* Asked again: after the one that was given up, if that had begun. */
+    /* Asked again: after the one that was given up. */
     memset(f.data, 0, sizeof(f.data));
     blk_interrupt(f.rig.blk, false);
     ck_assert_int_eq(transfer(DISK_READ, 0), 0);
@@ -100,15 +110,42 @@ END_TEST
 
 START_TEST(a_disk_ends_while_a_request_that_was_given_up_is_under_way)
 {
+    begin_with(1 << 10);
+    ck_assert_int_eq(transfer(DISK_READ, 0), 0);
+    call_away();
+    end(); /* the sanitizers look on */
+}
+END_TEST
+
+static void *handle_patient_writer(void *arg)
+{
+    *(int *)arg = transfer(DISK_WRITE, 0);
+    return NULL;
+}
+
+START_TEST(a_write_that_was_given_up_does_not_outlive_a_reset)
+{
+    uint8_t bytes[sizeof(f.data)];
     pthread_t caller;
     int result = 0;
 
-    begin_with(1);
-    ck_assert_int_eq(transfer(DISK_READ, 0), 0);
-    ck_assert_int_eq(pthread_create(&caller, NULL, handle_patient_caller, &result), 0);
+    begin_with(0);
+    memset(f.data, 0x5a, sizeof(f.data));
+    rig_pause(f.rig.virtio); /* the loop stands still: the request cannot begin */
+    ck_assert_int_eq(pthread_create(&caller, NULL, handle_patient_writer, &result), 0);
+    while (!__atomic_load_n(&f.rig.blk->transfer.busy, __ATOMIC_RELAXED))
+        sched_yield();
     blk_interrupt(f.rig.blk, true);
     pthread_join(caller, NULL);
-    end(); /* the sanitizers and valgrind look on */
+    ck_assert_int_eq(result, -ECANCELED);
+    f.rig.virtio->device.ops->reset(&f.rig.virtio->device);
+    rig_resume(f.rig.virtio);
+    blk_interrupt(f.rig.blk, false);
+    memset(f.data, 0xa5, sizeof(f.data));
+    ck_assert_int_eq(transfer(DISK_READ, 0), 0); /* after it, in the loop's order */
+    memset(bytes, 0, sizeof(bytes));
+    ck_assert_mem_eq(f.data, bytes, sizeof(bytes));
+    end();
 }
 END_TEST
 
@@ -153,6 +190,7 @@ int main(void)
     tcase_add_test(tc, an_error_of_the_host_is_told);
     tcase_add_test(tc, who_waits_for_a_slow_disk_can_be_called_away);
     tcase_add_test(tc, a_disk_ends_while_a_request_that_was_given_up_is_under_way);
+    tcase_add_test(tc, a_write_that_was_given_up_does_not_outlive_a_reset);
     tcase_add_test(tc, a_request_of_a_hundred_thousand_blocks_is_an_error);
     suite_add_tcase(suite, tc);
     return unit_main(suite);
