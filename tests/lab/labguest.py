@@ -10,6 +10,7 @@ same devices, and a test can be tried on a VMM that is known to be good.
 """
 
 import base64
+import contextlib
 import itertools
 import os
 import re
@@ -36,7 +37,48 @@ while read -r number line; do eval "$line"; echo "@$number $?"; done
 # A kernel that is not content says so with one of these.
 COMPLAINTS = "WARNING:|BUG:|Oops|Call Trace|LOCKUP|rcu.*stall|unexpected IRQ trap|spurious|nobody cared"
 
+# Where each thread of a VMM that does not go on spends its time, whether its vCPUs still move, and what
+# KVM counts of each of them.
+LOOK = """mount -t debugfs none /sys/kernel/debug 2>/dev/null
+for i in 1 2; do
+    for t in /proc/$(pidof minivmm qemu-system-x86_64)/task/*; do
+        echo "$(cat $t/comm): state and ticks $(cut -d' ' -f3,14,15 $t/stat), in $(cat $t/wchan)"
+    done
+    (cd /sys/kernel/debug/kvm && grep . exits io_exits mmio_exits irq_exits halt_exits halt_wakeup irq_injections)
+    usleep 500000
+done"""
+
 _numbers = itertools.count(1)
+
+
+def look(host):
+    """What there is to know of a guest that hangs, before it is killed."""
+    try:
+        return f"--- its threads and KVM's counters, twice:\n{host.run(LOOK, timeout=20).out}"
+    except LabError as silence:
+        return f"--- the host does not answer either: {silence}"
+
+
+@contextlib.contextmanager
+def running(host, command, terminal=None):
+    """A VMM's job. Nothing of it is left afterwards; one that hangs is looked at first."""
+    job = host.spawn(f"exec {command}", terminal=terminal)
+    try:
+        yield job
+    except LabTimeout as error:
+        error.add_note(look(host))
+        raise
+    finally:
+        end(job)
+
+
+def end(job):
+    """Whatever state it is in, nothing of it is left."""
+    if job.is_running:
+        with contextlib.suppress(LabTimeout):
+            job.kill()
+            job.wait(30)
+    job.forget()
 
 
 class Guest:
@@ -64,8 +106,9 @@ class Guest:
         try:
             self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
         except LabError as error:
+            facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()
-            raise type(error)(f"{error}\n{self.job.seen[-3000:]}") from None
+            raise type(error)(f"{error}\n{self.job.seen[-3000:]}\n{facts}") from None
         self.pid = int(host.run(f"cat {files}.pid", check=True).out)
 
     # The guest
@@ -136,18 +179,14 @@ class Guest:
         return self.job.wait(timeout)
 
     def end(self):
-        """Whatever state it is in, nothing of it is left."""
-        if self.job.is_running:
-            try:
-                self.kill()
-            except LabTimeout:
-                pass
-        self.job.forget()
+        end(self.job)
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, _):
+        if isinstance(error, LabTimeout):
+            error.add_note(look(self.host))
         if isinstance(error, Exception):
             error.add_note(f"--- the end of the guest's console and the VMM's words:\n{self.job.seen[-2000:]}")
         self.end()

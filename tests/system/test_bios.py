@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Disks that boot themselves, through our BIOS, on real kvm-amd in a lab host."""
 
-import contextlib
 import functools
 import gzip
 import re
@@ -9,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from labguest import BOOT, COMPLAINTS, need_minivmm
+from labguest import BOOT, COMPLAINTS, need_minivmm, running
 from labimage import Images
 
 IMAGES = Images()
@@ -30,18 +29,10 @@ def put_disk(host, path, to):
     return to
 
 
-@contextlib.contextmanager
-def running(host, what, options=""):
-    """minivmm run, on a terminal; nothing of it is left afterwards."""
+def run_disk(host, what, options=""):
+    """minivmm run, on a terminal."""
     need_minivmm()
-    vm = host.spawn(f"exec minivmm run {what} {options}", terminal=(25, 80))
-    try:
-        yield vm
-    finally:
-        if vm.is_running:
-            vm.kill()
-            vm.wait(30)
-        vm.forget()
+    return running(host, f"minivmm run {what} {options}", terminal=(25, 80))
 
 
 def wait_for_shell(vm):
@@ -53,7 +44,7 @@ def test_a_disk_boots_itself_and_again(host):
     """`minivmm run tiny.img`, and nothing else: GRUB, Linux, a shell, the network, a web page through a forwarded port.
     A reboot goes through the firmware again, and what was written is there; poweroff ends with exit code 0."""
     disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img")
-    with running(host, disk, "-p 8081:80") as vm:
+    with run_disk(host, disk, "-p 8081:80") as vm:
         vm.wait_for("tiny.img is a raw disk")
         vm.wait_for(GRUB_MENU, timeout=BOOT)
         wait_for_shell(vm)
@@ -76,7 +67,7 @@ def test_a_disk_boots_itself_and_again(host):
 def test_the_menu_is_driven_by_keys(host):
     """GRUB's menu takes arrows and Enter over the serial console: the entry that powers off ends with exit code 0."""
     disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img")
-    with running(host, disk, "--ephemeral") as vm:
+    with run_disk(host, disk, "--ephemeral") as vm:
         vm.wait_for(GRUB_MENU, timeout=BOOT)
         vm.write(KEY_DOWN * 3 + KEY_UP + KEY_DOWN + b"\r")
         assert vm.wait(60) == 0
@@ -86,7 +77,7 @@ def test_what_an_ephemeral_guest_writes_is_forgotten(host):
     """With --ephemeral the guest writes as it likes; the image's bytes stay as they were, and nothing is left behind."""
     disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img")
     before = host.run(f"sha256sum {disk}; ls -A /tmp", check=True).out
-    with running(host, disk, "--ephemeral") as vm:
+    with run_disk(host, disk, "--ephemeral") as vm:
         wait_for_shell(vm)
         vm.write(b"dd if=/dev/urandom of=/root/noise bs=1M count=4 && sync && echo writ''ten && poweroff\r")
         vm.wait_for("written", timeout=60)
@@ -100,7 +91,7 @@ def test_a_qcow2_disk_boots(host):
         image = Path(folder, "tiny.qcow2")
         subprocess.run(["qemu-img", "convert", "-q", "-c", "-O", "qcow2", IMAGES.tiny_disk(), image], check=True)
         host.put_bytes(image.read_bytes(), "/root/tiny.qcow2")
-        with running(host, "/root/tiny.qcow2") as vm:
+        with run_disk(host, "/root/tiny.qcow2") as vm:
             vm.wait_for("tiny.qcow2 is a qcow2 disk")
             wait_for_shell(vm)
             vm.write(b"dd if=/dev/zero bs=1M count=3 of=/root/zeroes && echo kept >/root/kept && reboot\r")
@@ -117,7 +108,7 @@ def test_a_qcow2_disk_boots(host):
 def use_grub_by_our_console(host, image, drive):
     """GRUB's rescue images know nothing of a serial port: their text comes by INT 10h, their keys by INT 16h."""
     disk = put_disk(host, IMAGES.package("grub-rescue-pc") / "usr/lib/grub-rescue" / image, f"/root/{image}")
-    with running(host, disk, "--ephemeral") as vm:
+    with run_disk(host, disk, "--ephemeral") as vm:
         vm.wait_for(GRUB_MENU, timeout=BOOT)
         vm.write(b"c")
         vm.wait_for("grub> ", timeout=BOOT)
@@ -139,7 +130,7 @@ def test_grub_rescue_images(host):
 def test_ipxe_iso(host):
     """iPXE's ISO boots by El Torito and ISOLINUX, finds our network card, and gets an address over it."""
     disk = put_disk(host, IMAGES.package("ipxe") / "usr/lib/ipxe/ipxe.iso", "/root/ipxe.iso")
-    with running(host, disk) as vm:
+    with run_disk(host, disk) as vm:
         vm.wait_for("Ctrl-B", timeout=BOOT)
         vm.write(b"\x02")
         vm.wait_for("iPXE> ", timeout=60)
@@ -152,7 +143,7 @@ def test_ipxe_iso(host):
 def test_memtest86(host):
     """Memtest86+, a Linux kernel by its boot protocol only, runs and finds no fault."""
     host.put(IMAGES.package("memtest86+") / "boot/memtest86+x64.bin", "/root/memtest.bin")
-    with running(host, "--kernel /root/memtest.bin --cmdline console=ttyS0,115200 --memory 64M") as vm:
+    with run_disk(host, "--kernel /root/memtest.bin --cmdline console=ttyS0,115200 --memory 64M") as vm:
         vm.wait_for("Memtest86", timeout=BOOT)
         vm.wait_for(r"Pass", timeout=60)
         vm.wait_for(r"\d+%", timeout=60)

@@ -6,8 +6,8 @@ import re
 import subprocess
 
 from labagent import Result
-from labcommon import REPOSITORY, LabError, LabTimeout
-from labguest import BOOT, COMPLAINTS
+from labcommon import REPOSITORY
+from labguest import BOOT, COMPLAINTS, running
 
 GUEST = "--kernel /root/vmlinuz --initrd /root/guest.cpio.gz"
 
@@ -31,32 +31,10 @@ def expect_clean(text):
     assert not found, f"the guest kernel complains ({found.group(0)}):\n{text[-4000:]}"
 
 
-# Where each thread of a minivmm that does not end spends its time, and whether its vCPUs still move.
-LOOK = """mount -t debugfs none /sys/kernel/debug 2>/dev/null
-for i in 1 2; do
-    for t in /proc/$(pidof minivmm)/task/*; do
-        echo "$(cat $t/comm): state and ticks $(cut -d' ' -f3,14,15 $t/stat), in $(cat $t/wchan)"
-    done
-    (cd /sys/kernel/debug/kvm && grep . exits io_exits mmio_exits irq_exits halt_exits halt_wakeup irq_injections)
-    usleep 500000
-done"""
-
-
 def run_guest(host, command):
-    """Runs minivmm to its end; one that hangs is looked at before it is killed."""
-    job = host.spawn(f"exec {command} </dev/null")
-    try:
-        code = job.wait(timeout=BOOT)
-    except LabTimeout as error:
-        try:
-            facts = host.run(LOOK, timeout=20).out
-        except LabError as silence:
-            facts = f"the host does not answer either: {silence}"
-        job.kill()
-        raise LabTimeout(f"{error}\n{facts}") from None
-    finally:
-        job.forget()
-    return Result(code, job.out, job.err)
+    """Runs minivmm to its end."""
+    with running(host, f"{command} </dev/null") as vm:
+        return Result(vm.wait(timeout=BOOT), vm.out, vm.err)
 
 
 def boot(host, cpus, memory):
@@ -92,47 +70,48 @@ def test_eight_cpus(host):
 
 def test_console_shell_and_typed_poweroff(host):
     """A person gets a shell on the serial console, and `poweroff` typed there ends the VM with exit code 0."""
-    vm = host.spawn(minivmm(), terminal=(24, 80))
-    vm.wait_for(r"leave the shell with exit", timeout=BOOT)
-    vm.wait_for(r"# ", timeout=30)
-    vm.write(b"echo one-$((1 + 1))-three\r")
-    vm.wait_for(r"one-2-three", timeout=30)
-    vm.write(b"poweroff\r")
-    assert vm.wait(timeout=60) == 0
+    with running(host, minivmm(), terminal=(24, 80)) as vm:
+        vm.wait_for(r"leave the shell with exit", timeout=BOOT)
+        vm.wait_for(r"# ", timeout=30)
+        vm.write(b"echo one-$((1 + 1))-three\r")
+        vm.wait_for(r"one-2-three", timeout=30)
+        vm.write(b"poweroff\r")
+        assert vm.wait(timeout=60) == 0
 
 
 def test_control_a_x_quits(host):
     """Ctrl-a a reaches the guest as Ctrl-a, Ctrl-a d explains itself, Ctrl-a x ends the VM at once with exit code 0."""
-    vm = host.spawn(minivmm(), terminal=(24, 80))
-    vm.wait_for(r"leave the shell with exit", timeout=BOOT)
-    vm.wait_for(r"# ", timeout=30)
-    vm.write(b"cat -v\r")
-    vm.write(b"\x01a\x16\x01a\r")  # the shell's line discipline takes Ctrl-v before it
-    vm.wait_for(r"\^A", timeout=30)
-    vm.write(b"\x01d")
-    vm.wait_for(r"nothing to detach from", timeout=30)
-    vm.write(b"\x01x")
-    assert vm.wait(timeout=30) == 0
+    with running(host, minivmm(), terminal=(24, 80)) as vm:
+        vm.wait_for(r"leave the shell with exit", timeout=BOOT)
+        vm.wait_for(r"# ", timeout=30)
+        vm.write(b"cat -v\r")
+        vm.write(b"\x01a\x16\x01a\r")  # the shell's line discipline takes Ctrl-v before it
+        vm.wait_for(r"\^A", timeout=30)
+        vm.write(b"\x01d")
+        vm.wait_for(r"nothing to detach from", timeout=30)
+        vm.write(b"\x01x")
+        assert vm.wait(timeout=30) == 0
 
 
 def test_sigterm_presses_the_power_button(host):
     """SIGTERM presses the power button: the guest shuts down by itself, exit code 0."""
-    vm = host.spawn("exec " + minivmm())
-    vm.wait_for(r"leave the shell with exit", timeout=BOOT)
-    vm.signal(15)
-    assert vm.wait(timeout=60) == 0
-    expect(vm.err, "power button pressed")
+    with running(host, minivmm()) as vm:
+        vm.wait_for(r"leave the shell with exit", timeout=BOOT)
+        vm.signal(15)
+        assert vm.wait(timeout=60) == 0
+        expect(vm.err, "power button pressed")
 
 
 def test_reboot_goes_on_and_no_reboot_ends(host):
     """The guest's reboot resets the machine and it boots again; with --no-reboot it ends with exit code 0."""
-    vm = host.spawn("exec " + minivmm("sleep 0; reboot"))
-    for _ in range(3):
-        vm.wait_for(r"guest up[^~]*", timeout=BOOT)
-    vm.signal(15)
-    vm.signal(15)
-    vm.wait(timeout=60)
-    assert len(re.findall("guest up", vm.out)) >= 2, vm.out[-2000:]
+    with running(host, minivmm("sleep 0; reboot")) as vm:
+        for _ in range(3):
+            vm.wait_for(r"guest up", timeout=BOOT)
+        vm.signal(15)
+        vm.wait_for("power button pressed", timeout=30)  # two signals at once would be one
+        vm.signal(15)
+        vm.wait(timeout=60)
+        assert len(re.findall("guest up", vm.out)) >= 2, vm.out[-2000:]
 
     result = run_guest(host, minivmm("reboot", "--no-reboot"))
     assert result.code == 0, result.err
