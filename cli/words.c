@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/words.h"
 
-#include "cli/options.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,16 +26,11 @@ char *words_value(char *part)
     return equals;
 }
 
-static const char *next_word(const void *ctx, size_t i)
-{
-    return ((const char *const *)ctx)[i];
-}
-
 int words_unknown(const char *option, const char *what, const char *word, const char *const *words,
                   struct err *err)
 {
     int ret = err_say(err, ERR_USAGE, EINVAL, "%s: %s \"%s\" is not known", option, what, word);
-    const char *near = nearest_word(word, next_word, (const void *)words);
+    const char *near = words_nearest(words, word);
     if (near) {
         err_hint(err, "did you mean \"%s\"?", near);
         return ret;
@@ -48,14 +42,6 @@ int words_unknown(const char *option, const char *what, const char *word, const 
     }
     err_hint(err, "there are: %s", list);
     return ret;
-}
-
-int words_find(const char *const *words, const char *word)
-{
-    for (int i = 0; words[i]; i++)
-        if (strcmp(words[i], word) == 0)
-            return i;
-    return -1;
 }
 
 int words_check_value(const char *option, const char *key, const char *value, bool is_flag,

@@ -4,16 +4,13 @@
  */
 #pragma once
 
-#include "core/err.h"
+#include "core/words.h"
 
 /* Cuts off the part up to the next single comma, in place; *at is NULL after the last. */
 char *words_cut(char **at);
 
 /* "key=value" becomes key and value; of "flag" the value is NULL. */
 char *words_value(char *part);
-
-/* The word's place in the list, which ends with NULL; or -1. */
-int words_find(const char *const *words, const char *word);
 
 /* "--disk: option "readnoly" is not known", and what is near it, or all that there is. */
 int words_unknown(const char *option, const char *what, const char *word, const char *const *words,

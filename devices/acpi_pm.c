@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ACPI specification 6.4, section 4.8 ("ACPI Register Model"): PM1 event and control registers
- * (4.8.3.1, 4.8.3.2), PM timer (4.8.2.1, 4.8.3.3) and reset register (4.8.3.6).
+ * (4.8.3.1, 4.8.3.2), PM timer (4.8.2.1, 4.8.3.3), reset register (4.8.3.6) and general-purpose
+ * event registers (4.8.4.1).
  *
  * Every register bit that acts lies inside of one byte, so accesses of any width are handled byte
  * by byte, except that all bytes of one access see the same moment of the PM timer.
@@ -36,6 +37,8 @@ enum {
     CONTROL_SLEEP = 1 << 13, /* write only, like GBL_RLS (bit 2), which has no BIOS to call */
     CONTROL_STORED = CONTROL_BUS_MASTER_RELOAD | CONTROL_SLEEP_TYPE,
 
+    EVENTS_ALL = 1 << ACPI_EVENT_GENERATION,
+
     CARRY_SHIFT = 31,
 };
 
@@ -43,8 +46,8 @@ struct acpi_pm_state {
     uint64_t carries; /* changes of the timer's bit 31 that STATUS_TIMER has seen */
     uint16_t status;
     uint16_t enable;
-    uint16_t control; /* CONTROL_STORED */
-    uint16_t reserved;
+    uint16_t control;                   /* CONTROL_STORED */
+    uint8_t event_status, event_enable; /* EVENTS_ALL */
 };
 
 struct acpi_pm {
@@ -55,7 +58,8 @@ struct acpi_pm {
     struct loop_timer timer;
     bool paused;
     bool armed;
-    bool button_waits; /* pressed while paused */
+    bool button_waits;   /* pressed while paused */
+    uint8_t events_wait; /* raised while paused */
     const struct guest_clock *clock;
     struct power power;
     uint16_t base;
@@ -78,7 +82,8 @@ static void settle_locked(struct acpi_pm *pm)
 
 static bool line_level(const struct acpi_pm_state *state)
 {
-    return state->status & state->enable & ENABLE_ALL;
+    return (state->status & state->enable & ENABLE_ALL) ||
+           (state->event_status & state->event_enable);
 }
 
 static void arm_locked(struct acpi_pm *pm)
@@ -127,6 +132,20 @@ void acpi_pm_press_power_button(struct acpi_pm *pm)
     pthread_mutex_unlock(&pm->lock);
 }
 
+void acpi_pm_raise_event(struct acpi_pm *pm, enum acpi_event event)
+{
+    uint8_t bit = (uint8_t)(1u << event);
+
+    pthread_mutex_lock(&pm->lock);
+    if (pm->paused) {
+        pm->events_wait |= bit;
+    } else {
+        pm->state.event_status |= bit;
+        irq_line_set(&pm->line, line_level(&pm->state));
+    }
+    pthread_mutex_unlock(&pm->lock);
+}
+
 static uint8_t read_byte(const struct acpi_pm_state *state, uint32_t timer, unsigned offset)
 {
     switch (offset) {
@@ -139,6 +158,10 @@ static uint8_t read_byte(const struct acpi_pm_state *state, uint32_t timer, unsi
     case ACPI_PM1A_CONTROL:
     case ACPI_PM1A_CONTROL + 1:
         return (state->control | CONTROL_SCI_ENABLE) >> 8 * (offset - ACPI_PM1A_CONTROL);
+    case ACPI_GPE0_STATUS:
+        return state->event_status;
+    case ACPI_GPE0_ENABLE:
+        return state->event_enable;
     case ACPI_PM_TIMER ... ACPI_PM_TIMER + 3:
         return timer >> 8 * (offset - ACPI_PM_TIMER);
     }
@@ -174,6 +197,12 @@ static unsigned write_byte_locked(struct acpi_pm *pm, unsigned offset, uint8_t v
         if ((value & CONTROL_SLEEP >> 8) &&
             state->control >> CONTROL_SLEEP_TYPE_SHIFT == ACPI_PM_SLEEP_TYPE_OFF)
             return POWER_OFF;
+        break;
+    case ACPI_GPE0_STATUS: /* likewise */
+        state->event_status &= ~value;
+        break;
+    case ACPI_GPE0_ENABLE:
+        state->event_enable = value & EVENTS_ALL;
         break;
     case ACPI_PM_RESET:
         return value == ACPI_PM_RESET_VALUE ? POWER_RESET : 0;
@@ -229,6 +258,7 @@ static void acpi_pm_reset(struct device *device)
     /* The timer goes on: it is guest time, which a reset does not turn back. */
     pm->state = (struct acpi_pm_state){.carries = timer_ticks(pm) >> CARRY_SHIFT};
     pm->button_waits = false;
+    pm->events_wait = 0;
     irq_line_set(&pm->line, false);
     pthread_mutex_unlock(&pm->lock);
 }
@@ -252,6 +282,8 @@ static void acpi_pm_resume(struct device *device)
     if (pm->button_waits)
         pm->state.status |= STATUS_POWER_BUTTON;
     pm->button_waits = false;
+    pm->state.event_status |= pm->events_wait;
+    pm->events_wait = 0;
     settle_locked(pm);
     irq_line_renew(&pm->line, line_level(&pm->state));
     arm_locked(pm);
@@ -277,9 +309,12 @@ static const struct device_ops device_ops = {
 };
 
 static const struct state_field fields[] = {
-    STATE_FIELD_U64(struct acpi_pm_state, carries),  STATE_FIELD_U16(struct acpi_pm_state, status),
-    STATE_FIELD_U16(struct acpi_pm_state, enable),   STATE_FIELD_U16(struct acpi_pm_state, control),
-    STATE_FIELD_U16(struct acpi_pm_state, reserved),
+    STATE_FIELD_U64(struct acpi_pm_state, carries),
+    STATE_FIELD_U16(struct acpi_pm_state, status),
+    STATE_FIELD_U16(struct acpi_pm_state, enable),
+    STATE_FIELD_U16(struct acpi_pm_state, control),
+    STATE_FIELD_U8(struct acpi_pm_state, event_status),
+    STATE_FIELD_U8(struct acpi_pm_state, event_enable),
 };
 
 /* Bits that no guest could have set would stay for ever, or ask for what was never asked. */
@@ -288,14 +323,16 @@ static int handle_validate(const void *object, struct err *err)
     const struct acpi_pm_state *state = object;
 
     if ((state->status & ~STATUS_ALL) || (state->enable & ~ENABLE_ALL) ||
-        (state->control & ~CONTROL_STORED))
+        (state->control & ~CONTROL_STORED) ||
+        ((state->event_status | state->event_enable) & ~EVENTS_ALL))
         return err_say(err, ERR_FAILED, EBADMSG, "reserved bits are set");
     return 0;
 }
 
+/* Version 1 had two reserved bytes, always 0, where the events are now. */
 static const struct state_table table = {
     .name = "acpi_pm",
-    .version = 1,
+    .version = 2,
     STATE_TABLE_OF(struct acpi_pm_state, fields),
     .validate = handle_validate,
 };

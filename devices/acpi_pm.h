@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ACPI fixed hardware: power button, soft-off, PM timer and reset register, in one block of ports.
+ * ACPI fixed hardware: power button, soft-off, PM timer and reset register, and general-purpose
+ * events, in one block of ports.
  *
  * The machine is always in ACPI mode (there is no SMM to switch it), so the FADT names no SMI
  * command port. Register widths and offsets for the FADT and the DSDT are here and nowhere else.
@@ -20,12 +21,19 @@ enum {
     ACPI_PM1A_STATUS = 0,  /* u16; with the enables this is the PM1a event block of 4 bytes */
     ACPI_PM1A_ENABLE = 2,  /* u16 */
     ACPI_PM1A_CONTROL = 4, /* u16, the PM1a control block */
+    ACPI_GPE0_STATUS = 6,  /* u8; with the enables this is the GPE0 block of 2 bytes */
+    ACPI_GPE0_ENABLE = 7,  /* u8 */
     ACPI_PM_TIMER = 8,     /* u32: all 32 bits count (the FADT's TMR_VAL_EXT) */
     ACPI_PM_RESET = 12,    /* u8, RESET_REG */
 
     ACPI_PM_RESET_VALUE = 0x01,
     ACPI_PM_SLEEP_TYPE_OFF = 5, /* SLP_TYPa of \_S5, and the only one that does something */
     ACPI_PM_TIMER_HZ = 3579545,
+};
+
+/* General-purpose events, by their bits; dsdt.asl has a method for each. */
+enum acpi_event {
+    ACPI_EVENT_GENERATION = 0, /* the VM generation id has changed */
 };
 
 struct acpi_pm;
@@ -40,3 +48,5 @@ struct device *acpi_pm_device(
 
 /* A short press. While the device is paused it is kept, and felt at resume. (any thread) */
 void acpi_pm_press_power_button(struct acpi_pm *pm);
+/* The same for an event. */
+void acpi_pm_raise_event(struct acpi_pm *pm, enum acpi_event event);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#include "host/disk.h"
+#include "host/disk_limit.h"
+#include "host/disk_point.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,6 +32,8 @@ static int open_image(struct disk **ret_disk, const struct disk_config *wanted, 
         r = disk_guard_create(ret_disk, *ret_disk, err);
     if (r == 0)
         (*ret_disk)->info.format = config.format;
+    if (r == 0 && config.point && !config.readonly)
+        r = disk_point_create(ret_disk, *ret_disk, config.path, err);
     return r;
 }
 
@@ -54,13 +57,15 @@ static int put_overlay(struct disk **disk, const struct disk_config *config, str
 
 int disk_open(struct disk **ret_disk, const struct disk_config *config, struct err *err)
 {
+    const struct limits limits = {.operations = config->iops, .bytes = config->bandwidth};
     struct disk *disk = NULL;
     int r = config->bytes ? open_bytes(&disk, config, err) : open_image(&disk, config, err);
 
     if (r == 0 && config->ephemeral && !config->readonly)
         r = put_overlay(&disk, config, err);
-    if (r == 0 && (config->iops || config->bandwidth))
-        r = disk_limit_create(&disk, disk, config->iops, config->bandwidth, err);
+    if (r == 0 &&
+        (limits.operations || limits.bytes || config->shared || config->limits_may_change))
+        r = disk_limit_create(&disk, disk, &limits, config->shared, err);
     if (r == 0)
         *ret_disk = disk;
     return r;

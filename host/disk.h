@@ -26,8 +26,8 @@ struct disk_request {
     uint64_t offset, length; /* bytes, multiples of the block size, inside the disk */
     const struct iovec *iov; /* READ, WRITE: `length` bytes; stays as it is until done */
     unsigned iov_count;
-    /* result: 0 or -errno. Called from within kick or drain, or between the client's begin and end;
-     * never from within submit. It may submit: the disk kicks by itself then. */
+    /* result: 0 or -errno. Called from within kick, cancel or drain, or between the client's begin
+     * and end; never from within submit. It may submit: the disk kicks by itself then. */
     void (*done)(struct disk_request *request, int result);
     void *arg; /* the caller's */
     /* The disk's own, for whoever holds the request at the moment. */
@@ -52,11 +52,14 @@ struct disk_info {
 /*
  * Whoever submits. What completes by itself comes in batches, on the loop's thread, between begin
  * and end: there is a lock to take and an interrupt to send once. What completes within the
- * client's own kick or drain comes without them.
+ * client's own kick, cancel or drain comes without them.
  */
 struct disk_client {
     void (*begin)(void *ctx);
     void (*end)(void *ctx);
+    /* What a person should hear of, beside errors of requests: a sentence that names the file. Once
+     * for each thing; where requests are submitted or completed. May be NULL. */
+    void (*trouble)(void *ctx, const char *sentence);
     void *ctx;
 };
 
@@ -73,9 +76,16 @@ struct disk_ops {
     /* What was submitted since the last kick begins now, if not before: many for one system call.
      * What is done at once (it lay in the page cache) is told before kick returns. */
     void (*kick)(struct disk *disk);
+    /* Nobody wants the results any more: what the host has not begun ends now, in -ECANCELED, and
+     * what it has begun where its next step would come; what is in its hands ends later, by itself.
+     * A write that ends so may have been carried out in part. Kicks. */
+    void (*cancel)(struct disk *disk);
     /* Returns when nothing is under way; done has been called for all. The loop stands still, or it
      * is its thread. */
     void (*drain)(struct disk *disk);
+    /* Bytes that the host has to write for ZEROES, as far as is known; for limits. NULL: all. */
+    uint64_t (*zeroes_cost)(struct disk *disk, const struct disk_request *request);
+    struct disk *(*inner)(struct disk *disk); /* which this one stands before; NULL: none to tell */
     void (*destroy)(struct disk *disk); /* detached; takes half-built ones */
 };
 
@@ -103,6 +113,11 @@ static inline void disk_submit(struct disk *disk, struct disk_request *request)
 static inline void disk_kick(struct disk *disk)
 {
     disk->ops->kick(disk);
+}
+
+static inline void disk_cancel(struct disk *disk)
+{
+    disk->ops->cancel(disk);
 }
 
 static inline void disk_drain(struct disk *disk)
@@ -133,10 +148,13 @@ struct disk_config {
     bool direct;        /* O_DIRECT: past the host's page cache */
     bool write_through; /* every write is on stable storage before it is done (O_DSYNC) */
     bool no_discard;
-    uint32_t block_size;      /* what the guest sees: 512 (default) or 4096 */
-    unsigned queues;          /* virtio queues; 0: one for each vCPU, up to BLK_MAX_QUEUES */
-    char serial[21];          /* what the guest reads as the disk's serial number */
-    uint64_t iops, bandwidth; /* limits per second, operations and bytes; 0: none */
+    uint32_t block_size;          /* what the guest sees: 512 (default) or 4096 */
+    unsigned queues;              /* virtio queues; 0: one for each vCPU, up to BLK_MAX_QUEUES */
+    char serial[21];              /* what the guest reads as the disk's serial number */
+    uint64_t iops, bandwidth;     /* limits per second, operations and bytes; 0: none */
+    struct shared_limits *shared; /* with other disks; outlives it; NULL: none */
+    bool limits_may_change;       /* disk_set_limits (disk_limit.h) will do */
+    bool point;                   /* copies of one moment can be made (disk_point.h) */
     enum disk_engine engine;
 };
 
@@ -177,10 +195,6 @@ int disk_overlay_create(struct disk **ret_disk, struct disk *inner, const char *
  * multiple of 512. */
 int disk_memory_create(struct disk **ret_disk, void *bytes, size_t size,
                        struct err *err) must_check;
-
-/* Takes over `inner`, also on failure; bursts of up to a second's worth pass. */
-int disk_limit_create(struct disk **ret_disk, struct disk *inner, uint64_t iops, uint64_t bandwidth,
-                      struct err *err) must_check;
 
 /* What a VM opens: the image, and the limiter where limits are asked for. */
 int disk_open(struct disk **ret_disk, const struct disk_config *config, struct err *err) must_check;

@@ -161,6 +161,27 @@ void disk_step_next(const struct disk_file *file, struct disk_request *request,
     *ret_step = step;
 }
 
+/* A device that has no command for zeroes is sent them by the kernel; so it is where they do not
+ * begin and end at its blocks. */
+uint64_t disk_file_zeroes_cost(const struct disk_file *file, const struct disk_request *request)
+{
+    bool whole = (request->offset | request->length) % file->info.optimal_size == 0;
+    bool cheap = false;
+
+    switch (first_method(file, request)) {
+    case METHOD_HOLE:
+        cheap = file->has_punch && (whole || !file->device);
+        break;
+    case METHOD_UNWRITTEN:
+        cheap = file->has_zero_range && !file->device;
+        break;
+    case METHOD_WRITE:
+    case METHOD_SYNC:
+        break;
+    }
+    return cheap ? 0 : request->length;
+}
+
 static bool finish(struct disk_job *job, int result)
 {
     job->result = result;
@@ -197,6 +218,10 @@ static bool took_allocate(struct disk_file *file, const struct disk_request *req
 {
     bool never = result == -EOPNOTSUPP || result == -ENOSYS;
 
+    if (result == 0 && job->method == METHOD_HOLE)
+        file->has_punch = true;
+    if (result == 0 && job->method == METHOD_UNWRITTEN)
+        file->has_zero_range = true;
     if (result == 0 && request->op == DISK_ZEROES && file->info.write_through) {
         job->method = METHOD_SYNC;
         return false;

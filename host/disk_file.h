@@ -28,8 +28,8 @@ struct disk_file {
     bool in_memory;        /* a file system without a disk below it: nothing to wait for */
     bool zero_past_end;    /* the file grows under us: reads past its end give zeroes */
     void *zeroes;          /* DISK_ZEROES_SIZE bytes, never touched: the kernel's zero page */
-    /* Learned from what the file system refuses. */
-    _Atomic bool no_punch, no_zero_range, no_nowait;
+    /* Learned from what the file system refuses, and from what it has done. */
+    _Atomic bool no_punch, no_zero_range, no_nowait, has_punch, has_zero_range;
     uint64_t patient_until_ns; /* until then no writes at once: one of them had to wait */
     unsigned read_misses;      /* reads at once, in a row, that were not to be had */
     unsigned skip_reads;       /* so many are not tried */
@@ -52,6 +52,7 @@ struct disk_job {
     int32_t result;
     uint8_t method; /* of DISCARD and ZEROES: enum in disk_file.c */
     uint8_t retries;
+    uint16_t life; /* the engine's, when it was submitted: cancel begins another one */
 };
 
 static inline struct disk_job *disk_job(struct disk_request *request)
@@ -96,6 +97,9 @@ int disk_step_run(const struct disk_file *file, const struct disk_step *step); /
  * thread.
  */
 bool disk_try_at_once(struct disk_file *file, struct disk_request *request);
+
+/* As disk_ops.zeroes_cost. Until the file system has shown that it can do without, all. */
+uint64_t disk_file_zeroes_cost(const struct disk_file *file, const struct disk_request *request);
 
 /* The engines. They take over the file on success. */
 int disk_uring_create(struct disk **ret_disk, const struct disk_file *file,

@@ -105,6 +105,12 @@ static void guard_kick(struct disk *disk)
     }
 }
 
+static void guard_cancel(struct disk *disk)
+{
+    disk_cancel(guard_of(disk)->inner);
+    guard_kick(disk);
+}
+
 static void guard_drain(struct disk *disk)
 {
     struct guard *guard = guard_of(disk);
@@ -132,11 +138,19 @@ static void handle_end(void *ctx)
     guard->client.end(guard->client.ctx);
 }
 
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    const struct guard *guard = ctx;
+
+    disk_tell_trouble(&guard->client, sentence);
+}
+
 static int guard_attach(struct disk *disk, struct loop *loop, const struct disk_client *client,
                         struct err *err)
 {
     struct guard *guard = guard_of(disk);
-    const struct disk_client ours = {.begin = handle_begin, .end = handle_end, .ctx = guard};
+    const struct disk_client ours = {
+        .begin = handle_begin, .end = handle_end, .trouble = handle_trouble, .ctx = guard};
 
     guard->client = *client;
     return disk_attach(guard->inner, loop, &ours, err);
@@ -145,6 +159,11 @@ static int guard_attach(struct disk *disk, struct loop *loop, const struct disk_
 static void guard_detach(struct disk *disk)
 {
     disk_detach(guard_of(disk)->inner);
+}
+
+static uint64_t guard_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    return disk_zeroes_cost(guard_of(disk)->inner, request);
 }
 
 static void guard_destroy(struct disk *disk)
@@ -161,7 +180,9 @@ static const struct disk_ops ops = {
     .detach = guard_detach,
     .submit = guard_submit,
     .kick = guard_kick,
+    .cancel = guard_cancel,
     .drain = guard_drain,
+    .zeroes_cost = guard_zeroes_cost,
     .destroy = guard_destroy,
 };
 

@@ -74,6 +74,7 @@ static const struct disk_ops ops = {
     .detach = memory_detach,
     .submit = memory_submit,
     .kick = memory_kick,
+    .cancel = memory_kick,
     .drain = memory_kick,
     .destroy = memory_destroy,
 };

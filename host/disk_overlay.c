@@ -2,7 +2,7 @@
 /*
  * A disk whose changes vanish: an image that is only read, and an unlinked file as large as it,
  * sparse, that takes what the guest writes. A map with one bit for each sector says in which of
- * the two a sector lies.
+ * the two a sector lies; a page of it is for 16 MiB, and takes memory when one of these is written.
  *
  *   READ     from the side that has it; a range that lies on both is read in runs, a few at a time
  *   WRITE    to the file. The bits are set when it is done: what could not be written (the file's
@@ -16,9 +16,14 @@
  *
  * What lies on one side passes as it is. All else is a split, which has lanes: requests of its own.
  * Splits are kept and used again.
+ *
+ * A guest may write every other sector: then a request of 32 MiB has 65,536 runs, and what the page
+ * cache has of them is read within a kick. So a kick begins only some; splits that could go on wait
+ * in a row, first come, first served, and a timer goes on with them in a turn of its own.
  */
 #include "host/disk_queue.h"
 
+#include "core/clock.h"
 #include "core/iov.h"
 #include "host/disk_file.h"
 #include <errno.h>
@@ -29,17 +34,28 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, LANES = 8, WORD = 64, MOST_SPARE = 64 };
+enum {
+    SECTOR = 512,
+    LANES = 8,
+    WORD = 64,
+    MOST_SPARE = 64,
+    RUNS_A_KICK = 256, /* a fraction of a millisecond */
+};
 
 struct overlay {
     struct disk disk;
     struct disk *image, *file;
-    uint64_t *map; /* 1: in the file. Pages of it appear when they are touched */
+    uint64_t *map; /* 1: in the file */
     size_t map_size;
     struct disk_client client;
     struct disk_queue finished; /* told at the end of the kick or the batch; private[0]: -result */
     bool moved;                 /* submitted since both were kicked */
-    struct split *spare;        /* the latest to end first */
+    unsigned life;              /* a split of another one begins no more runs */
+    unsigned runs_left;         /* of this kick */
+    struct split *ready, **ready_end;
+    bool attached;
+    struct loop_timer timer; /* armed: somebody is ready */
+    struct split *spare;     /* the latest to end first */
     unsigned spare_count;
 };
 
@@ -54,9 +70,11 @@ struct lane {
 struct split {
     struct overlay *overlay;
     struct disk_request *outer;
-    struct split *next_spare;
+    struct split *next_spare, *next_ready;
     uint64_t next, end; /* bytes that no lane has begun */
     unsigned busy;      /* lanes */
+    unsigned life;
+    bool ready; /* is in the row */
     int result;
     unsigned iov_room; /* of each lane */
     struct iovec *iov;
@@ -121,6 +139,7 @@ static struct split *take_spare(struct overlay *overlay)
         return calloc(1, sizeof(*split));
     overlay->spare = split->next_spare;
     overlay->spare_count--;
+    split->ready = false;
     return split;
 }
 
@@ -171,6 +190,7 @@ static struct split *begin_split(struct overlay *overlay, struct disk_request *o
     split->outer = outer;
     split->next = outer->offset;
     split->end = outer->offset + outer->length;
+    split->life = overlay->life;
     split->result = 0;
     return split;
 }
@@ -200,22 +220,20 @@ static void end_split(struct split *split)
 
 /* Reading from both. */
 
-static void start_run(struct split *split, struct lane *lane);
+static void go_on(struct split *split);
 
 static void handle_run(struct disk_request *request, int result)
 {
     struct lane *lane = container_of(request, struct lane, request);
     struct split *split = lane->split;
 
+    lane->busy = false;
     split->busy--;
     if (result < 0) {
         split->result = result;
         split->next = split->end;
     }
-    if (split->next < split->end)
-        start_run(split, lane);
-    else if (split->busy == 0)
-        end_split(split);
+    go_on(split);
 }
 
 static void start_run(struct split *split, struct lane *lane)
@@ -236,7 +254,53 @@ static void start_run(struct split *split, struct lane *lane)
                                           .done = handle_run};
     split->next += length;
     split->busy++;
+    lane->busy = true;
+    overlay->runs_left--;
     submit_to(overlay, is_written(overlay, first) ? overlay->file : overlay->image, &lane->request);
+}
+
+static void wait_for_turn(struct split *split)
+{
+    struct overlay *overlay = split->overlay;
+
+    if (split->ready)
+        return;
+    split->ready = true;
+    split->next_ready = NULL;
+    *overlay->ready_end = split;
+    overlay->ready_end = &split->next_ready;
+}
+
+/* With as many lanes as there are, and as many runs as the kick has left. */
+static void go_on(struct split *split)
+{
+    struct overlay *overlay = split->overlay;
+
+    if (split->life != overlay->life && split->next < split->end) {
+        split->result = -ECANCELED;
+        split->next = split->end;
+    }
+    for (unsigned i = 0; i < LANES && split->next < split->end && overlay->runs_left; i++)
+        if (!split->lanes[i].busy)
+            start_run(split, &split->lanes[i]);
+    if (split->next < split->end && split->busy < LANES)
+        wait_for_turn(split);
+    else if (split->next == split->end && !split->busy && !split->ready)
+        end_split(split);
+}
+
+static void go_on_with_all(struct overlay *overlay)
+{
+    struct split *split = overlay->ready;
+
+    overlay->ready = NULL;
+    overlay->ready_end = &overlay->ready;
+    while (split) {
+        struct split *next = split->next_ready;
+        split->ready = false;
+        go_on(split); /* or it is ready again */
+        split = next;
+    }
 }
 
 static void read_both(struct overlay *overlay, struct disk_request *request)
@@ -247,8 +311,7 @@ static void read_both(struct overlay *overlay, struct disk_request *request)
         finish(overlay, request, -ENOMEM);
         return;
     }
-    for (unsigned i = 0; i < LANES && split->next < split->end; i++)
-        start_run(split, &split->lanes[i]);
+    wait_for_turn(split);
 }
 
 /* Writing. */
@@ -292,10 +355,14 @@ static void overlay_submit(struct disk *disk, struct disk_request *request)
         finish(overlay, request, 0);
         return;
     }
+    if (request->op == DISK_DISCARD) {
+        submit_to(overlay, overlay->file, request);
+        return;
+    }
     bool one = is_one_run(overlay, request);
     bool written = is_written(overlay, request->offset / SECTOR);
 
-    if (request->op == DISK_DISCARD || (one && written))
+    if (one && written && request->op != DISK_ZEROES) /* these are holes, always */
         submit_to(overlay, overlay->file, request);
     else if (request->op != DISK_READ)
         write_new(overlay, request);
@@ -311,17 +378,40 @@ static void tell(struct overlay *overlay)
         request->done(request, -(int)request->private[0]);
 }
 
+/* Those that are ready go on later. False: there is no memory for a timer. */
+static bool continue_later(struct overlay *overlay)
+{
+    return !overlay->ready || loop_timer_arm(&overlay->timer, clock_monotonic_ns()) == 0;
+}
+
 /* What one side has done may have given the other one work. */
 static void overlay_kick(struct disk *disk)
 {
     struct overlay *overlay = overlay_of(disk);
 
-    while (overlay->moved || overlay->finished.first) {
-        overlay->moved = false;
-        disk_kick(overlay->image);
-        disk_kick(overlay->file);
-        tell(overlay);
-    }
+    do {
+        overlay->runs_left = RUNS_A_KICK;
+        go_on_with_all(overlay);
+        while (overlay->moved || overlay->finished.first) {
+            overlay->moved = false;
+            disk_kick(overlay->image);
+            disk_kick(overlay->file);
+            tell(overlay);
+            go_on_with_all(overlay);
+        }
+    } while (!continue_later(overlay)); /* rather a long turn than a guest that hangs */
+}
+
+/* Those that are ready find that their life is over. */
+static void overlay_cancel(struct disk *disk)
+{
+    struct overlay *overlay = overlay_of(disk);
+
+    overlay->life++;
+    go_on_with_all(overlay);
+    disk_cancel(overlay->image);
+    disk_cancel(overlay->file);
+    overlay_kick(disk);
 }
 
 static void overlay_drain(struct disk *disk)
@@ -329,11 +419,15 @@ static void overlay_drain(struct disk *disk)
     struct overlay *overlay = overlay_of(disk);
 
     do {
+        overlay->runs_left = RUNS_A_KICK;
+        go_on_with_all(overlay);
         overlay->moved = false;
         disk_drain(overlay->image);
         disk_drain(overlay->file);
         tell(overlay);
-    } while (overlay->moved || overlay->finished.first);
+    } while (overlay->moved || overlay->finished.first || overlay->ready);
+    if (overlay->attached)
+        loop_timer_cancel(&overlay->timer);
 }
 
 static void handle_begin(void *ctx)
@@ -351,30 +445,59 @@ static void handle_end(void *ctx)
     overlay->client.end(overlay->client.ctx);
 }
 
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    const struct overlay *overlay = ctx;
+
+    disk_tell_trouble(&overlay->client, sentence);
+}
+
+static void handle_timer(void *arg)
+{
+    handle_begin(arg);
+    handle_end(arg);
+}
+
 /* Life. */
 
 static int overlay_attach(struct disk *disk, struct loop *loop, const struct disk_client *client,
                           struct err *err)
 {
     struct overlay *overlay = overlay_of(disk);
-    const struct disk_client ours = {.begin = handle_begin, .end = handle_end, .ctx = overlay};
+    const struct disk_client ours = {
+        .begin = handle_begin, .end = handle_end, .trouble = handle_trouble, .ctx = overlay};
 
     overlay->client = *client;
     int r = disk_attach(overlay->image, loop, &ours, err);
     if (r < 0)
         return r;
     r = disk_attach(overlay->file, loop, &ours, err);
-    if (r < 0)
+    if (r < 0) {
         disk_detach(overlay->image);
-    return r;
+        return r;
+    }
+    loop_timer_init(&overlay->timer, loop, handle_timer, overlay);
+    overlay->attached = true;
+    return 0;
 }
 
 static void overlay_detach(struct disk *disk)
 {
     struct overlay *overlay = overlay_of(disk);
 
+    if (overlay->attached)
+        loop_timer_cancel(&overlay->timer);
+    overlay->attached = false;
     disk_detach(overlay->image);
     disk_detach(overlay->file);
+}
+
+static uint64_t overlay_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    struct disk_request ours = *request;
+
+    ours.unmap = true;
+    return disk_zeroes_cost(overlay_of(disk)->file, &ours);
 }
 
 static void overlay_destroy(struct disk *disk)
@@ -398,7 +521,9 @@ static const struct disk_ops ops = {
     .detach = overlay_detach,
     .submit = overlay_submit,
     .kick = overlay_kick,
+    .cancel = overlay_cancel,
     .drain = overlay_drain,
+    .zeroes_cost = overlay_zeroes_cost,
     .destroy = overlay_destroy,
 };
 
@@ -452,6 +577,7 @@ static int make_map(struct overlay *overlay, struct err *err)
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED)
         return err_sys(err, ERR_HOST, errno, "cannot set up a disk's changes");
+    (void)madvise(map, overlay->map_size, MADV_NOHUGEPAGE); /* or a page is for 8 GiB */
     overlay->map = map;
     return 0;
 }
@@ -469,6 +595,7 @@ int disk_overlay_create(struct disk **ret_disk, struct disk *inner, const char *
     overlay->disk.info.readonly = false;
     overlay->disk.info.discard = true;
     overlay->image = inner;
+    overlay->ready_end = &overlay->ready;
     disk_queue_init(&overlay->finished);
     int r = make_map(overlay, err);
     if (r == 0)

@@ -35,8 +35,8 @@
  * And of entries, looked at whenever they are used (disk_qcow2_map.c, disk_qcow2_refcount.c):
  *  10. they point to clusters in the file, and not to header, tables or blocks
  *  11. bits that have no meaning are 0
- * What breaks 10 or 11 is an I/O error; and the image is marked as corrupt, if it is open for
- * writing, and not written to any more.
+ * What breaks 10 or 11 is an I/O error, and a person is told once; and the image is marked as
+ * corrupt, if it is open for writing, and not written to any more.
  *
  * Our own ways: refcounts are always kept right (a lazy image stays a correct one), L2 tables are
  * never given back, nothing is ever compressed, bitmaps become invalid when the image is opened for
@@ -49,6 +49,10 @@
  * that needs what others have at the moment (the same cluster, room for changes, a buffer) is
  * stuck, and tries again when one of them has ended. How changes of metadata reach the file is in
  * disk_qcow2_commit.c.
+ *
+ * A cancel ends what is between two steps, and what the engine has not begun of the others; data
+ * that have got a place and not their bytes give it back. Metadata are no guest's: whatever the
+ * engine gives back of a commit is submitted again.
  */
 #include "host/disk_qcow2.h"
 
@@ -371,6 +375,12 @@ static void handle_end(void *ctx)
     q->client.end(q->client.ctx);
 }
 
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    const struct qcow2 *q = ctx;
+    disk_tell_trouble(&q->client, sentence);
+}
+
 static void handle_timer(void *arg)
 {
     struct qcow2 *q = arg;
@@ -380,6 +390,55 @@ static void handle_timer(void *arg)
     q->client.begin(q->client.ctx);
     qcow2_serve(q);
     q->client.end(q->client.ctx);
+}
+
+/* Those that have parts under way end with them. */
+static void cancel_stuck(struct qcow2 *q)
+{
+    struct qcow2_op *op = q->stuck.first;
+
+    q->stuck.first = NULL;
+    q->stuck.end = &q->stuck.first;
+    while (op) {
+        struct qcow2_op *next = op->next;
+        op->stuck = false;
+        if (op->result == 0)
+            op->result = -ECANCELED;
+        if (!op->pending)
+            finish_op(q, op);
+        op = next;
+    }
+}
+
+/* Flushes of the round that runs end with it. */
+static void cancel_waiting(struct qcow2 *q)
+{
+    struct disk_queue all;
+    struct disk_request *request;
+
+    disk_queue_init(&all);
+    disk_queue_join(&all, &q->flushing);
+    while ((request = disk_queue_take(&all))) {
+        bool begun = request->private[1] <= q->commit.started;
+        request->private[0] = begun ? 0 : ECANCELED;
+        disk_queue_add(begun ? &q->flushing : &q->finished, request);
+    }
+    while ((request = disk_queue_take(&q->waiting))) {
+        request->private[0] = ECANCELED;
+        disk_queue_add(&q->finished, request);
+    }
+}
+
+static void qcow2_cancel(struct disk *disk)
+{
+    struct qcow2 *q = qcow2_of(disk);
+
+    cancel_waiting(q);
+    cancel_stuck(q);
+    disk_cancel(q->data);
+    if (q->backing)
+        disk_cancel(q->backing);
+    qcow2_serve(q);
 }
 
 static bool is_busy(const struct qcow2 *q)
@@ -427,7 +486,8 @@ static int qcow2_attach(struct disk *disk, struct loop *loop, const struct disk_
                         struct err *err)
 {
     struct qcow2 *q = qcow2_of(disk);
-    const struct disk_client own = {.begin = handle_begin, .end = handle_end, .ctx = q};
+    const struct disk_client own = {
+        .begin = handle_begin, .end = handle_end, .trouble = handle_trouble, .ctx = q};
 
     int r = disk_attach(q->data, loop, &own, err);
     if (r == 0 && q->backing)
@@ -498,7 +558,9 @@ static const struct disk_ops ops = {
     .detach = qcow2_detach,
     .submit = qcow2_submit,
     .kick = qcow2_kick,
+    .cancel = qcow2_cancel,
     .drain = qcow2_drain,
+    .zeroes_cost = qcow2_zeroes_cost,
     .destroy = qcow2_destroy,
 };
 

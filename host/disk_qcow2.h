@@ -107,6 +107,7 @@ struct qcow2 {
     char *path;
 
     bool v3, writable, corrupt, zstd;
+    bool told; /* somebody, of what is wrong with it */
     uint8_t cluster_bits, refcount_order;
     uint64_t cluster_size;
     uint8_t *header; /* its first unit, as it is in the file */
@@ -172,11 +173,13 @@ int qcow2_pass(struct qcow2 *q, struct qcow2_op *op, struct disk *disk, uint64_t
                uint64_t length);
 void qcow2_inflate_finish(struct qcow2 *q);
 void qcow2_link_waiting(struct qcow2 *q); /* those that waited for room */
+uint64_t qcow2_zeroes_cost(struct disk *disk, const struct disk_request *request);
 bool qcow2_is_growing(const struct qcow2 *q, uint64_t offset, uint64_t length);
 
 /* disk_qcow2_open.c */
 int qcow2_header_write(struct qcow2 *q) must_check; /* and it is on stable storage */
-int qcow2_corrupt(struct qcow2 *q);                 /* the image says so from now on; -EIO */
+/* The image says so from now on, and a person hears what: "its L1 table is damaged". -EIO */
+int qcow2_corrupt(struct qcow2 *q, const char *what);
 
 /* disk_qcow2_repair.c: counts all references, and sets refcounts and flags to what is found. */
 int qcow2_repair(struct qcow2 *q) must_check;

@@ -308,6 +308,11 @@ static void handle_done(struct disk_request *request, int result)
 {
     struct qcow2 *q = request->arg;
 
+    if (result == -ECANCELED) { /* what others have asked for */
+        q->submitted = true;
+        disk_submit(q->data, request);
+        return;
+    }
     if (result < 0 && q->commit.result == 0)
         q->commit.result = result;
     if (--q->commit.under_way == 0)
@@ -378,6 +383,11 @@ static void handle_punched(struct disk_request *request, int result)
 {
     struct qcow2 *q = request->arg;
 
+    if (result == -ECANCELED) {
+        q->submitted = true;
+        disk_submit(q->data, request);
+        return;
+    }
     q->commit.punching = false;
     q->retry = true; /* there may be more to give back, and somebody who waits for it */
     qcow2_release(q, q->commit.punch_first, q->commit.punch_count);
@@ -392,7 +402,7 @@ static bool drop(struct qcow2 *q, uint64_t cluster)
     if (r == 0 && refcount > 1)
         r = qcow2_refcount_set(q, cluster, refcount - 1);
     else if (r == 0 && (refcount == 0 || qcow2_is_metadata(q, cluster, 1)))
-        r = qcow2_corrupt(q);
+        r = qcow2_corrupt(q, "a cluster that was in use has no reference, or is one of its tables");
     return r == 0 && refcount == 1;
 }
 

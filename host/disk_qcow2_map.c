@@ -94,7 +94,7 @@ static int find_unit(struct qcow2 *q, uint64_t cluster, struct qcow2_unit **ret_
     if (!entry)
         return 0;
     if (entry & L1_RESERVED || !table || !qcow2_is_place(q, table))
-        return qcow2_corrupt(q);
+        return qcow2_corrupt(q, "an entry of its L1 table leads to no L2 table");
     return qcow2_cache_get(q, table + index * sizeof(uint64_t), ret_unit);
 }
 
@@ -115,7 +115,7 @@ int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t length, struct qcow2_ex
     } else {
         const uint64_t *entries = qcow2_cache_bytes(&q->cache, unit);
         if (!classify(q, be64toh(entries[index]), &extent))
-            return qcow2_corrupt(q);
+            return qcow2_corrupt(q, "an entry of an L2 table leads to no cluster of data");
         for (uint64_t i = index + 1; i < span && run < in_cluster + length; i++) {
             if (!classify(q, be64toh(entries[i]), &next))
                 break; /* it gets its error when it is first in a run */
@@ -179,14 +179,14 @@ int qcow2_map_prepare(struct qcow2 *q, uint64_t cluster)
     if (!entry)
         return make_table(q, index, 0);
     if (entry & L1_RESERVED || !table || !qcow2_is_place(q, table))
-        return qcow2_corrupt(q);
+        return qcow2_corrupt(q, "an entry of its L1 table leads to no L2 table");
     if (entry & QCOW2_COPIED)
         return 0;
     int r = qcow2_refcount_get(q, table >> q->cluster_bits, &refcount);
     if (r < 0)
         return r;
     if (refcount == 0)
-        return qcow2_corrupt(q);
+        return qcow2_corrupt(q, "an L2 table that is in use has no reference");
     if (refcount > 1)
         return make_table(q, index, table);
     qcow2_table_set(q, &q->l1, index, entry | QCOW2_COPIED);
@@ -225,7 +225,7 @@ int qcow2_map_set(struct qcow2 *q, uint64_t cluster, uint64_t count, uint64_t en
     uint64_t *entries = qcow2_cache_bytes(&q->cache, unit);
     for (uint64_t i = 0; i < count; i++)
         if (!classify(q, be64toh(entries[first + i]), &old))
-            return qcow2_corrupt(q);
+            return qcow2_corrupt(q, "an entry of an L2 table leads to no cluster of data");
     qcow2_cache_dirty(q, unit, QCOW2_L2);
     for (uint64_t i = 0; i < count; i++) {
         (void)classify(q, be64toh(entries[first + i]), &old);

@@ -109,9 +109,24 @@ int qcow2_header_write(struct qcow2 *q)
     return r < 0 ? r : qcow2_file_sync(q);
 }
 
-/* A commit may be under way with the header of before: the next one writes this one again. */
-int qcow2_corrupt(struct qcow2 *q)
+/* Once, and to whoever runs the disk: while it is opened damage is an error. */
+static void tell(struct qcow2 *q, const char *what)
 {
+    struct err err = {0};
+
+    if (q->told || !q->client.trouble)
+        return;
+    q->told = true;
+    (void)err_say(
+        &err, ERR_FAILED, EIO, "%s is damaged: %s; %s; 'qemu-img check' says more", q->path, what,
+        q->writable ? "it is not written to any more" : "what depends on that cannot be read");
+    disk_tell_trouble(&q->client, err.text);
+}
+
+/* A commit may be under way with the header of before: the next one writes this one again. */
+int qcow2_corrupt(struct qcow2 *q, const char *what)
+{
+    tell(q, what);
     if (q->corrupt || !q->writable)
         return -EIO;
     q->corrupt = true;
@@ -678,7 +693,8 @@ static int open_layer(struct disk **ret_disk, const struct disk_config *config,
 
     if (r < 0)
         return r;
-    r = open_parts(&o);
+    o.q->path = strdup(config->path);
+    r = o.q->path ? open_parts(&o) : err_sys(err, ERR_HOST, ENOMEM, "cannot open %s", config->path);
     free(o.bytes);
     if (r == 0) {
         *ret_disk = &o.q->disk;

@@ -85,7 +85,7 @@ static int block_of(struct qcow2 *q, uint64_t cluster, uint64_t *ret)
     uint64_t entry = index < q->refcounts.count ? q->refcounts.entries[index] : 0;
 
     if (entry && !qcow2_is_place(q, entry))
-        return qcow2_corrupt(q);
+        return qcow2_corrupt(q, "an entry of its refcount table leads to no refcount block");
     *ret = entry;
     return 0;
 }
@@ -174,7 +174,7 @@ static int add_metadata(struct qcow2 *q, uint64_t cluster)
     bool new = false;
     int r = qcow2_set_add(&q->metadata, cluster, &new);
 
-    return r < 0 || new ? r : qcow2_corrupt(q);
+    return r < 0 || new ? r : qcow2_corrupt(q, "a cluster of its tables has no reference");
 }
 
 /* Only in memory; the next commit writes all of it at its new place. */
@@ -262,7 +262,7 @@ static int find_tail(struct qcow2 *q, uint64_t count, uint64_t *ret_first, uint6
         q->tail += r == 0;
     }
     if (r < 0 || value)
-        return r < 0 ? r : qcow2_corrupt(q);
+        return r < 0 ? r : qcow2_corrupt(q, "too many clusters behind its end have references");
     r = block_of(q, q->tail, &block);
     if (r == 0 && !block)
         return find_tail(q, count, ret_first, ret_count); /* went on to the next: once */
@@ -332,7 +332,8 @@ int qcow2_allocate(struct qcow2 *q, uint64_t count, uint64_t *ret_first, uint64_
         fresh = r == 0 && first << q->cluster_bits >= q->first_end;
     }
     if (r == 0 && qcow2_is_metadata(q, first, found))
-        r = qcow2_corrupt(q); /* its refcount says that nobody is there */
+        r = qcow2_corrupt(q, "a cluster of its tables has no reference"); /* its refcount says that
+                                                                             nobody is there */
     for (uint64_t i = 0; r == 0 && i < found; i++)
         r = qcow2_refcount_set(q, first + i, 1);
     if (r < 0)

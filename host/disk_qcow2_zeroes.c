@@ -90,6 +90,19 @@ static int zero(struct qcow2 *q, struct qcow2_op *op, const struct qcow2_extent 
     return qcow2_grow(q, op, extent);
 }
 
+/* Whole clusters are mapped to nothing, or to zeroes. */
+uint64_t qcow2_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    const struct qcow2 *q = container_of(disk, struct qcow2, disk);
+    uint64_t mask = q->cluster_size - 1, end = request->offset + request->length;
+    uint64_t from = (request->offset + mask) & ~mask;
+    uint64_t to = end == q->disk.info.size ? end : end & ~mask;
+
+    if (from >= to || !(q->v3 || (!q->backing && q->unmap && request->unmap)))
+        return request->length;
+    return request->length - (to - from);
+}
+
 int qcow2_step_zeroes(struct qcow2 *q, struct qcow2_op *op)
 {
     const struct disk_request *request = op->request;

@@ -1,8 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests in a row, first in first out. */
+/* What disks use of each other, beside disk.h; and requests in a row, first in first out. */
 #pragma once
 
 #include "host/disk.h"
+
+static inline uint64_t disk_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    return disk->ops->zeroes_cost ? disk->ops->zeroes_cost(disk, request) : request->length;
+}
+
+static inline void disk_tell_trouble(const struct disk_client *client, const char *sentence)
+{
+    if (client->trouble)
+        client->trouble(client->ctx, sentence);
+}
 
 struct disk_queue {
     struct disk_request *first, **end;

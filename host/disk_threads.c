@@ -30,6 +30,8 @@ struct pool {
     unsigned workers;
     struct thread threads[MAX_WORKERS];
 
+    _Atomic uint16_t life; /* a job of another one takes no more steps */
+
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work, progress;
     struct disk_queue todo, finished;
@@ -48,11 +50,18 @@ static struct pool *pool_of(struct disk *disk)
 
 static void run_steps(struct pool *pool, struct disk_request *request)
 {
+    struct disk_job *job = disk_job(request);
     struct disk_step step;
 
-    do
+    for (;;) {
         disk_step_next(&pool->file, request, &step);
-    while (!disk_step_took(&pool->file, request, &step, disk_step_run(&pool->file, &step)));
+        if (disk_step_took(&pool->file, request, &step, disk_step_run(&pool->file, &step)))
+            return;
+        if (job->life != pool->life) {
+            job->result = -ECANCELED;
+            return;
+        }
+    }
 }
 
 static void run_request(struct pool *pool, struct disk_request *request)
@@ -125,6 +134,7 @@ static void pool_submit(struct disk *disk, struct disk_request *request)
     struct pool *pool = pool_of(disk);
 
     disk_job_begin(&pool->file, request);
+    disk_job(request)->life = pool->life;
     bool done = disk_try_at_once(&pool->file, request);
     disk_queue_add(done ? &pool->at_once : &pool->submitted, request);
 }
@@ -165,6 +175,26 @@ static void pool_kick(struct disk *disk)
         hand_over(pool);
         tell(&pool->at_once);
     } while (pool->submitted.first);
+}
+
+static void pool_cancel(struct disk *disk)
+{
+    struct pool *pool = pool_of(disk);
+    struct disk_queue waiting;
+
+    pool->life++;
+    disk_queue_init(&waiting);
+    pthread_mutex_lock(&pool->lock);
+    disk_queue_join(&waiting, &pool->todo);
+    pool->under_way -= pool->waiting;
+    pool->waiting = 0;
+    pthread_mutex_unlock(&pool->lock);
+    disk_queue_join(&waiting, &pool->submitted);
+    for (struct disk_request *request; (request = disk_queue_take(&waiting));) {
+        disk_job(request)->result = -ECANCELED;
+        disk_queue_add(&pool->at_once, request);
+    }
+    pool_kick(disk);
 }
 
 /* True: there were some. */
@@ -232,6 +262,11 @@ static void pool_detach(struct disk *disk)
     pool->loop = NULL;
 }
 
+static uint64_t pool_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    return disk_file_zeroes_cost(&pool_of(disk)->file, request);
+}
+
 static void pool_destroy(struct disk *disk)
 {
     struct pool *pool = pool_of(disk);
@@ -257,7 +292,9 @@ static const struct disk_ops ops = {
     .detach = pool_detach,
     .submit = pool_submit,
     .kick = pool_kick,
+    .cancel = pool_cancel,
     .drain = pool_drain,
+    .zeroes_cost = pool_zeroes_cost,
     .destroy = pool_destroy,
 };
 

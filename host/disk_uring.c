@@ -8,6 +8,9 @@
  *
  * Where a request is, in this order: `waiting` while the completion ring has no room for it (it
  * never overflows), or for the bounce buffer; in the ring; `finished` until its owner is told.
+ *
+ * What is in the ring counts as begun: it is not taken back, and a reset waits for it. So there is
+ * not more in it than keeps a disk busy.
  */
 #include "host/disk_file.h"
 #include "host/disk_queue.h"
@@ -21,8 +24,9 @@
 
 enum {
     SUBMIT_ENTRIES = 128,
-    MAX_UNDER_WAY = 256, /* completion entries: more at a time makes no disk faster */
-    RETRY_NS = 1000000,  /* after the kernel had no memory for a submit */
+    MAX_UNDER_WAY = 256,   /* completion entries: more at a time makes no disk faster */
+    MOST_BYTES = 64 << 20, /* then no more enters the ring */
+    RETRY_NS = 1000000,    /* after the kernel had no memory for a submit */
 };
 
 struct uring {
@@ -30,6 +34,8 @@ struct uring {
     struct disk_file file;
     struct io_uring ring; /* ring_fd -1: none */
     unsigned under_way;   /* in the ring: submitted or about to be */
+    uint64_t bytes_under_way;
+    uint16_t life; /* a job of another one takes no more steps */
     struct disk_queue waiting, waiting_for_bounce, finished;
     void *bounce; /* one for all: guests' buffers are aligned, but for odd boot loaders */
     struct disk_request *bounced; /* who has it */
@@ -80,10 +86,26 @@ static void fill(struct io_uring_sqe *sqe, int fd, const struct disk_step *step)
     }
 }
 
+/* The bytes of a request that count while it is in the ring. */
+static uint64_t weight_of(const struct disk_request *request)
+{
+    switch (request->op) {
+    case DISK_READ:
+    case DISK_WRITE:
+        return request->length;
+    case DISK_ZEROES:
+        return request->length < DISK_ZEROES_SIZE ? request->length : DISK_ZEROES_SIZE;
+    case DISK_FLUSH:
+    case DISK_DISCARD:
+        break;
+    }
+    return 0;
+}
+
 /* False: no room now. */
 static bool enter_ring(struct uring *uring, struct disk_request *request)
 {
-    if (uring->under_way >= MAX_UNDER_WAY)
+    if (uring->under_way >= MAX_UNDER_WAY || uring->bytes_under_way >= MOST_BYTES)
         return false;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
     if (!sqe) {
@@ -99,6 +121,7 @@ static bool enter_ring(struct uring *uring, struct disk_request *request)
         io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     io_uring_sqe_set_data(sqe, request);
     uring->under_way++;
+    uring->bytes_under_way += weight_of(request);
     return true;
 }
 
@@ -139,6 +162,7 @@ static void uring_submit(struct disk *disk, struct disk_request *request)
     struct disk_job *job = disk_job(request);
 
     disk_job_begin(&uring->file, request);
+    job->life = uring->life;
     if (disk_try_at_once(&uring->file, request)) {
         finish(uring, request);
         return;
@@ -166,6 +190,7 @@ static void uring_submit(struct disk *disk, struct disk_request *request)
  */
 static void took(struct uring *uring, struct disk_request *request, int result)
 {
+    struct disk_job *job = disk_job(request);
     struct disk_step step = {.call = DISK_CALL_NONE};
 
     switch (request->op) {
@@ -178,10 +203,14 @@ static void took(struct uring *uring, struct disk_request *request, int result)
     default:
         disk_step_next(&uring->file, request, &step);
     }
-    if (disk_step_took(&uring->file, request, &step, result))
+    if (disk_step_took(&uring->file, request, &step, result)) {
         finish(uring, request);
-    else
+    } else if (job->life != uring->life) {
+        job->result = -ECANCELED;
+        finish(uring, request);
+    } else {
         go_on(uring, request);
+    }
 }
 
 static void reap(struct uring *uring)
@@ -194,15 +223,11 @@ static void reap(struct uring *uring)
         request = io_uring_cqe_get_data(cqe);
         io_uring_cqe_seen(&uring->ring, cqe);
         uring->under_way--;
+        uring->bytes_under_way -= weight_of(request);
         took(uring, request, result);
     }
-    while (uring->waiting.first && uring->under_way < MAX_UNDER_WAY) {
-        request = disk_queue_take(&uring->waiting);
-        if (!enter_ring(uring, request)) {
-            disk_queue_add(&uring->waiting, request);
-            break;
-        }
-    }
+    while (uring->waiting.first && enter_ring(uring, uring->waiting.first))
+        disk_queue_take(&uring->waiting);
 }
 
 static void tell(struct uring *uring)
@@ -232,6 +257,22 @@ static void uring_kick(struct disk *disk)
             return;
         }
     } while (io_uring_sq_ready(&uring->ring) || uring->finished.first);
+}
+
+static void uring_cancel(struct disk *disk)
+{
+    struct uring *uring = uring_of(disk);
+    struct disk_queue waiting;
+
+    uring->life++;
+    disk_queue_init(&waiting);
+    disk_queue_join(&waiting, &uring->waiting);
+    disk_queue_join(&waiting, &uring->waiting_for_bounce); /* nobody is left for the buffer */
+    for (struct disk_request *request; (request = disk_queue_take(&waiting));) {
+        disk_job(request)->result = -ECANCELED;
+        finish(uring, request);
+    }
+    uring_kick(disk);
 }
 
 static void serve(void *arg)
@@ -299,6 +340,11 @@ static void uring_detach(struct disk *disk)
     uring->loop = NULL;
 }
 
+static uint64_t uring_zeroes_cost(struct disk *disk, const struct disk_request *request)
+{
+    return disk_file_zeroes_cost(&uring_of(disk)->file, request);
+}
+
 static void uring_destroy(struct disk *disk)
 {
     struct uring *uring = uring_of(disk);
@@ -317,7 +363,9 @@ static const struct disk_ops ops = {
     .detach = uring_detach,
     .submit = uring_submit,
     .kick = uring_kick,
+    .cancel = uring_cancel,
     .drain = uring_drain,
+    .zeroes_cost = uring_zeroes_cost,
     .destroy = uring_destroy,
 };
 

@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-int netif_open(struct netif **ret_netif, const struct netif_config *config, struct err *err)
+static int open_mode(struct netif **ret_netif, const struct netif_config *config, struct err *err)
 {
     switch (config->mode) {
     case NETIF_USER:
@@ -17,4 +17,18 @@ int netif_open(struct netif **ret_netif, const struct netif_config *config, stru
         break;
     }
     return err_say(err, ERR_USAGE, EINVAL, "there is no interface to open without a network");
+}
+
+int netif_open(struct netif **ret_netif, const struct netif_config *config, struct err *err)
+{
+    struct netif *netif = NULL;
+    bool limited = config->limits.operations || config->limits.bytes || config->shared ||
+                   config->limits_may_change;
+
+    int r = open_mode(&netif, config, err);
+    if (r == 0 && limited)
+        r = netif_limit_create(&netif, netif, &config->limits, config->shared, err);
+    if (r == 0)
+        *ret_netif = netif;
+    return r;
 }

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "core/loop.h"
+#include "host/shared_limits.h"
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -96,13 +97,25 @@ struct netif_config {
     uint8_t mac[6];  /* the guest's; all zero: made by who creates the VM */
     unsigned queues; /* pairs; 0: one for each vCPU where the interface can, up to the maximum */
     uint16_t mtu;    /* 0: the interface's own */
+    struct limits limits;         /* of each direction by itself */
+    struct shared_limits *shared; /* with other interfaces; outlives it; NULL: none */
+    bool limits_may_change;       /* netif_set_limits will do, also where there are none yet */
     const struct netif_forward *forwards;
     unsigned forward_count;
     const char *helper; /* USER: path of the helper program; NULL: beside our own program, then
                            where it is installed */
 };
 
-/* By mode. Errors name the device, the missing right or package, and the mend. */
+/* Before another one: lets only so much pass. Takes over `inner`, also on failure. */
+int netif_limit_create(struct netif **ret_netif, struct netif *inner, const struct limits *limits,
+                       struct shared_limits *shared, struct err *err) must_check;
+
+/* Of this interface, from now on. -ENOTSUP: it was opened without limits_may_change. (any thread)
+ */
+int netif_set_limits(struct netif *netif, const struct limits *limits) must_check;
+
+/* By mode, and the limiter where it is asked for. Errors name the device, the missing right or
+ * package, and the mend. */
 int netif_open(struct netif **ret_netif, const struct netif_config *config,
                struct err *err) must_check;
 

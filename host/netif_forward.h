@@ -4,6 +4,13 @@
 
 #include "host/netif.h"
 
+/* [ADDRESS:]HOST:GUEST[/tcp|/udp], as -p and vm.json have it; an IPv6 address stands in brackets.
+ * False where it is none. */
+bool netif_forward_parse(const char *text, struct netif_forward *ret_forward) must_check;
+
+/* Both want one port of this host: only one of them can have it. */
+bool netif_forward_collide(const struct netif_forward *a, const struct netif_forward *b);
+
 /* The host address, with "" spelled out. */
 const char *netif_forward_address(const struct netif_forward *forward);
 

@@ -121,7 +121,7 @@ static void write_value(FILE *out, const char *key, const char *text)
 
 /* Names. */
 
-static bool is_user(const char *name)
+bool seed_is_user(const char *name)
 {
     if (!islower((unsigned char)name[0]) && name[0] != '_')
         return false;
@@ -132,7 +132,7 @@ static bool is_user(const char *name)
 }
 
 /* Labels of letters, digits and hyphens, with points between them. */
-static bool is_host(const char *name)
+bool seed_is_hostname(const char *name)
 {
     char before = '.';
 
@@ -148,13 +148,13 @@ static bool is_host(const char *name)
 
 static int check_names(const struct seed_config *config, struct err *err)
 {
-    if (config->user && !is_user(config->user)) {
+    if (config->user && !seed_is_user(config->user)) {
         int r = err_say(err, ERR_USAGE, EINVAL, "the seed's user \"%.40s\" is no user's name",
                         config->user);
         err_hint(err, "a small letter, then small letters, digits, - and _, 32 at most");
         return r;
     }
-    if (config->hostname && !is_host(config->hostname)) {
+    if (config->hostname && !seed_is_hostname(config->hostname)) {
         int r = err_say(err, ERR_USAGE, EINVAL, "the seed's hostname \"%.70s\" is no host's name",
                         config->hostname);
         err_hint(err, "letters, digits and hyphens, with points between, 64 at most");

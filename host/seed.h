@@ -16,6 +16,10 @@ struct seed_config {
     uint8_t instance[16]; /* another one makes cloud-init begin anew */
 };
 
+/* Names as a seed takes them. */
+bool seed_is_user(const char *name);
+bool seed_is_hostname(const char *name);
+
 /* The disk's bytes (free() them), a multiple of 512. */
 int seed_make(const struct seed_config *config, void **ret_bytes, size_t *ret_size,
               struct err *err) must_check;

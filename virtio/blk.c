@@ -12,6 +12,9 @@
  * pause: resume() submits it anew. Repeating is safe, because the buffers are the device's until
  * the push. A state is loaded into a device that was reset before, or else the host might still
  * write into guest memory for requests that the state does not know.
+ *
+ * A reset waits only for what the host has really begun: the rest is cancelled, and never happens.
+ * A pause cancels nothing, for its requests go on.
  */
 #include "core/clock.h"
 #include "virtio/blk_parts.h"
@@ -43,6 +46,7 @@ void blk_settle(struct blk *blk)
     for (unsigned queue = 0; blk->pushed; queue++, blk->pushed >>= 1)
         if (blk->pushed & 1)
             virtio_publish(&blk->virtio, queue);
+    blk_count_ended(blk);
     if (blk->state.virtio.resetting && blk->under_way == 0)
         virtio_stop_done(&blk->virtio);
 }
@@ -89,8 +93,9 @@ static void blk_notify(struct virtio *virtio, unsigned queue)
 
     blk->taken = 0;
     blk->taken_bytes = 0;
+    blk->now_ns = clock_monotonic_ns();
     serve(blk, queue);
-    pace_turn(&blk->pace, blk->taken, clock_monotonic_ns());
+    pace_turn(&blk->pace, blk->taken, blk->now_ns);
 }
 
 /* What the disk finishes by itself. */
@@ -105,6 +110,13 @@ static void end_batch(void *ctx)
     struct blk *blk = ctx;
     blk_settle(blk);
     virtio_unlock(&blk->virtio);
+}
+
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    const struct blk *blk = ctx;
+    if (blk->config.trouble)
+        blk->config.trouble(blk->config.ctx, sentence);
 }
 
 /* --- configuration -------------------------------------------------------------------------- */
@@ -182,13 +194,29 @@ static bool blk_stop(struct virtio *virtio)
     struct blk *blk = from_virtio(virtio);
 
     blk->state.space.writeback = describe(blk).writeback;
+    if (blk->under_way)
+        loop_post(virtio->loop, &blk->give_up); /* the disk is the loop's, and this is not it */
     return blk->under_way == 0;
+}
+
+/* The reset may have come to its end before, and another life begun. */
+static void handle_give_up(void *arg)
+{
+    struct blk *blk = arg;
+
+    virtio_lock(&blk->virtio);
+    if (blk->state.virtio.resetting && blk->under_way) {
+        disk_cancel(blk->disk);
+        blk_settle(blk);
+    }
+    virtio_unlock(&blk->virtio);
 }
 
 /* Ends all that the host does for us, and tells nobody. */
 static void forget(struct blk *blk)
 {
     blk->forgetting = true;
+    disk_cancel(blk->disk);
     disk_drain(blk->disk);
     blk->forgetting = false;
     assert(blk->under_way == 0);
@@ -245,6 +273,7 @@ static void blk_resume(struct virtio *virtio)
     for (unsigned i = 0; i < array_size(blk->mine); i++)
         if (blk->mine[i] & ~blk->state.in_flight[i])
             forget(blk); /* loaded without a reset before */
+    blk->now_ns = clock_monotonic_ns();
     for (unsigned queue = 0; queue < BLK_MAX_QUEUES; queue++)
         repeat_queue(blk, queue);
     disk_kick(blk->disk);
@@ -351,6 +380,7 @@ int blk_create(struct blk **ret_blk, const struct virtio_world *world,
     blk->config = *config;
     blk->disk = config->disk;
     blk->state.space = describe(blk);
+    blk->give_up = (struct loop_call){.handle = handle_give_up, .arg = blk};
     blk_transfer_init(blk);
 
     const struct virtio_setup setup = {.ops = &ops,
@@ -362,7 +392,8 @@ int blk_create(struct blk **ret_blk, const struct virtio_world *world,
                                        .queue_count = config->queues,
                                        .queue_size = BLK_QUEUE_SIZE,
                                        .own_thread = config->name};
-    const struct disk_client client = {.begin = begin_batch, .end = end_batch, .ctx = blk};
+    const struct disk_client client = {
+        .begin = begin_batch, .end = end_batch, .trouble = handle_trouble, .ctx = blk};
     int ret = blk_make_pool(blk, err);
     if (ret == 0)
         ret = virtio_init(&blk->virtio, &setup, err);

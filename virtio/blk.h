@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "core/histogram.h"
 #include "host/disk.h"
 #include "virtio/virtio.h"
 
@@ -20,6 +21,9 @@ struct blk_config {
     /* The host could not do what the guest asked (the guest gets an I/O error). On the device's
      * thread, for each such request: the far end limits what it says. NULL: nobody listens. */
     void (*failed)(void *ctx, enum disk_op op, uint64_t offset, int error);
+    /* What the disk has to say beside that (disk_client). On the device's thread. NULL: likewise.
+     */
+    void (*trouble)(void *ctx, const char *sentence);
     void *ctx;
 };
 
@@ -36,3 +40,24 @@ void blk_interrupt(struct blk *blk, bool interrupt);
 int blk_create(struct blk **ret_blk, const struct virtio_world *world,
                const struct blk_config *config, struct err *err) must_check;
 struct virtio *blk_virtio(struct blk *blk);
+
+/* What drivers have asked for since the device was made, by kind; firmware's part is not in it. */
+enum blk_kind {
+    BLK_READS,
+    BLK_WRITES,
+    BLK_FLUSHES,
+    BLK_DISCARDS, /* and writes of zeroes */
+    BLK_KINDS,
+};
+
+struct blk_kind_stats {
+    uint64_t bytes;  /* that went well */
+    uint64_t errors; /* requests that were answered with one, whoever was to blame */
+    struct histogram_reading latency; /* from the ring and back; has the count of requests */
+};
+
+struct blk_stats {
+    struct blk_kind_stats of[BLK_KINDS];
+};
+
+void blk_stats(const struct blk *blk, struct blk_stats *ret_stats); /* (any thread) */

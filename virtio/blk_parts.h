@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The inside of the block device: blk.c is the device, blk_request.c the way of one request. */
+/* The inside of the block device: blk.c is the device, blk_request.c the way of one request,
+ * blk_stats.c what is counted of it. */
 #pragma once
 
 #include "core/pace.h"
@@ -64,6 +65,21 @@ struct blk_state {
     uint64_t in_flight[BLK_MAX_QUEUES * BLK_HEAD_WORDS]; /* a bit for each head of each queue */
 };
 
+enum { BLK_OTHER = BLK_KINDS }; /* a kind that is not counted */
+
+/* What blk_stats() tells. Written with the device's lock held. */
+struct blk_counters {
+    struct counter bytes, errors;
+    struct histogram latency;
+};
+
+/* A request that was answered, and is to be counted. */
+struct blk_ended {
+    uint64_t began_ns;
+    uint8_t kind;
+    bool failed;
+};
+
 struct blk_request {
     struct disk_request disk;
     struct blk *blk;
@@ -73,6 +89,8 @@ struct blk_request {
     uint16_t queue, head;
     bool reads;         /* the data is for the guest */
     uint8_t next_range; /* of discard and write zeroes */
+    uint8_t kind;
+    uint64_t began_ns;
     uint64_t data_bytes;
     uint64_t room; /* bytes that the guest lets us write before the status */
     struct blk_request *next_free;
@@ -104,9 +122,11 @@ struct blk {
     unsigned under_way;
     unsigned taken; /* requests in this turn */
     uint64_t taken_bytes;
+    uint64_t now_ns; /* not long ago: when what is popped now begins */
     struct pace pace;
-    bool forgetting; /* what ends now, ends for nobody */
-    uint32_t pushed; /* a bit for each queue that has something to publish */
+    bool forgetting;          /* what ends now, ends for nobody */
+    struct loop_call give_up; /* posted by a driver's reset */
+    uint32_t pushed;          /* a bit for each queue that has something to publish */
 
     struct blk_request *pool;
     struct iovec (*many)[BLK_MAX_SEGMENTS];  /* by the request's index */
@@ -114,6 +134,10 @@ struct blk {
     struct blk_request *free;                /* the warmest first */
     struct iovec segments[BLK_MAX_SEGMENTS]; /* for popping */
     struct blk_transfer transfer;
+
+    struct blk_counters counters[BLK_KINDS];
+    unsigned ended_count;
+    struct blk_ended ended[64];
 };
 
 /* The mark of a head: a bit in a word of `mine` or of the state's `in_flight`. */
@@ -142,7 +166,10 @@ void blk_transfer_drop(struct blk *blk);
 int blk_make_pool(struct blk *blk, struct err *err) must_check;
 void blk_free_pool(struct blk *blk);
 
-/* What was pushed is shown, one interrupt for all of it. With the lock held. */
+/* Counts those that have ended since the last call (blk_stats.c). */
+void blk_count_ended(struct blk *blk);
+
+/* What was pushed is shown, one interrupt for all of it, and counted. With the lock held. */
 void blk_settle(struct blk *blk);
 
 /*

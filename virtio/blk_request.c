@@ -110,6 +110,17 @@ static void unmark(struct blk_request *request, bool ended)
 
 /* --- the end of a request ------------------------------------------------------------------- */
 
+/* It was answered, and is counted when the guest has been told. */
+static void note_end(struct blk *blk, const struct blk_request *request, bool failed)
+{
+    if (request->kind == BLK_OTHER)
+        return;
+    if (blk->ended_count == array_size(blk->ended))
+        blk_count_ended(blk);
+    blk->ended[blk->ended_count++] = (struct blk_ended){
+        .began_ns = request->began_ns, .kind = request->kind, .failed = failed};
+}
+
 /* `filled`: bytes of data that the guest got. */
 static void finish(struct blk_request *request, uint8_t status, uint64_t filled)
 {
@@ -135,6 +146,7 @@ static void finish(struct blk_request *request, uint8_t status, uint64_t filled)
         memory_written_at(memory, request->status, 1);
         vring_push(ring, &chain, (uint32_t)written);
         blk->pushed |= 1u << request->queue;
+        note_end(blk, request, status != STATUS_OK);
     }
     unmark(request, true);
 }
@@ -276,7 +288,9 @@ static void handle_done(struct disk_request *disk, int result)
         unmark(request, false);
         return;
     }
-    if (result < 0 && blk->config.failed)
+    if (result == 0 && request->kind != BLK_OTHER)
+        counter_add(&blk->counters[request->kind].bytes, disk->length);
+    if (result < 0 && result != -ECANCELED && blk->config.failed)
         blk->config.failed(blk->config.ctx, disk->op, disk->offset, -result);
     else if (result == 0)
         status = virtio_ring(&blk->virtio, request->queue) ? go_on(request) : STATUS_OK;
@@ -285,6 +299,23 @@ static void handle_done(struct disk_request *disk, int result)
 }
 
 /* --- from the ring -------------------------------------------------------------------------- */
+
+static uint8_t kind_of(uint32_t type)
+{
+    switch (type) {
+    case TYPE_IN:
+        return BLK_READS;
+    case TYPE_OUT:
+        return BLK_WRITES;
+    case TYPE_FLUSH:
+        return BLK_FLUSHES;
+    case TYPE_DISCARD:
+    case TYPE_WRITE_ZEROES:
+        return BLK_DISCARDS;
+    default:
+        return BLK_OTHER;
+    }
+}
 
 static bool is_for_guest(uint32_t type)
 {
@@ -331,6 +362,8 @@ bool blk_take_in(struct blk *blk, unsigned queue, const struct vring_chain *chai
     request->queue = (uint16_t)queue;
     request->head = chain->head;
     request->next_range = 0;
+    request->kind = kind_of(type);
+    request->began_ns = blk->now_ns;
     request->disk.done = handle_done;
     request->disk.unmap = false;
     take_apart(request, chain, is_for_guest(type));

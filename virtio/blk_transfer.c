@@ -23,12 +23,25 @@ static void finish_locked(struct blk_transfer *transfer)
     pthread_cond_broadcast(&transfer->changed);
 }
 
+static bool is_abandoned(struct blk_transfer *transfer)
+{
+    pthread_mutex_lock(&transfer->lock);
+    bool abandoned = transfer->abandoned;
+    pthread_mutex_unlock(&transfer->lock);
+    return abandoned;
+}
+
 static void handle_done(struct disk_request *request, int result)
 {
     struct blk_transfer *transfer = container_of(request, struct blk_transfer, request);
     const struct blk *blk = container_of(transfer, struct blk, transfer);
 
-    if (result < 0 && blk->config.failed)
+    /* A driver that resets the device takes back what it has asked for, not what others have. */
+    if (result == -ECANCELED && !is_abandoned(transfer)) {
+        disk_submit(blk->disk, request);
+        return;
+    }
+    if (result < 0 && result != -ECANCELED && blk->config.failed)
         blk->config.failed(blk->config.ctx, request->op, request->offset, -result);
     pthread_mutex_lock(&transfer->lock);
     transfer->done = true;

@@ -20,7 +20,8 @@ struct net_config {
 };
 
 struct net_stats {
-    uint64_t received, sent; /* frames, from the guest's point of view */
+    uint64_t received, sent;             /* frames, from the guest's point of view */
+    uint64_t received_bytes, sent_bytes; /* of them, without virtio's header */
     /* Those that were meant for the guest and too large for its buffers, or that the interface
      * could not take, or that broke a rule. */
     uint64_t receive_dropped, send_dropped;

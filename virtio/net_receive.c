@@ -154,6 +154,7 @@ static void deliver(struct net *net, struct vring *ring, size_t length)
         iov_fill(iov, segments, offsetof(struct virtio_net_hdr_v1, flags), 0, 1);
     give(window, ring, length);
     net->stats.received++;
+    net->stats.received_bytes += length - NETIF_HEADER;
 }
 
 /* Frames of one connection are alike: a longer one is believed at once, shorter ones slowly. */

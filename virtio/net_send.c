@@ -103,10 +103,12 @@ static int send_frame(struct net *net, unsigned pair, struct vring_chain *chain)
     ssize_t sent = net->netif->ops->send(net->netif, pair, iov, (unsigned)(end - iov));
     if (sent == -EAGAIN)
         return -EAGAIN;
-    if (sent < 0)
+    if (sent < 0) {
         net->stats.send_dropped++;
-    else
-        net->stats.sent++;
+        return 0;
+    }
+    net->stats.sent++;
+    net->stats.sent_bytes += chain->readable_bytes - NETIF_HEADER;
     return 0;
 }
 

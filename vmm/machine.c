@@ -112,6 +112,7 @@ void machine_pause(struct machine *machine)
 {
     if (!machine->running)
         return;
+    machine->paused_ns = clock_monotonic_ns();
     for (unsigned i = 0; i < machine->config.cpus; i++)
         vcpu_order_pause(machine->vcpus[i]);
     machine_interrupt_disks(machine, true);
@@ -123,6 +124,17 @@ void machine_pause(struct machine *machine)
             machine->devices[i]->ops->pause(machine->devices[i]);
     guest_clock_stop(&machine->clock);
     machine->running = false;
+}
+
+/* A resume from power-on ends no pause. */
+static void count_pause(struct machine *machine)
+{
+    if (!machine->paused_ns)
+        return;
+    uint64_t ns = clock_monotonic_ns() - machine->paused_ns;
+    histogram_add(&machine->pauses, ns);
+    if (ns > machine->longest_pause_ns)
+        machine->longest_pause_ns = ns;
 }
 
 void machine_resume(struct machine *machine)
@@ -141,6 +153,7 @@ void machine_resume(struct machine *machine)
     for (unsigned i = 0; i < machine->config.cpus && !machine->wish; i++)
         vcpu_resume(machine->vcpus[i]);
     pthread_mutex_unlock(&machine->lock);
+    count_pause(machine);
 }
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -161,6 +174,7 @@ int machine_boot(struct machine *machine, struct err *err)
 int machine_reset(struct machine *machine, struct err *err)
 {
     assert(!machine->running);
+    machine->paused_ns = 0; /* nobody waits for what begins anew */
     for (unsigned i = 0; i < machine->device_count; i++)
         machine->devices[i]->ops->reset(machine->devices[i]);
     for (unsigned i = 0; i < machine->config.cpus; i++) {
@@ -171,6 +185,19 @@ int machine_reset(struct machine *machine, struct err *err)
         vcpu_x86_forget_interrupts(machine->vcpus[i]);
     }
     return machine_boot(machine, err);
+}
+
+int machine_restart(struct machine *machine, struct err *err)
+{
+    int ret = machine_reset(machine, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(&machine->lock);
+    /* Somebody outside may have asked for the end meanwhile: that stands. */
+    if (machine->wish != MACHINE_STOPPED)
+        machine->wish = 0;
+    pthread_mutex_unlock(&machine->lock);
+    return 0;
 }
 
 /*
@@ -267,15 +294,23 @@ void machine_destroy(struct machine *machine)
     free(machine);
 }
 
+static void log_vcpu(const struct vcpu *vcpu)
+{
+    uint64_t exits[VCPU_EXITS], all = 0;
+    vcpu_read_exits(vcpu, exits);
+    for (unsigned i = 0; i < VCPU_EXITS; i++)
+        all += exits[i];
+    log_debug("vCPU %u left KVM %llu times, its thread ran %llu us", vcpu->id,
+              (unsigned long long)all, (unsigned long long)thread_cpu_ns(&vcpu->thread) / 1000);
+}
+
 int machine_run(struct machine *machine, struct machine_end *ret_end, struct err *err)
 {
     machine_resume(machine);
     int ret = loop_run(machine->loop);
     machine_pause(machine);
     for (unsigned i = 0; i < machine->config.cpus && log_enabled(LOG_DEBUG); i++)
-        log_debug("vCPU %u left KVM %llu times, its thread ran %llu us", i,
-                  (unsigned long long)machine->vcpus[i]->exits,
-                  (unsigned long long)thread_cpu_ns(&machine->vcpus[i]->thread) / 1000);
+        log_vcpu(machine->vcpus[i]);
     if (ret < 0)
         return err_sys(err, ERR_FAILED, -ret, "the main loop failed");
     if (machine->reset_error.kind) {
@@ -306,6 +341,11 @@ int machine_vm(struct machine *machine)
 void machine_press_power_button(struct machine *machine)
 {
     acpi_pm_press_power_button(machine->acpi_pm);
+}
+
+void machine_set_generation(struct machine *machine, const uint8_t id[16])
+{
+    vmgenid_set(machine->vmgenid, id);
 }
 
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length)

@@ -28,6 +28,7 @@ struct machine_config {
     unsigned cpus;
     uint64_t memory; /* bytes, a multiple of the page size */
     uint8_t uuid[16];
+    uint8_t generation[16];             /* the VM generation id; all zero: a random one */
     bool stop_at_reset;                 /* the guest's reboot ends the run */
     bool exit_port;                     /* the port with which test guests say how they ended */
     const struct serial_host *serial;   /* outlives the machine */
@@ -36,10 +37,17 @@ struct machine_config {
     unsigned disk_count;
     const struct netif_config *nets;
     unsigned net_count;
-    bool net_optional;         /* without a network rather than not at all; the log says why */
+    bool net_optional; /* without a network rather than not at all; the log says why */
+    /* Of all disks, and of all interfaces, together; beside those of each. */
+    struct limits disk_limits, net_limits;
+    bool limits_may_change;    /* machine_set_*_limits will do, also where there are none yet */
     struct vsock_config vsock; /* path NULL: none */
     bool no_balloon;
     uint64_t balloon; /* bytes that the guest shall do without */
+    /* What a person was just told of "disk0", "net0"...; on any thread, and must not block. NULL:
+     * nobody else listens. */
+    void (*trouble)(void *ctx, const char *device, const char *sentence);
+    void *ctx;
 };
 
 enum machine_outcome {
@@ -86,6 +94,27 @@ void machine_resume(struct machine *machine);
 
 /* Power-on state, kernel loaded again. Paused only. */
 int machine_reset(struct machine *machine, struct err *err) must_check;
+/* The same, and what the guest has asked for is forgotten: another machine_run may follow. */
+int machine_restart(struct machine *machine, struct err *err) must_check;
+
+/* The VM goes on from a copied or a past state: its guest learns of it at once, or at the resume.
+ * After a load, which brings the id of its state. */
+void machine_set_generation(struct machine *machine, const uint8_t id[16]);
+
+/*
+ * While it runs, or paused; at once. An index of nothing is ERR_NOT_FOUND; what this machine cannot
+ * do, ERR_STATE.
+ */
+int machine_set_link(struct machine *machine, unsigned net, bool up, struct err *err) must_check;
+int machine_set_balloon(struct machine *machine, uint64_t bytes, struct err *err) must_check;
+uint64_t machine_balloon(struct machine *machine); /* bytes that the guest does without now */
+int machine_set_disk_limits(struct machine *machine, unsigned disk, const struct limits *limits,
+                            struct err *err) must_check;
+int machine_set_net_limits(struct machine *machine, unsigned net, const struct limits *limits,
+                           struct err *err) must_check;
+/* Of all of them together; NULL: as they were. */
+int machine_set_shared_limits(struct machine *machine, const struct limits *disks,
+                              const struct limits *nets, struct err *err) must_check;
 
 /*
  * All state but guest memory, as a set of sections (core/state.h). Paused only. A load that fails
@@ -94,5 +123,7 @@ int machine_reset(struct machine *machine, struct err *err) must_check;
 int machine_save(struct machine *machine, struct stream *stream, struct err *err) must_check;
 int machine_load(struct machine *machine, struct stream *stream, struct err *err) must_check;
 
+/* Of machine_config.disks; its thread is the device's. */
+struct disk *machine_disk(struct machine *machine, unsigned index);
 struct memory *machine_memory(struct machine *machine);
 int machine_vm(struct machine *machine); /* KVM's descriptor, for vmm/dirty.h */

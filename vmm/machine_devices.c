@@ -9,6 +9,9 @@
 #include "vmm/x86/vcpu_x86.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
 
 /* --- how devices reach the rest of the machine --------------------------------------------- */
 
@@ -32,6 +35,12 @@ static void handle_msi(void *ctx, uint64_t address, uint32_t data)
     /* A message to an APIC that is not there is lost, as on the bus of a real machine. */
     int ret = kvm_vm_signal_msi(machine->vm, routes_address_for_kvm(address), data);
     (void)ret;
+}
+
+static void handle_generation(void *ctx)
+{
+    struct machine *machine = ctx;
+    acpi_pm_raise_event(machine->acpi_pm, ACPI_EVENT_GENERATION);
 }
 
 static void handle_level_routes(void *ctx)
@@ -137,6 +146,19 @@ static int add_chips(struct machine *machine, struct err *err)
     return 0;
 }
 
+static int add_generation(struct machine *machine, struct err *err)
+{
+    static const uint8_t none[16];
+    uint8_t *id = machine->config.generation;
+    if (memcmp(id, none, sizeof(none)) == 0 && getrandom(id, sizeof(none), 0) != sizeof(none))
+        return err_sys(err, ERR_HOST, errno, "cannot make a VM generation id");
+    int ret = vmgenid_create(&machine->vmgenid, machine->memory, LAYOUT_VMGENID, id,
+                             handle_generation, machine, err);
+    if (ret == 0)
+        machine_add_device(machine, vmgenid_device(machine->vmgenid));
+    return ret;
+}
+
 static int add_platform(struct machine *machine, struct err *err)
 {
     struct bus *ports = machine->ports;
@@ -163,6 +185,10 @@ static int add_platform(struct machine *machine, struct err *err)
     if (ret < 0)
         return ret;
     machine_add_device(machine, acpi_pm_device(machine->acpi_pm));
+
+    ret = add_generation(machine, err);
+    if (ret < 0)
+        return ret;
 
     ret = serial_create(&machine->serial, ports, 0x3f8, isa, 4, machine->config.serial, err);
     if (ret < 0)
@@ -225,6 +251,8 @@ static int add_virtio(struct machine *machine, struct err *err)
         if (ret == 0)
             ret = machine_plug(machine, LAYOUT_SLOT_VSOCK, vsock_virtio(vsock), err);
     }
+    if (ret == 0)
+        ret = machine_make_limits(machine, err);
     for (unsigned i = 0; i < config->net_count && ret == 0; i++)
         ret = machine_add_net(machine, i, err);
     for (unsigned i = 0; i < config->disk_count && ret == 0; i++)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/clock.h"
+#include "core/histogram.h"
 #include "core/irq.h"
 #include "core/log.h"
 #include "devices/acpi_pm.h"
@@ -14,6 +15,7 @@
 #include "devices/pit.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/vmgenid.h"
 #include "firmware/x86/bios.h"
 #include "firmware/x86/boot.h"
 #include "virtio/balloon.h"
@@ -29,6 +31,7 @@
 enum { MACHINE_MAX_DEVICES = 96 };
 
 struct machine_disk {
+    struct machine *machine;
     char name[16];
     const char *path;
     struct disk *disk;
@@ -38,6 +41,7 @@ struct machine_disk {
 };
 
 struct machine_net {
+    struct machine *machine;
     char name[16];
     struct netif *netif;
     struct net *net;
@@ -51,6 +55,11 @@ struct machine {
     struct memory *memory;
     struct guest_clock clock;
     bool running; /* between resume and pause */
+
+    /* Pauses that have ended: from the order to stand still to the last vCPU's going on. */
+    struct histogram pauses;
+    uint64_t longest_pause_ns;
+    uint64_t paused_ns; /* when the last one began; 0: it stands at power-on */
 
     struct kvm kvm;
     int vm;
@@ -82,6 +91,7 @@ struct machine {
     struct rtc *rtc;
     struct i8042 *i8042;
     struct acpi_pm *acpi_pm;
+    struct vmgenid *vmgenid;
     struct serial *serial;
     struct exit_port *exit_port;
     struct pci_bus *pci;
@@ -93,6 +103,7 @@ struct machine {
     struct machine_disk disks[MACHINE_MAX_DISKS];
     struct bios_drive drives[MACHINE_MAX_DISKS]; /* the same, as our BIOS sees them */
     struct machine_net nets[MACHINE_MAX_NETS];
+    struct shared_limits *disk_limits, *net_limits; /* NULL: there never will be any */
 
     /* What the guest, or somebody outside, wants of the whole machine: the first wish counts. */
     pthread_mutex_t lock;
@@ -119,6 +130,7 @@ void machine_add_device(struct machine *machine, struct device *device);
 /* Puts a virtio device into a slot; it belongs to the list from now on, also after an error. */
 int machine_plug(struct machine *machine, unsigned slot, struct virtio *virtio,
                  struct err *err) must_check;
+int machine_make_limits(struct machine *machine, struct err *err) must_check;
 int machine_add_disk(struct machine *machine, unsigned index, struct err *err) must_check;
 int machine_add_net(struct machine *machine, unsigned index, struct err *err) must_check;
 /* No vCPU waits for a disk in our BIOS from here on, or may again. */

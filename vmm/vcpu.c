@@ -86,6 +86,36 @@ void vcpu_wait_paused(struct vcpu *vcpu)
     pthread_mutex_unlock(&vcpu->lock);
 }
 
+/* --- why it left the guest ----------------------------------------------------------------- */
+
+const char *vcpu_exit_name(unsigned reason)
+{
+    static const char *const names[VCPU_EXITS] = {
+        [KVM_EXIT_IO] = "io",
+        [KVM_EXIT_MMIO] = "mmio",
+        [KVM_EXIT_HLT] = "hlt",
+        [KVM_EXIT_INTR] = "signal",
+        [KVM_EXIT_IRQ_WINDOW_OPEN] = "irq_window",
+        [KVM_EXIT_SET_TPR] = "set_tpr",
+        [KVM_EXIT_IOAPIC_EOI] = "ioapic_eoi",
+        [KVM_EXIT_SHUTDOWN] = "shutdown",
+        [KVM_EXIT_FAIL_ENTRY] = "fail_entry",
+        [KVM_EXIT_INTERNAL_ERROR] = "internal_error",
+        [KVM_EXIT_SYSTEM_EVENT] = "system_event",
+        [VCPU_EXIT_OTHER] = "other",
+        [VCPU_EXIT_INTERRUPTED] = "interrupted",
+    };
+    return reason < VCPU_EXITS ? names[reason] : NULL;
+}
+
+void vcpu_read_exits(const struct vcpu *vcpu, uint64_t ret_exits[VCPU_EXITS])
+{
+    memset(ret_exits, 0, VCPU_EXITS * sizeof(*ret_exits));
+    for (unsigned reason = 0; reason < VCPU_EXITS; reason++)
+        ret_exits[vcpu_exit_name(reason) ? reason : VCPU_EXIT_OTHER] += counter_read(
+            &vcpu->exits[reason]);
+}
+
 /* --- the thread --------------------------------------------------------------------------- */
 
 static void handle_port_access(struct vcpu *vcpu)
@@ -151,12 +181,22 @@ static void crash(struct vcpu *vcpu, const struct vcpu_crash *crash)
     vcpu->world->handle_crash(vcpu->world->ctx, vcpu, crash);
 }
 
+static void count_exit(struct vcpu *vcpu, int ret)
+{
+    uint32_t reason = vcpu->run->exit_reason;
+    if (ret < 0)
+        reason = VCPU_EXIT_INTERRUPTED;
+    else if (reason > VCPU_EXIT_OTHER)
+        reason = VCPU_EXIT_OTHER;
+    counter_add(&vcpu->exits[reason], 1);
+}
+
 /* One entry into KVM and what came of it. False: the guest cannot go on. */
 static bool enter_guest(struct vcpu *vcpu)
 {
     struct vcpu_crash why = {0};
     int ret = kvm_vcpu_run(vcpu->fd);
-    vcpu->exits++;
+    count_exit(vcpu, ret);
     /* EAGAIN: a vCPU that waited for its start-up message was woken. */
     vcpu_arch_after_run(vcpu, ret < 0);
     if (ret == -EINTR || ret == -EAGAIN)

@@ -16,9 +16,17 @@
 #pragma once
 
 #include "core/bus.h"
+#include "core/counter.h"
 #include "core/thread.h"
 #include "vmm/kvm.h"
 #include <stdatomic.h>
+
+/* Why KVM_RUN came back: KVM's reasons by their numbers, and ours. */
+enum {
+    VCPU_EXIT_OTHER = 62, /* and all above: reasons that came after this was written */
+    VCPU_EXIT_INTERRUPTED,
+    VCPU_EXITS,
+};
 
 enum vcpu_status { VCPU_PAUSED = 1, VCPU_RUNNING, VCPU_FINISHED };
 
@@ -55,8 +63,8 @@ struct vcpu {
 
     pthread_mutex_t lock; /* status, and changes of order */
     pthread_cond_t changed;
-    enum vcpu_status status; /* what it is */
-    uint64_t exits;          /* how often KVM_RUN came back; written by its own thread */
+    enum vcpu_status status;          /* what it is */
+    struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
 
     /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
     _Atomic bool extint;
@@ -72,6 +80,11 @@ void vcpu_destroy(struct vcpu *vcpu); /* finishes the thread first; NULL and hal
 void vcpu_order_pause(struct vcpu *vcpu); /* returns at once (any thread) */
 void vcpu_wait_paused(struct vcpu *vcpu); /* (any thread but the vCPU's own) */
 void vcpu_resume(struct vcpu *vcpu);      /* (any thread) PAUSED only */
+
+/* A word for a reason; NULL where there is none, which counts as VCPU_EXIT_OTHER then. */
+const char *vcpu_exit_name(unsigned reason);
+/* By reason; those without a name are 0. (any thread) */
+void vcpu_read_exits(const struct vcpu *vcpu, uint64_t ret_exits[VCPU_EXITS]);
 
 /* Makes a running vCPU leave KVM_RUN, look around, and go on. (any thread) */
 void vcpu_kick(struct vcpu *vcpu);

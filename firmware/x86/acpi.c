@@ -138,7 +138,7 @@ static void put_port(struct stream_buffer *to, uint16_t port, uint8_t bytes)
     put64(to, port);
 }
 
-/* 5.2.9. The registers are those of devices/acpi_pm: no GPEs, no second block, no PM2. */
+/* 5.2.9. The registers are those of devices/acpi_pm: no second blocks, no PM2. */
 static gpa_t put_fadt(struct stream_buffer *to, gpa_t facs, gpa_t dsdt)
 {
     enum {
@@ -150,6 +150,7 @@ static gpa_t put_fadt(struct stream_buffer *to, gpa_t facs, gpa_t dsdt)
         EVENT_SIZE = 4,
         CONTROL_SIZE = 2,
         TIMER_SIZE = 4,
+        EVENTS_SIZE = 2,
         NO_C2 = 101, /* latencies above 100 and 1000 mean: not there */
         NO_C3 = 1001,
         BOOT_LEGACY_DEVICES = 1 << 0,
@@ -178,12 +179,14 @@ static gpa_t put_fadt(struct stream_buffer *to, gpa_t facs, gpa_t dsdt)
     put32(to, 0); /* PM1b control */
     put32(to, 0); /* PM2 control */
     put32(to, ACPI_PM_BASE + ACPI_PM_TIMER);
-    put64(to, 0); /* GPE0, GPE1 */
+    put32(to, ACPI_PM_BASE + ACPI_GPE0_STATUS);
+    put32(to, 0); /* GPE1 */
     put8(to, EVENT_SIZE);
     put8(to, CONTROL_SIZE);
     put8(to, 0); /* PM2 */
     put8(to, TIMER_SIZE);
-    put_zeroes(to, 4); /* GPE lengths and base, CST_CNT */
+    put8(to, EVENTS_SIZE);
+    put_zeroes(to, 3); /* GPE1 length and base, CST_CNT */
     put16(to, NO_C2);
     put16(to, NO_C3);
     put_zeroes(to, 8); /* flush size and stride, duty cycle, RTC alarm */
@@ -204,8 +207,8 @@ static gpa_t put_fadt(struct stream_buffer *to, gpa_t facs, gpa_t dsdt)
     put_port(to, 0, 0);
     put_port(to, 0, 0);
     put_port(to, ACPI_PM_BASE + ACPI_PM_TIMER, TIMER_SIZE);
-    put_port(to, 0, 0); /* GPE0, GPE1 */
-    put_port(to, 0, 0);
+    put_port(to, ACPI_PM_BASE + ACPI_GPE0_STATUS, EVENTS_SIZE);
+    put_port(to, 0, 0); /* GPE1 */
     put_port(to, 0, 0); /* sleep control and status, for reduced hardware */
     put_port(to, 0, 0);
     put_text(to, "MINIVMM", 8); /* hypervisor vendor */

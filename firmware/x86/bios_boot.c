@@ -314,7 +314,6 @@ static bool load(struct bios_call *call, const struct bios_unit *unit, uint8_t n
     return number >= BIOS_FIRST_CD ? load_cd(call, unit, reason) : load_disk(call, unit, reason);
 }
 
-/* One sentence with all of them; those that would load have been started, and gave up. */
 /* The end of a name is what tells it from others. */
 static const char *short_name(const char *name, char to[NAME_SIZE])
 {
@@ -326,6 +325,7 @@ static const char *short_name(const char *name, char to[NAME_SIZE])
     return to;
 }
 
+/* One sentence with all of them; those that would load have been started, and gave up. */
 static void give_up(struct bios_call *call)
 {
     struct bios *bios = call->bios;

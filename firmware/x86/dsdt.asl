@@ -36,6 +36,16 @@ DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
             })
         }
 
+        // Sixteen bytes that change when the VM goes on from a copied or a past state ("Virtual Machine Generation
+        // ID", 2012). The first compatible name is for systems that keep to ACPI's rules for names.
+        Device (VGEN)
+        {
+            Name (_HID, "MVMM0001")
+            Name (_CID, Package () {"VMGENCTR", "VM_Gen_Counter"})
+            Name (_DDN, "VM_Gen_Counter")
+            Name (ADDR, Package () {0x000EF000, 0x00000000}) // low half, high half
+        }
+
         Device (PCI0)
         {
             Name (_HID, EisaId ("PNP0A08"))
@@ -140,6 +150,16 @@ DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
                 IO (Decode16, 0x0070, 0x0070, 1, 2)
                 IRQNoFlags () {8}
             })
+        }
+    }
+
+    // General-purpose events of devices/acpi_pm. E: the bit is cleared before the method runs, so what happens meanwhile
+    // is another event.
+    Scope (\_GPE)
+    {
+        Method (_E00)
+        {
+            Notify (\_SB.VGEN, 0x80)
         }
     }
 }

@@ -12,6 +12,7 @@
  *   0x000009FC00  extended BIOS data area, 1 KiB
  *   0x00000A0000  not reported: VGA on a PC, nothing here
  *   0x00000E0000  ACPI tables
+ *   0x00000EF000  VM generation id, in a page of its own
  *   0x00000F0000  SMBIOS tables
  *   0x00000F1000  our BIOS (F000:1000), with a mailbox in front; at the end its reset vector
  *   0x0000100000  RAM, at most up to 3 GiB
@@ -54,7 +55,8 @@
 #define LAYOUT_EBDA_SIZE   0x400ull
 #define LAYOUT_VGA         0xA0000ull
 #define LAYOUT_ACPI        0xE0000ull /* 1024 processors need 16 KiB of it */
-#define LAYOUT_ACPI_SIZE   0x10000ull
+#define LAYOUT_ACPI_SIZE   0xF000ull
+#define LAYOUT_VMGENID     0xEF000ull /* dsdt.asl; nothing else is in its page, as its spec wants */
 #define LAYOUT_SMBIOS      0xF0000ull
 #define LAYOUT_SMBIOS_SIZE 0x1000ull
 #define LAYOUT_BIOS        0xF1000ull

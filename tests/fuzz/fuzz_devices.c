@@ -213,7 +213,10 @@ static void do_step(struct program *program)
         serial_break(pc.serial);
         break;
     case BUTTON:
-        acpi_pm_press_power_button(pc.pm);
+        if (choice % 2)
+            acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+        else
+            acpi_pm_press_power_button(pc.pm);
         break;
     case TIME:
         pass_time(take_u32(program));

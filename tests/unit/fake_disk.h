@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A disk in memory, for tests, fuzzers and benchmarks: done at the kick, or held until the test
- * lets go; fails when told to; counts what it was asked for.
+ * lets go; fails when told to; counts what it was asked for. A cancel ends what is held if
+ * `may_cancel`, else the host counts as having begun it.
  */
 #pragma once
 
 #include "core/iov.h"
 #include "host/disk_queue.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +16,9 @@ struct fake_disk {
     struct disk disk;
     uint8_t *bytes; /* the caller's; NULL: data goes nowhere */
     bool hold;      /* requests wait for fake_disk_release() */
-    int fail;       /* -errno for those of fail_op (0: all) */
+    bool may_cancel;
+    unsigned cancelled;
+    int fail; /* -errno for those of fail_op (0: all) */
     enum disk_op fail_op;
     unsigned asked[DISK_ZEROES + 1]; /* by op */
     unsigned held_count;
@@ -100,6 +104,23 @@ static inline void fake_disk_let_go(struct fake_disk *fake)
         request->done(request, fake_disk_carry_out(fake, request));
 }
 
+static inline void fake_disk_cancel(struct disk *disk)
+{
+    struct fake_disk *fake = fake_disk_of(disk);
+    struct disk_queue all;
+    disk_queue_init(&all);
+    if (fake->may_cancel) {
+        disk_queue_join(&all, &fake->held);
+        __atomic_store_n(&fake->held_count, 0, __ATOMIC_SEQ_CST);
+    }
+    disk_queue_join(&all, &fake->submitted);
+    for (struct disk_request *request; (request = disk_queue_take(&all));) {
+        fake->cancelled++;
+        request->done(request, -ECANCELED);
+    }
+    fake_disk_kick(disk);
+}
+
 static inline void fake_disk_drain(struct disk *disk)
 {
     struct fake_disk *fake = fake_disk_of(disk);
@@ -131,6 +152,7 @@ static inline void fake_disk_init(struct fake_disk *fake, uint8_t *bytes, uint64
         .detach = fake_disk_detach,
         .submit = fake_disk_submit,
         .kick = fake_disk_kick,
+        .cancel = fake_disk_cancel,
         .drain = fake_disk_drain,
         .destroy = fake_disk_destroy,
     };

@@ -94,8 +94,8 @@ static inline void rig_settle(struct rig_job *job)
         ck_assert_int_eq(rig_run(DISK_READ, request->offset, request->length, shadow), 0);
 }
 
-/* Requests of one round do not overlap, but lie in the same clusters. */
-static inline void rig_round(uint64_t block)
+/* Requests of one round do not overlap, but lie in the same clusters. How many. */
+static inline unsigned rig_submit_round(uint64_t block)
 {
     unsigned depth = 1 + (unsigned)rig_random(RIG_DEPTH);
     uint64_t place = rig.size / block / depth, from = 0; /* blocks for each */
@@ -120,6 +120,13 @@ static inline void rig_round(uint64_t block)
             request->offset = request->length = 0;
         rig_submit(&rig.jobs[i]);
     }
+    return depth;
+}
+
+static inline void rig_round(uint64_t block)
+{
+    unsigned depth = rig_submit_round(block);
+
     rig_wait();
     for (unsigned i = 0; i < depth; i++)
         rig_settle(&rig.jobs[i]);

@@ -37,7 +37,9 @@ static struct {
     uint64_t random, size;
     uint8_t *shadow;
     struct rig_job jobs[RIG_DEPTH];
-    bool no_batch; /* in a child without a loop that runs */
+    bool no_batch;     /* in a child without a loop that runs */
+    unsigned troubles; /* that the disk had, since it was opened */
+    char trouble[400];
 } rig;
 
 static inline uint64_t rig_random(uint64_t below)
@@ -155,10 +157,18 @@ static inline void rig_handle_end(void *ctx)
     rig.in_batch = rig.may_be_done = false;
 }
 
+static inline void rig_handle_trouble(void *ctx, const char *sentence)
+{
+    rig.troubles++;
+    snprintf(rig.trouble, sizeof(rig.trouble), "%s", sentence);
+}
+
 static inline int rig_try_open(struct disk_config config, struct err *err)
 {
-    static const struct disk_client client = {.begin = rig_handle_begin, .end = rig_handle_end};
+    static const struct disk_client client = {
+        .begin = rig_handle_begin, .end = rig_handle_end, .trouble = rig_handle_trouble};
 
+    rig.troubles = 0;
     if (!config.path)
         config.path = rig.path;
     if (!config.format)

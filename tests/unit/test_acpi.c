@@ -149,6 +149,10 @@ START_TEST(fadt_names_the_power_management_ports)
     ck_assert_uint_eq(get32(fadt + 56), 0x600);
     ck_assert_uint_eq(get32(fadt + 64), 0x604);
     ck_assert_uint_eq(get32(fadt + 76), 0x608);
+    ck_assert_uint_eq(get32(fadt + 80), 0x606); /* events */
+    ck_assert_uint_eq(get32(fadt + 84), 0);
+    ck_assert_uint_eq(fadt[92], 2);
+    ck_assert_uint_eq(fadt[93], 0);
     ck_assert_uint_eq(fadt[88], 4);
     ck_assert_uint_eq(fadt[89], 2);
     ck_assert_uint_eq(fadt[91], 4);
@@ -165,6 +169,9 @@ START_TEST(fadt_names_the_power_management_ports)
     ck_assert_uint_eq(fadt[172 + 1], 16);
     ck_assert_uint_eq(get64(fadt + 208 + 4), 0x608);
     ck_assert_uint_eq(fadt[208 + 1], 32);
+    ck_assert_uint_eq(get64(fadt + 220 + 4), 0x606);
+    ck_assert_uint_eq(fadt[220 + 1], 16);
+    ck_assert_uint_eq(get64(fadt + 232 + 4), 0);
     free(tables);
 }
 END_TEST
@@ -396,6 +403,37 @@ START_TEST(without_a_64_bit_window_none_is_offered)
 }
 END_TEST
 
+START_TEST(the_generation_id_is_where_the_layout_has_it)
+{
+    const struct boot_platform platform = {.cpus = 1};
+    FILE *answer = ask_acpica(&platform, "evaluate \\_SB.VGEN.ADDR");
+    unsigned long long value, address = 0;
+    unsigned count = 0;
+    char line[256];
+
+    while (fgets(line, sizeof line, answer))
+        if (sscanf(line, " [Integer] = %llx", &value) == 1)
+            address |= value << 32 * count++;
+    ck_assert_uint_eq(count, 2);
+    ck_assert_uint_eq(address, LAYOUT_VMGENID);
+    fclose(answer);
+}
+END_TEST
+
+START_TEST(its_event_notifies_the_device)
+{
+    const struct boot_platform platform = {.cpus = 1};
+    FILE *answer = ask_acpica(&platform, "execute \\_GPE._E00");
+    bool notified = false;
+    char line[256];
+
+    while (fgets(line, sizeof line, answer))
+        notified |= strstr(line, "Notify on [VGEN]") && strstr(line, "0x80");
+    ck_assert(notified);
+    fclose(answer);
+}
+END_TEST
+
 START_TEST(interrupt_lines_rotate_over_four_pins)
 {
     const struct boot_platform platform = {.cpus = 1};
@@ -505,6 +543,8 @@ static Suite *make_suite(void)
     tcase_add_test(tests, mcfg_gives_all_buses_of_the_configuration_space);
     tcase_add_test(tests, the_host_bridge_has_the_windows_of_the_layout);
     tcase_add_test(tests, without_a_64_bit_window_none_is_offered);
+    tcase_add_test(tests, the_generation_id_is_where_the_layout_has_it);
+    tcase_add_test(tests, its_event_notifies_the_device);
     tcase_add_test(tests, interrupt_lines_rotate_over_four_pins);
     tcase_add_loop_test(tests, the_system_gets_control_of_what_it_asks_for, 0, 4);
     tcase_add_test(tests, a_motherboard_resource_reserves_the_configuration_space);

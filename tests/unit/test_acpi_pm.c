@@ -80,6 +80,16 @@ static void set_guest_time(uint64_t ns)
     guest_clock_set(&pc.clock, ns);
 }
 
+static uint8_t in8(unsigned offset)
+{
+    return bus_read(pc.ports, ACPI_PM_BASE + offset, 1);
+}
+
+static void out8(unsigned offset, uint8_t value)
+{
+    bus_write(pc.ports, ACPI_PM_BASE + offset, 1, value);
+}
+
 static void pause_device(void)
 {
     pc.device->ops->pause(pc.device);
@@ -95,6 +105,8 @@ START_TEST(the_layout_is_what_the_tables_say)
     ck_assert_uint_eq(ACPI_PM1A_STATUS, 0);
     ck_assert_uint_eq(ACPI_PM1A_ENABLE, 2);
     ck_assert_uint_eq(ACPI_PM1A_CONTROL, 4);
+    ck_assert_uint_eq(ACPI_GPE0_STATUS, 6);
+    ck_assert_uint_eq(ACPI_GPE0_ENABLE, 7);
     ck_assert_uint_eq(ACPI_PM_TIMER, 8);
     ck_assert_uint_eq(ACPI_PM_RESET, 12);
     ck_assert_uint_eq(ACPI_PM_SIZE, 16);
@@ -180,6 +192,65 @@ START_TEST(a_press_while_paused_is_felt_at_resume)
     pause_device();
     resume_device();
     ck_assert(!pc.chip.level[LINE]); /* once */
+}
+END_TEST
+
+START_TEST(an_event_holds_the_line_until_it_is_acknowledged)
+{
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 1);
+    ck_assert(!pc.chip.level[LINE]);
+    out8(ACPI_GPE0_ENABLE, 0xff);
+    ck_assert_uint_eq(in8(ACPI_GPE0_ENABLE), 1); /* those that there are */
+    ck_assert(pc.chip.level[LINE]);
+    out8(ACPI_GPE0_STATUS, 0xfe);
+    ck_assert(pc.chip.level[LINE]);
+    out8(ACPI_GPE0_STATUS, 1);
+    ck_assert(!pc.chip.level[LINE]);
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 0);
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    ck_assert(pc.chip.level[LINE]);
+    out8(ACPI_GPE0_ENABLE, 0);
+    ck_assert(!pc.chip.level[LINE]);
+}
+END_TEST
+
+START_TEST(events_and_the_button_share_the_line)
+{
+    out8(ACPI_GPE0_ENABLE, 1);
+    out16(ACPI_PM1A_ENABLE, BUTTON);
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    acpi_pm_press_power_button(pc.pm);
+    out8(ACPI_GPE0_STATUS, 1);
+    ck_assert(pc.chip.level[LINE]);
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    out16(ACPI_PM1A_STATUS, BUTTON);
+    ck_assert(pc.chip.level[LINE]);
+    /* One access over both registers, and the control register before them. */
+    bus_write(pc.ports, ACPI_PM_BASE + ACPI_PM1A_CONTROL, 4, 0x00010000);
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 0);
+    ck_assert_uint_eq(in8(ACPI_GPE0_ENABLE), 0);
+    ck_assert(!pc.chip.level[LINE]);
+}
+END_TEST
+
+START_TEST(an_event_while_paused_is_felt_at_resume)
+{
+    out8(ACPI_GPE0_ENABLE, 1);
+    pause_device();
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 0);
+    resume_device();
+    ck_assert(pc.chip.level[LINE]);
+    out8(ACPI_GPE0_STATUS, 1);
+    pause_device();
+    resume_device();
+    ck_assert(!pc.chip.level[LINE]); /* once */
+    pause_device();
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    pc.device->ops->reset(pc.device);
+    resume_device();
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 0); /* a machine that begins anew has missed nothing */
 }
 END_TEST
 
@@ -310,6 +381,8 @@ START_TEST(a_loaded_state_drives_the_line_anew)
 
     out16(ACPI_PM1A_ENABLE, BUTTON);
     acpi_pm_press_power_button(pc.pm);
+    out8(ACPI_GPE0_ENABLE, 1);
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
     pause_device();
     save_into(&buffer);
     tear_down();
@@ -319,6 +392,9 @@ START_TEST(a_loaded_state_drives_the_line_anew)
     ck_assert(!pc.chip.level[LINE]);
     resume_device();
     ck_assert(pc.chip.level[LINE]);
+    out16(ACPI_PM1A_STATUS, BUTTON);
+    ck_assert(pc.chip.level[LINE]);
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 1);
     stream_buffer_finish(&buffer);
 }
 END_TEST
@@ -341,21 +417,45 @@ START_TEST(state_table_keeps_its_promises)
     acpi_pm_press_power_button(pc.pm);
     out16(ACPI_PM1A_ENABLE, BUTTON | GLOBAL | RTC);
     out16(ACPI_PM1A_CONTROL, 5 << SLEEP_TYPE_SHIFT);
+    acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
+    out8(ACPI_GPE0_ENABLE, 1);
     unit_check_table(pc.device->table, pc.device->state);
 }
 END_TEST
 
-/* Clears the bits of one u16 of the state that validate() would refuse. */
+/* Before there were events. */
+START_TEST(a_state_of_version_1_has_no_events)
+{
+    static const uint8_t old[] = {
+        0x07, 'a',  'c',  'p',  'i',  '_',  'p',  'm',  0x00, 0x00, 0x00, 0x00, 0x01, 0x00,
+        0x10, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x01,
+        0x20, 0x05, 0x00, 0x14, 0x00, 0x00, 0xa1, 0x5d, 0x76, 0x2c, 0x03, 'e',  'n',  'd',
+        0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x83, 0x01, 0x98, 0x7d};
+    struct stream_buffer buffer;
+
+    stream_buffer_init(&buffer, 0);
+    stream_write(&buffer.stream, old, sizeof(old));
+    pause_device();
+    ck_assert_int_eq(load_from(&buffer), 0);
+    resume_device();
+    ck_assert_uint_eq(in8(ACPI_GPE0_STATUS), 0);
+    ck_assert_uint_eq(in8(ACPI_GPE0_ENABLE), 0);
+    ck_assert_uint_eq(in16(ACPI_PM1A_STATUS), BUTTON | TIMER);
+    stream_buffer_finish(&buffer);
+}
+END_TEST
+
+/* Clears the bits of one field of the state that validate() would refuse. */
 static void mask_field(const char *name, uint16_t mask)
 {
     for (size_t i = 0; i < pc.device->table->field_count; i++) {
         const struct state_field *field = &pc.device->table->fields[i];
-        uint16_t value;
+        uint64_t value = 0;
         if (strcmp(field->name, name) != 0)
             continue;
-        memcpy(&value, (uint8_t *)pc.device->state + field->offset, sizeof(value));
+        memcpy(&value, (uint8_t *)pc.device->state + field->offset, field_width(field));
         value &= mask;
-        memcpy((uint8_t *)pc.device->state + field->offset, &value, sizeof(value));
+        memcpy((uint8_t *)pc.device->state + field->offset, &value, field_width(field));
     }
 }
 
@@ -372,6 +472,8 @@ static bool load_stranger(uint64_t *seed)
         mask_field("status", 0x8731);
         mask_field("enable", 0x0721);
         mask_field("control", 0x1c02);
+        mask_field("event_status", 1);
+        mask_field("event_enable", 1);
     }
     bool accepted = state_check(pc.device->table, pc.device->state, NULL) == 0;
     if (!accepted)
@@ -392,6 +494,8 @@ START_TEST(a_hostile_guest_gets_power_events_and_nothing_else)
             set_guest_time(chance(&seed) >> (dice >> 16) % 64);
         else if (dice % 64 == 1)
             acpi_pm_press_power_button(pc.pm);
+        else if (dice % 64 == 3)
+            acpi_pm_raise_event(pc.pm, ACPI_EVENT_GENERATION);
         else if (dice % 64 == 2)
             *(load_stranger(&seed) ? &accepted : &refused) += 1;
         else if (dice % 2)
@@ -400,7 +504,8 @@ START_TEST(a_hostile_guest_gets_power_events_and_nothing_else)
             bus_read(pc.ports, port, 1u << (dice >> 16) % 4);
         ck_assert_int_eq(state_check(pc.device->table, pc.device->state, NULL), 0);
         uint16_t pending = in16(ACPI_PM1A_STATUS) & in16(ACPI_PM1A_ENABLE);
-        ck_assert_int_eq(pc.chip.level[LINE], pending != 0);
+        uint8_t events = in8(ACPI_GPE0_STATUS) & in8(ACPI_GPE0_ENABLE);
+        ck_assert_int_eq(pc.chip.level[LINE], pending != 0 || events != 0);
         if (pc.power.requests)
             ck_assert(pc.power.event == POWER_OFF || pc.power.event == POWER_RESET);
     }
@@ -424,6 +529,9 @@ int main(void)
     tcase_add_test(pm, a_pressed_button_holds_the_line_until_it_is_acknowledged);
     tcase_add_test(pm, a_button_nobody_enabled_shows_and_waits);
     tcase_add_test(pm, a_press_while_paused_is_felt_at_resume);
+    tcase_add_test(pm, an_event_holds_the_line_until_it_is_acknowledged);
+    tcase_add_test(pm, events_and_the_button_share_the_line);
+    tcase_add_test(pm, an_event_while_paused_is_felt_at_resume);
     tcase_add_test(pm, only_enables_that_exist_are_stored);
     tcase_add_test(pm, the_timer_counts_guest_time);
     tcase_add_test(pm, a_carry_shows_when_bit_31_changes);
@@ -431,6 +539,7 @@ int main(void)
     tcase_add_test(pm, no_carry_comes_while_paused);
     tcase_add_test(pm, reset_is_power_on_and_turns_no_time_back);
     tcase_add_test(pm, a_loaded_state_drives_the_line_anew);
+    tcase_add_test(pm, a_state_of_version_1_has_no_events);
     tcase_add_test(pm, a_taken_place_is_refused_and_stays_taken);
     tcase_add_test(pm, state_table_keeps_its_promises);
     tcase_add_test(pm, a_hostile_guest_gets_power_events_and_nothing_else);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The block device's life: pause, resume, reset, and its state on another host. */
 #include "tests/unit/blk_fixture.h"
+#include "virtio/blk_parts.h"
 #include <errno.h>
 
 static struct blk_io *hold_some(unsigned count)
@@ -34,8 +35,10 @@ START_TEST(a_pause_waits_for_no_disk_and_repeats_nothing)
 {
     struct blk_io *first = hold_some(20);
 
+    t.fake.may_cancel = true;
     rig_pause(t.rig.virtio);
     ck_assert_uint_eq(t.rig.done_count, 0);
+    ck_assert_uint_eq(t.fake.cancelled, 0);
     rig_resume(t.rig.virtio);
     blk_rig_on_thread(&t.rig, fake_disk_release, &t.fake);
     blk_rig_wait(&t.rig);
@@ -134,6 +137,73 @@ START_TEST(a_machines_reset_forgets_all)
     t.rig.io_count = t.rig.done_count = 0;
     start_with(ALL_FEATURES);
     ck_assert_uint_eq(blk_rig_run(&t.rig, BLK_IN, 0, NULL, 512), BLK_OK);
+}
+END_TEST
+
+/* As hold_some() has left it. */
+static void check_none_was_written(void)
+{
+    ck_assert_uint_eq(t.fake.cancelled, 10);
+    for (unsigned i = 1; i < 10; i += 2)
+        ck_assert_uint_eq(t.bytes[i * 2 * 512], (uint8_t)(i * 2 * 512 * 7 + i * 2));
+    ck_assert_uint_eq(t.rig.failures, 0); /* nobody's fault */
+}
+
+START_TEST(a_drivers_reset_takes_back_what_has_not_begun)
+{
+    struct blk_io *first = hold_some(10);
+
+    t.fake.may_cancel = true;
+    rig_set_status(t.rig.virtio, 0);
+    while (rig_status(t.rig.virtio) != 0)
+        usleep(100); /* as a driver does: nothing tells it */
+    check_none_was_written();
+    for (unsigned i = 0; i < 10; i++)
+        ck_assert_uint_eq(blk_rig_status(&t.rig, &first[i]), BLK_NO_STATUS);
+    t.fake.hold = false;
+    restart(ALL_FEATURES, RING);
+    ck_assert_uint_eq(blk_rig_run(&t.rig, BLK_IN, 0, NULL, 512), BLK_OK);
+}
+END_TEST
+
+START_TEST(a_machines_reset_takes_back_what_has_not_begun)
+{
+    hold_some(10);
+    rig_pause(t.rig.virtio);
+    t.fake.may_cancel = true;
+    t.rig.virtio->device.ops->reset(&t.rig.virtio->device);
+    check_none_was_written();
+    t.fake.hold = false;
+    t.rig.io_count = t.rig.done_count = 0;
+    start_with(ALL_FEATURES);
+    ck_assert_uint_eq(blk_rig_run(&t.rig, BLK_IN, 0, NULL, 512), BLK_OK);
+}
+END_TEST
+
+START_TEST(a_machine_that_ends_takes_back_what_has_not_begun)
+{
+    hold_some(10);
+    t.fake.may_cancel = true;
+    blk_rig_unplug(&t.rig);
+    check_none_was_written();
+}
+END_TEST
+
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    *(const char **)ctx = sentence;
+}
+
+START_TEST(what_the_disk_has_to_say_is_passed_on)
+{
+    const char *heard = NULL, *words = "disk.img is damaged";
+
+    rig_pause(t.rig.virtio);
+    t.fake.client.trouble(t.fake.client.ctx, words); /* nobody listens */
+    t.rig.blk->config.trouble = handle_trouble;
+    t.rig.blk->config.ctx = &heard;
+    t.fake.client.trouble(t.fake.client.ctx, words);
+    ck_assert_ptr_eq(heard, words);
 }
 END_TEST
 
@@ -238,6 +308,10 @@ int main(void)
     tcase_add_test(tc, a_reset_that_waits_travels_too_and_ends);
     tcase_add_test(tc, a_drivers_reset_waits_for_requests_under_way);
     tcase_add_test(tc, a_machines_reset_forgets_all);
+    tcase_add_test(tc, a_drivers_reset_takes_back_what_has_not_begun);
+    tcase_add_test(tc, a_machines_reset_takes_back_what_has_not_begun);
+    tcase_add_test(tc, a_machine_that_ends_takes_back_what_has_not_begun);
+    tcase_add_test(tc, what_the_disk_has_to_say_is_passed_on);
     tcase_add_test(tc, the_disk_may_have_another_size_after_a_load);
     tcase_add_test(tc, a_state_that_lies_about_requests_breaks_the_device_only);
     tcase_add_test(tc, a_hop_at_any_moment_loses_nothing);

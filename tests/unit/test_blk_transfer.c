@@ -149,6 +149,39 @@ START_TEST(a_write_that_was_given_up_does_not_outlive_a_reset)
 }
 END_TEST
 
+static unsigned under_way(void)
+{
+    virtio_lock(f.rig.virtio);
+    unsigned count = f.rig.blk->under_way;
+    virtio_unlock(f.rig.virtio);
+    return count;
+}
+
+START_TEST(a_drivers_reset_takes_nothing_from_the_firmware)
+{
+    pthread_t caller;
+    int result = 1;
+
+    begin_with(40 << 10);
+    ck_assert_int_eq(transfer(DISK_READ, 0), 0); /* the next one may begin in half a second */
+    ck_assert_int_eq(pwrite(f.fd, "here", 4, 0), 4);
+    ck_assert_int_eq(pthread_create(&caller, NULL, handle_patient_caller, &result), 0);
+    while (!__atomic_load_n(&f.rig.blk->transfer.busy, __ATOMIC_RELAXED))
+        sched_yield();
+    ck_assert_ptr_nonnull(blk_rig_add(&f.rig, 0, BLK_IN, 0, NULL, 4096));
+    blk_rig_show(&f.rig, 0);
+    while (under_way() == 0)
+        sched_yield();
+    rig_set_status(f.rig.virtio, 0);
+    while (rig_status(f.rig.virtio) != 0)
+        sched_yield();
+    pthread_join(caller, NULL);
+    ck_assert_int_eq(result, 0);
+    ck_assert_mem_eq(f.data, "here", 4);
+    end();
+}
+END_TEST
+
 /* Segments that are all the same piece of memory: the only way to ask for so much. */
 static uint8_t read_pieces(unsigned count, uint32_t length)
 {
@@ -191,6 +224,7 @@ int main(void)
     tcase_add_test(tc, who_waits_for_a_slow_disk_can_be_called_away);
     tcase_add_test(tc, a_disk_ends_while_a_request_that_was_given_up_is_under_way);
     tcase_add_test(tc, a_write_that_was_given_up_does_not_outlive_a_reset);
+    tcase_add_test(tc, a_drivers_reset_takes_nothing_from_the_firmware);
     tcase_add_test(tc, a_request_of_a_hundred_thousand_blocks_is_an_error);
     suite_add_tcase(suite, tc);
     return unit_main(suite);

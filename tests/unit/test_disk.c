@@ -2,15 +2,18 @@
 /* Raw disks, with both engines: each test runs once with each. */
 #include "core/iov.h"
 #include "host/disk_file.h"
+#include "host/disk_queue.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -91,13 +94,18 @@ static void open_with(struct disk_config config)
     ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, NULL), 0);
 }
 
+static void drain(void)
+{
+    t.may_be_done = true;
+    disk_drain(t.disk);
+    t.may_be_done = false;
+}
+
 static void close_disk(void)
 {
     if (!t.disk)
         return;
-    t.may_be_done = true;
-    disk_drain(t.disk);
-    t.may_be_done = false;
+    drain();
     disk_detach(t.disk);
     disk_destroy(t.disk);
     t.disk = NULL;
@@ -303,15 +311,132 @@ START_TEST(drain_ends_all_without_a_loop)
         jobs[i].iov[0] = (struct iovec){.iov_base = bytes, .iov_len = 512};
         submit(&jobs[i]);
     }
-    t.may_be_done = true;
-    disk_drain(t.disk);
-    t.may_be_done = false;
+    drain();
     for (unsigned i = 0; i < array_size(jobs); i++)
         ck_assert(jobs[i].done && jobs[i].result == 0);
     /* And attach may follow a detach. */
     disk_detach(t.disk);
     ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, NULL), 0);
     ck_assert_int_eq(run(DISK_FLUSH, 0, 0, NULL), 0);
+}
+END_TEST
+
+/* What is taken back. A disk that is an eventfd: whoever reads 8 bytes waits for a count. */
+
+static int slow_fd = -1;
+
+/* In the C library's place: an eventfd has no offsets, which only io_uring forgives. */
+ssize_t preadv(int fd, const struct iovec *iov, int count, off_t offset)
+{
+    return fd == slow_fd ? readv(fd, iov, count)
+                         : syscall(SYS_preadv, fd, iov, count, (long)offset, 0L);
+}
+
+static int open_slow_disk(enum disk_engine engine)
+{
+    struct disk_file file = {.fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE)};
+    int fd = slow_fd = file.fd;
+
+    file.info = (struct disk_info){.size = 1 << 30, .block_size = 512, .optimal_size = 4096};
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(disk_file_start(&t.disk, &file, engine, NULL), 0);
+    ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, NULL), 0);
+    return fd;
+}
+
+static void let_read(int fd, uint64_t count)
+{
+    ck_assert_int_eq(write(fd, &count, sizeof(count)), sizeof(count));
+}
+
+static bool is_all_read(int fd)
+{
+    struct pollfd poll_of = {.fd = fd, .events = POLLIN};
+    return poll(&poll_of, 1, 0) == 0;
+}
+
+static struct job *begin_reads(unsigned count, uint64_t length, uint8_t *bytes)
+{
+    struct job *jobs = calloc(count, sizeof(*jobs));
+
+    for (unsigned i = 0; i < count; i++) {
+        jobs[i].request = (struct disk_request){.op = DISK_READ, .length = length, .iov_count = 1};
+        jobs[i].iov[0] = (struct iovec){.iov_base = bytes, .iov_len = length};
+        submit(&jobs[i]);
+    }
+    kick();
+    ck_assert_uint_eq(t.under_way, count);
+    return jobs;
+}
+
+static void cancel(void)
+{
+    t.may_be_done = true;
+    disk_cancel(t.disk);
+    t.may_be_done = false;
+}
+
+static unsigned count_results(const struct job *jobs, unsigned count, int result)
+{
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        found += jobs[i].done && jobs[i].result == result;
+    return found;
+}
+
+START_TEST(a_cancel_ends_what_the_host_has_not_begun)
+{
+    enum { COUNT = 300, RING = 256, WORKERS = 4 };
+    unsigned most = engines[_i] == DISK_ENGINE_URING ? RING : WORKERS;
+    uint8_t bytes[8];
+    int fd = open_slow_disk(engines[_i]);
+    struct job *jobs = begin_reads(COUNT, sizeof(bytes), bytes);
+
+    cancel();
+    ck_assert_uint_ge(count_results(jobs, COUNT, -ECANCELED), COUNT - most);
+    ck_assert_uint_eq(t.under_way, COUNT - count_results(jobs, COUNT, -ECANCELED));
+    unsigned begun = t.under_way;
+    cancel(); /* there is nothing more */
+    ck_assert_uint_eq(t.under_way, begun);
+    let_read(fd, COUNT);
+    drain();
+    ck_assert_uint_eq(count_results(jobs, COUNT, 0), begun);
+    ck_assert_int_eq(run(DISK_READ, 0, sizeof(bytes), bytes), 0); /* the disk lives on */
+    free(jobs);
+}
+END_TEST
+
+START_TEST(what_was_cancelled_takes_no_further_step)
+{
+    uint8_t bytes[4096];
+    int fd = open_slow_disk(engines[_i]);
+    struct job *jobs = begin_reads(1, sizeof(bytes), bytes);
+
+    let_read(fd, 1);
+    while (!is_all_read(fd)) /* then the first 8 bytes are there, or nearly so */
+        sched_yield();
+    cancel();
+    let_read(fd, 1); /* or it would wait for 510 of them */
+    drain();
+    ck_assert_int_eq(jobs[0].result, -ECANCELED);
+    free(jobs);
+}
+END_TEST
+
+START_TEST(not_more_is_in_the_hosts_hands_than_keeps_it_busy)
+{
+    enum { COUNT = 12, LENGTH = 32 << 20, ROOM = 64 << 20 };
+    uint8_t *bytes = malloc(LENGTH);
+    int fd = open_slow_disk(DISK_ENGINE_URING);
+    struct job *jobs = begin_reads(COUNT, LENGTH, bytes);
+
+    cancel();
+    ck_assert_uint_eq(count_results(jobs, COUNT, -ECANCELED), COUNT - ROOM / LENGTH);
+    let_read(fd, COUNT);
+    drain();
+    free(jobs);
+    free(bytes);
 }
 END_TEST
 
@@ -368,6 +493,52 @@ START_TEST(zeroes_of_a_write_through_disk_are_on_stable_storage)
         ck_assert(disk_step_took(&file, &request, &step, -EIO));
         ck_assert_int_eq(disk_job(&request)->result, -EIO);
     }
+}
+END_TEST
+
+START_TEST(zeroes_cost_what_the_host_has_to_write)
+{
+    struct disk_request request = {.op = DISK_ZEROES, .offset = 4096, .length = 8192};
+    struct disk_config config = {.engine = engines[_i]};
+
+    /* On /tmp: until it is seen that they need not be written. */
+    open_with(config);
+    request.unmap = true;
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 8192);
+    ck_assert_int_eq(run(DISK_DISCARD, 0, 4096, NULL), 0);
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 0);
+    close_disk();
+
+    leave_folder();
+    use_folder("/dev/shm"); /* has holes, and no ZERO_RANGE */
+    open_with(config);
+    ck_assert_int_eq(run(DISK_ZEROES, 0, 4096, NULL), 0);
+    request.unmap = false;
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 8192);
+    ck_assert_int_eq(run(DISK_DISCARD, 0, 4096, NULL), 0);
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 8192);
+    request.unmap = true;
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 0);
+    close_disk();
+    config.no_discard = true;
+    open_with(config);
+    ck_assert_int_eq(run(DISK_DISCARD, 0, 4096, NULL), 0);
+    ck_assert_uint_eq(disk_zeroes_cost(t.disk, &request), 8192);
+}
+END_TEST
+
+/* The kernel writes them, where a device has no command for it. */
+START_TEST(zeroes_of_a_device_cost_unless_it_can_unmap_whole_blocks)
+{
+    struct disk_file file = {.fd = -1, .device = true, .info.optimal_size = 4096};
+    struct disk_request request = {.op = DISK_ZEROES, .length = 8192};
+
+    file.has_punch = file.has_zero_range = true;
+    ck_assert_uint_eq(disk_file_zeroes_cost(&file, &request), 8192);
+    request.unmap = true;
+    ck_assert_uint_eq(disk_file_zeroes_cost(&file, &request), 0);
+    request.offset = 512;
+    ck_assert_uint_eq(disk_file_zeroes_cost(&file, &request), 8192);
 }
 END_TEST
 
@@ -607,6 +778,11 @@ int main(void)
     tcase_add_loop_test(tc, every_byte_ends_where_it_should_in_memory, 0, both);
     tcase_add_loop_test(tc, more_requests_than_any_ring_holds, 0, both);
     tcase_add_loop_test(tc, drain_ends_all_without_a_loop, 0, both);
+    tcase_add_loop_test(tc, a_cancel_ends_what_the_host_has_not_begun, 0, both);
+    tcase_add_loop_test(tc, what_was_cancelled_takes_no_further_step, 0, both);
+    tcase_add_test(tc, not_more_is_in_the_hosts_hands_than_keeps_it_busy);
+    tcase_add_loop_test(tc, zeroes_cost_what_the_host_has_to_write, 0, both);
+    tcase_add_test(tc, zeroes_of_a_device_cost_unless_it_can_unmap_whole_blocks);
     tcase_add_test(tc, zeroes_are_zeroes_however_the_file_system_makes_them);
     tcase_add_test(tc, zeroes_of_a_write_through_disk_are_on_stable_storage);
     tcase_add_loop_test(tc, discard_gives_space_back, 0, both);

@@ -22,6 +22,7 @@ static struct {
     struct disk *disk;
     bool may_be_done;
     unsigned under_way;
+    const char *trouble;
 } t;
 
 static void make_file(const char *name, const void *head, size_t length, off_t size)
@@ -317,9 +318,15 @@ static void handle_end(void *ctx)
     loop_stop(t.loop);
 }
 
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    t.trouble = sentence;
+}
+
 static void set_up_guard(void)
 {
-    static const struct disk_client client = {.begin = handle_begin, .end = handle_end};
+    static const struct disk_client client = {
+        .begin = handle_begin, .end = handle_end, .trouble = handle_trouble};
 
     memset(&t, 0, sizeof(t));
     ck_assert_int_eq(loop_create(&t.loop, NULL), 0);
@@ -486,6 +493,25 @@ START_TEST(drain_tells_refusals)
 }
 END_TEST
 
+START_TEST(the_guard_passes_on_cancels_and_trouble)
+{
+    uint8_t sector[SECTOR] = {0};
+    struct iovec iov = {.iov_base = sector, .iov_len = SECTOR};
+    struct disk_request request = {.op = DISK_WRITE, .length = SECTOR, .iov = &iov, .iov_count = 1};
+    int result = 1;
+
+    t.inner.hold = t.inner.may_cancel = true;
+    submit(&request, &result);
+    t.may_be_done = true;
+    disk_kick(t.disk);
+    ck_assert_int_eq(result, 1);
+    disk_cancel(t.disk);
+    ck_assert_int_eq(result, -ECANCELED);
+    t.inner.client.trouble(t.inner.client.ctx, "it is damaged");
+    ck_assert_str_eq(t.trouble, "it is damaged");
+}
+END_TEST
+
 /* All together, where marks are not to be had: one of the mounts that every Linux has. */
 START_TEST(where_no_mark_can_be_left_the_guard_stands)
 {
@@ -540,6 +566,7 @@ int main(void)
     tcase_add_test(guard, the_guard_is_told_nothing_else);
     tcase_add_test(guard, a_refusal_within_a_batch_is_told_before_its_end);
     tcase_add_test(guard, drain_tells_refusals);
+    tcase_add_test(guard, the_guard_passes_on_cancels_and_trouble);
     suite_add_tcase(suite, format);
     suite_add_tcase(suite, guard);
     return unit_main(suite);

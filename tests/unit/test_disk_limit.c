@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "host/bucket.h"
+#include "host/disk_limit.h"
 #include "tests/unit/fake_disk.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
@@ -14,13 +14,18 @@ static struct {
     struct disk_request requests[MOST];
     unsigned order[MOST], done;
     unsigned expected; /* the loop stops then */
-    bool in_batch;
+    bool in_batch, may_cancel;
+    unsigned cancelled;
 } t;
 
 static void handle_done(struct disk_request *request, int result)
 {
+    if (result == -ECANCELED && t.may_cancel) {
+        t.cancelled++;
+        return;
+    }
     ck_assert_int_eq(result, 0);
-    t.order[t.done++] = (unsigned)(request - t.requests);
+    t.order[t.done++ % MOST] = (unsigned)(request - t.requests);
     if (t.done == t.expected && t.in_batch)
         loop_stop(t.loop);
 }
@@ -44,14 +49,19 @@ static void set_up(void)
     fake_disk_init(&t.inner, t.bytes, SIZE);
 }
 
-static void limit(uint64_t iops, uint64_t bandwidth)
+static void limit_with(const struct limits *limits, struct shared_limits *shared)
 {
     static const struct disk_client client = {.begin = handle_begin, .end = handle_end};
 
-    ck_assert_int_eq(disk_limit_create(&t.disk, &t.inner.disk, iops, bandwidth, NULL), 0);
+    ck_assert_int_eq(disk_limit_create(&t.disk, &t.inner.disk, limits, shared, NULL), 0);
     ck_assert_uint_eq(t.disk->info.size, SIZE);
     ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, NULL), 0);
     ck_assert(t.inner.attached);
+}
+
+static void limit(uint64_t iops, uint64_t bandwidth)
+{
+    limit_with(&(struct limits){iops, bandwidth}, NULL);
 }
 
 static void tear_down(void)
@@ -122,6 +132,17 @@ START_TEST(a_take_larger_than_the_bucket_is_paid_afterwards)
 }
 END_TEST
 
+START_TEST(a_debt_ends_some_day)
+{
+    struct bucket bucket = {.rate = 1};
+    uint64_t now = 100 * NS_PER_SEC;
+
+    for (unsigned i = 0; i < 1000; i++)
+        bucket_take(&bucket, UINT64_MAX >> (i % 64), now);
+    ck_assert_uint_eq(bucket_ready_ns(&bucket), now + BUCKET_LONGEST_S * NS_PER_SEC);
+}
+END_TEST
+
 START_TEST(a_bucket_without_a_rate_never_waits)
 {
     struct bucket bucket = {0};
@@ -164,6 +185,39 @@ START_TEST(what_moves_no_bytes_costs_no_bytes)
 }
 END_TEST
 
+START_TEST(zeroes_that_must_be_written_cost_what_they_are)
+{
+    limit(0, 1 << 20);
+    submit(18, DISK_ZEROES, 65536);
+    ck_assert_uint_eq(t.done, 17);
+    ck_assert_uint_ge(time_until(18), 40000000);
+}
+END_TEST
+
+START_TEST(a_cancel_ends_those_that_wait)
+{
+    limit(1, 0);
+    t.inner.hold = t.inner.may_cancel = true;
+    submit(MOST, DISK_FLUSH, 0);
+    unsigned begun = t.inner.asked[DISK_FLUSH];
+    ck_assert_uint_lt(begun, 5);
+    t.may_cancel = true;
+    disk_cancel(t.disk);
+    ck_assert_uint_eq(t.cancelled, MOST);
+    ck_assert_uint_eq(t.inner.cancelled, begun); /* it is passed on */
+    ck_assert_uint_eq(t.inner.asked[DISK_FLUSH], begun);
+
+    /* What the host has begun ends by itself; and the disk lives on. */
+    t.inner.may_cancel = false;
+    t.cancelled = 0;
+    submit(1, DISK_FLUSH, 0);
+    disk_cancel(t.disk);
+    t.may_cancel = false;
+    disk_drain(t.disk);
+    ck_assert_uint_eq(t.cancelled + t.done, 1);
+}
+END_TEST
+
 START_TEST(drain_waits_for_nobody)
 {
     limit(1, 0);
@@ -174,6 +228,76 @@ START_TEST(drain_waits_for_nobody)
 }
 END_TEST
 
+START_TEST(without_a_limit_requests_pass_at_once)
+{
+    limit(0, 0);
+    submit(MOST, DISK_FLUSH, 0);
+    ck_assert_uint_eq(t.done, MOST);
+    ck_assert_int_eq(disk_set_limits(&t.inner.disk, &(struct limits){0}), -ENOTSUP);
+}
+END_TEST
+
+START_TEST(a_new_limit_holds_the_next_request)
+{
+    limit(0, 0);
+    submit(MOST, DISK_FLUSH, 0);
+    ck_assert_int_eq(disk_set_limits(t.disk, &(struct limits){.operations = 1}), 0);
+    t.done = 0;
+    submit(MOST, DISK_FLUSH, 0);
+    ck_assert_uint_lt(t.done, 3);
+}
+END_TEST
+
+START_TEST(who_waits_goes_when_the_limit_does)
+{
+    static const struct limits limits[] = {{0}, {.operations = 1000000}};
+
+    limit(0, 1); /* the second one would go after hours */
+    submit(MOST, DISK_READ, 65536);
+    ck_assert_uint_lt(t.done, 3);
+    ck_assert_int_eq(disk_set_limits(t.disk, &limits[_i]), 0);
+    ck_assert_uint_lt(time_until(MOST), 5 * NS_PER_SEC);
+    for (unsigned i = 0; i < MOST; i++)
+        ck_assert_uint_eq(t.order[i], i);
+}
+END_TEST
+
+/* The whole limit is used up by somebody else's disk. */
+START_TEST(disks_share_a_limit)
+{
+    static const struct disk_client client = {.begin = handle_begin, .end = handle_end};
+    struct shared_limits *shared;
+    struct limits limits = {.operations = 100};
+    struct fake_disk inner;
+    struct disk *other;
+
+    ck_assert_int_eq(shared_limits_create(&shared, &limits, NULL), 0);
+    limit_with(&(struct limits){0}, shared);
+    fake_disk_init(&inner, t.bytes, SIZE);
+    ck_assert_int_eq(disk_limit_create(&other, &inner.disk, &(struct limits){0}, shared, NULL), 0);
+    ck_assert_int_eq(disk_attach(other, t.loop, &client, NULL), 0);
+    submit(MOST, DISK_FLUSH, 0);
+    ck_assert_uint_ge(t.done, 100);
+    ck_assert_uint_lt(t.done, 120);
+
+    static struct disk_request requests[5];
+    for (unsigned i = 0; i < array_size(requests); i++) {
+        requests[i] = (struct disk_request){.op = DISK_FLUSH, .done = handle_done};
+        disk_submit(other, &requests[i]);
+    }
+    disk_kick(other);
+    ck_assert_uint_le(inner.asked[DISK_FLUSH], 1);
+    disk_drain(other);
+    disk_detach(other);
+    disk_destroy(other);
+    disk_drain(t.disk);
+    disk_detach(t.disk);
+    disk_destroy(t.disk);
+    shared_limits_destroy(shared);
+    limit(0, 0); /* for the end of the test */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("disk_limit");
@@ -181,12 +305,19 @@ int main(void)
 
     tcase_add_test(bucket, a_bucket_gives_its_rate_and_a_second_of_savings);
     tcase_add_test(bucket, a_take_larger_than_the_bucket_is_paid_afterwards);
+    tcase_add_test(bucket, a_debt_ends_some_day);
     tcase_add_test(bucket, a_bucket_without_a_rate_never_waits);
     tcase_add_checked_fixture(disk, set_up, tear_down);
     tcase_add_test(disk, operations_keep_to_their_limit_and_their_order);
     tcase_add_test(disk, bytes_keep_to_their_limit);
     tcase_add_test(disk, what_moves_no_bytes_costs_no_bytes);
+    tcase_add_test(disk, zeroes_that_must_be_written_cost_what_they_are);
+    tcase_add_test(disk, a_cancel_ends_those_that_wait);
     tcase_add_test(disk, drain_waits_for_nobody);
+    tcase_add_test(disk, without_a_limit_requests_pass_at_once);
+    tcase_add_test(disk, a_new_limit_holds_the_next_request);
+    tcase_add_loop_test(disk, who_waits_goes_when_the_limit_does, 0, 2);
+    tcase_add_test(disk, disks_share_a_limit);
     suite_add_tcase(suite, bucket);
     suite_add_tcase(suite, disk);
     return unit_main(suite);

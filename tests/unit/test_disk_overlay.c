@@ -31,6 +31,7 @@ static struct {
     unsigned under_way;
     bool may_be_done, in_batch;
     uint64_t random;
+    const char *trouble;
 } t;
 
 static uint64_t random_number(uint64_t below)
@@ -51,7 +52,13 @@ static void handle_end(void *ctx)
     t.in_batch = t.may_be_done = false;
 }
 
-static const struct disk_client client = {.begin = handle_begin, .end = handle_end};
+static void handle_trouble(void *ctx, const char *sentence)
+{
+    t.trouble = sentence;
+}
+
+static const struct disk_client client = {
+    .begin = handle_begin, .end = handle_end, .trouble = handle_trouble};
 
 static void handle_done(struct disk_request *request, int result)
 {
@@ -206,13 +213,106 @@ START_TEST(every_byte_comes_from_where_it_was_written_last)
 }
 END_TEST
 
+/* Every other sector lies in the file. */
+static void stripe(void)
+{
+    for (uint64_t at = 0; at < SIZE; at += 2 * SECTOR)
+        ck_assert_int_eq(fill(at, SECTOR, (int)(at / SECTOR % 251)), 0);
+}
+
 START_TEST(a_range_that_changes_sides_at_every_sector_is_read_right)
 {
     put_overlay();
-    for (uint64_t at = 0; at < SIZE; at += 2 * SECTOR)
-        ck_assert_int_eq(fill(at, SECTOR, (int)(at / SECTOR % 251)), 0);
+    stripe();
     check_all();
     ck_assert_uint_ge(t.image.asked[DISK_READ], SIZE / SECTOR / 2);
+}
+END_TEST
+
+static void kick(void)
+{
+    t.may_be_done = true;
+    disk_kick(t.disk);
+    t.may_be_done = false;
+}
+
+/* The image has all at hand: so nothing but the budget ends a kick. */
+START_TEST(a_kick_ends_however_many_runs_there_are)
+{
+    enum { MOST_RUNS = 256, RUNS = SIZE / SECTOR };
+    static uint8_t bytes[3][SIZE];
+    struct iovec iov[3];
+    struct disk_request requests[3];
+    int results[3] = {1, 1, 1};
+
+    put_overlay();
+    stripe();
+    for (unsigned i = 0; i < 3; i++) {
+        iov[i] = (struct iovec){.iov_base = bytes[i], .iov_len = SIZE};
+        requests[i] = (struct disk_request){
+            .op = DISK_READ, .length = SIZE, .iov = &iov[i], .iov_count = 1};
+        submit(&requests[i], &results[i]);
+    }
+    unsigned kicks = 0, asked = t.image.asked[DISK_READ];
+    while (t.under_way) {
+        kick();
+        unsigned now = t.image.asked[DISK_READ];
+        ck_assert_uint_le(now - asked, MOST_RUNS);
+        asked = now;
+        kicks++;
+        if (kicks == 3) /* the rest goes on by itself */
+            ck_assert_int_eq(loop_run(t.loop), 0);
+    }
+    ck_assert_uint_eq(kicks, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_int_eq(results[i], 0);
+        ck_assert_mem_eq(bytes[i], t.shadow, SIZE);
+    }
+}
+END_TEST
+
+START_TEST(a_cancel_begins_no_more_runs)
+{
+    struct iovec iov = {.iov_base = t.all, .iov_len = SIZE};
+    struct disk_request request = {.op = DISK_READ, .length = SIZE, .iov = &iov, .iov_count = 1};
+    int result = 1;
+
+    put_overlay();
+    stripe();
+    for (unsigned held = 0; held < 2; held++) { /* while it waits for its turn, and for the image */
+        t.image.hold = held;
+        submit(&request, &result);
+        kick();
+        ck_assert_uint_eq(t.under_way, 1);
+        unsigned asked = t.image.asked[DISK_READ];
+        t.may_be_done = true;
+        disk_cancel(t.disk);
+        drain();
+        ck_assert_int_eq(result, -ECANCELED);
+        ck_assert_uint_eq(t.image.asked[DISK_READ], asked);
+    }
+    t.image.hold = false;
+    check_all();
+}
+END_TEST
+
+START_TEST(both_sides_are_told_to_cancel_and_may_have_trouble)
+{
+    struct iovec iov = {.iov_base = t.all, .iov_len = SECTOR};
+    struct disk_request request = {.op = DISK_READ, .length = SECTOR, .iov = &iov, .iov_count = 1};
+    int result = 1;
+
+    put_overlay();
+    t.image.hold = t.image.may_cancel = true;
+    submit(&request, &result);
+    kick();
+    t.may_be_done = true;
+    disk_cancel(t.disk);
+    t.may_be_done = false;
+    ck_assert_int_eq(result, -ECANCELED);
+    t.image.hold = false;
+    t.image.client.trouble(t.image.client.ctx, "it is damaged");
+    ck_assert_str_eq(t.trouble, "it is damaged");
 }
 END_TEST
 
@@ -344,6 +444,9 @@ START_TEST(an_overlay_of_a_huge_disk_costs_what_is_written)
     t.image.bytes = NULL;
     t.image.disk.info.size = size;
     put_overlay();
+    /* A page of the map for each, wherever the host makes huge pages unasked. */
+    for (uint64_t at = 0; at < size; at += size / 128)
+        ck_assert_int_eq(run(DISK_WRITE, at, SECTOR, t.bytes), 0);
     ck_assert_int_eq(run(DISK_WRITE, size - SECTOR, SECTOR, t.bytes), 0);
     ck_assert_int_eq(run(DISK_READ, size - SECTOR, SECTOR, t.all), 0);
     ck_assert_mem_eq(t.all, t.bytes, SECTOR);
@@ -422,6 +525,9 @@ int main(void)
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, every_byte_comes_from_where_it_was_written_last);
     tcase_add_test(tc, a_range_that_changes_sides_at_every_sector_is_read_right);
+    tcase_add_test(tc, a_kick_ends_however_many_runs_there_are);
+    tcase_add_test(tc, a_cancel_begins_no_more_runs);
+    tcase_add_test(tc, both_sides_are_told_to_cancel_and_may_have_trouble);
     tcase_add_test(tc, a_write_is_told_sector_by_sector_and_no_neighbour_moves);
     tcase_add_test(tc, what_lies_on_one_side_is_one_request);
     tcase_add_test(tc, zeroes_and_discards_never_bring_the_image_back);

@@ -5,6 +5,7 @@
  * them.
  */
 #include "core/clock.h"
+#include "host/disk_queue.h"
 #include "tests/unit/qcow2_random.h"
 
 enum { MIB = 1 << 20 };
@@ -277,6 +278,158 @@ START_TEST(more_requests_than_there_are_ops)
 }
 END_TEST
 
+static void cancel(void)
+{
+    rig.may_be_done = true;
+    disk_cancel(rig.disk);
+    rig.may_be_done = false;
+}
+
+/* Of 256 ops the first in each cluster goes on, and the others wait for it. */
+START_TEST(a_cancel_ends_those_that_wait_for_an_op_or_for_others)
+{
+    enum { COUNT = 2000, BEGUN = 256 * 512 / 65536 };
+    struct rig_job *jobs = calloc(COUNT, sizeof(*jobs));
+    uint8_t bytes[512] = {1};
+    unsigned cancelled = 0;
+
+    if (rig_has_qemu_img()) {
+        rig_make("create -q -f qcow2 disk.qcow2 4M");
+        rig_open((struct disk_config){.engine = rig_engines[_i]});
+        for (unsigned i = 0; i < COUNT; i++) {
+            jobs[i].request = (struct disk_request){
+                .op = DISK_WRITE, .offset = i * 512, .length = 512, .iov_count = 1};
+            jobs[i].iov[0] = (struct iovec){.iov_base = bytes, .iov_len = 512};
+            rig_submit(&jobs[i]);
+        }
+        cancel();
+        rig_wait();
+        for (unsigned i = 0; i < COUNT; i++)
+            cancelled += jobs[i].result == -ECANCELED;
+        ck_assert_uint_ge(cancelled, COUNT - BEGUN);
+        ck_assert_int_eq(rig_run(DISK_WRITE, 0, 512, bytes), 0);
+        rig_close();
+        rig_check(false);
+    }
+    free(jobs);
+}
+END_TEST
+
+/* What was cancelled has been done, or not, or in part. */
+static void settle_cancelled(struct rig_job *job)
+{
+    const struct disk_request *request = &job->request;
+    uint8_t *shadow = rig.shadow + request->offset, *now = malloc(request->length + 1);
+
+    ck_assert_int_eq(rig_run(DISK_READ, request->offset, request->length, now), 0);
+    for (uint64_t at = 0; at < request->length; at += 512) {
+        static const uint8_t zeroes[512];
+        const uint8_t *new = request->op == DISK_WRITE ? job->buffer + at : zeroes;
+        bool changes = request->op != DISK_READ;
+        ck_assert(memcmp(now + at, shadow + at, 512) == 0 ||
+                  (changes && memcmp(now + at, new, 512) == 0));
+    }
+    memcpy(shadow, now, request->length);
+    free(now);
+}
+
+START_TEST(a_cancel_at_any_moment_leaves_a_sound_image)
+{
+    static const char *const options[] = {"cluster_size=512", "cluster_size=64k",
+                                          "compat=0.10,cluster_size=4k"};
+    unsigned cancelled = 0;
+
+    if (!rig_has_qemu_img())
+        return;
+    rig_make_raw("base.raw", 3 * MIB);
+    rig_make("create -q -f qcow2 -b base.raw -F raw -o %s disk.qcow2 4M", options[_i / 2]);
+    rig.random = (uint64_t)_i + 1;
+    rig_open((struct disk_config){
+        .engine = rig_engines[_i % 2], .backing = true, .write_through = _i < 2});
+    rig_take_shadow();
+    for (unsigned round = 0; round < 60; round++) {
+        unsigned depth = rig_submit_round(512);
+        rig.may_be_done = true;
+        if (rig_random(3))
+            disk_kick(rig.disk);
+        rig.may_be_done = false;
+        cancel();
+        rig_wait();
+        for (unsigned i = 0; i < depth; i++) {
+            if (rig.jobs[i].result == -ECANCELED)
+                settle_cancelled(&rig.jobs[i]);
+            else
+                rig_settle(&rig.jobs[i]);
+            cancelled += rig.jobs[i].result == -ECANCELED;
+        }
+    }
+    ck_assert_uint_gt(cancelled, 0);
+    ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), 0);
+    rig_compare_all();
+    rig_close();
+    rig_check(false);
+    rig_compare_with_qemu("");
+}
+END_TEST
+
+/* It is in a row behind much that is cancelled. */
+START_TEST(a_cancel_leaves_a_commit_that_has_begun)
+{
+    enum { READS = 200, LENGTH = 256 << 10 };
+    struct rig_job *jobs = calloc(READS + 1, sizeof(*jobs));
+    uint8_t *bytes = calloc(1, 4 * MIB);
+
+    if (rig_has_qemu_img()) {
+        rig_make("create -q -f qcow2 disk.qcow2 8M");
+        rig_open((struct disk_config){.engine = rig_engines[_i]});
+        ck_assert_int_eq(rig_run(DISK_WRITE, 0, 4 * MIB, bytes), 0);
+        ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), 0);
+        ck_assert_int_eq(rig_run(DISK_WRITE, 4 * MIB, 4096, bytes), 0);
+        for (unsigned i = 0; i <= READS; i++) {
+            jobs[i].request = (struct disk_request){
+                .op = DISK_READ, .offset = i % 16 * LENGTH, .length = LENGTH, .iov_count = 1};
+            jobs[i].iov[0] = (struct iovec){.iov_base = bytes, .iov_len = LENGTH};
+        }
+        jobs[READS].request = (struct disk_request){.op = DISK_FLUSH};
+        for (unsigned i = 0; i <= READS; i++)
+            rig_submit(&jobs[i]);
+        rig.may_be_done = true;
+        disk_kick(rig.disk);
+        rig.may_be_done = false;
+        cancel();
+        rig_wait();
+        ck_assert_int_eq(jobs[READS].result, 0);
+        rig_close();
+        rig_check(false);
+    }
+    free(bytes);
+    free(jobs);
+}
+END_TEST
+
+START_TEST(zeroes_cost_what_is_not_mapped)
+{
+    struct disk_request request = {.op = DISK_ZEROES, .length = MIB};
+
+    if (!rig_has_qemu_img())
+        return;
+    rig_make("create -q -f qcow2 disk.qcow2 4M");
+    rig_open((struct disk_config){0});
+    ck_assert_uint_eq(disk_zeroes_cost(rig.disk, &request), 0);
+    request.offset = 512;
+    ck_assert_uint_eq(disk_zeroes_cost(rig.disk, &request), 65536);
+    request.length = 4096;
+    ck_assert_uint_eq(disk_zeroes_cost(rig.disk, &request), 4096);
+    rig_close();
+    rig_make("create -q -f qcow2 -o compat=0.10 disk.qcow2 4M");
+    rig_open((struct disk_config){0});
+    request = (struct disk_request){.op = DISK_ZEROES, .length = MIB};
+    ck_assert_uint_eq(disk_zeroes_cost(rig.disk, &request), MIB);
+    request.unmap = true;
+    ck_assert_uint_eq(disk_zeroes_cost(rig.disk, &request), 0);
+}
+END_TEST
+
 static void handle_time(void *arg)
 {
     loop_stop(rig.loop);
@@ -353,6 +506,10 @@ int main(void)
     tcase_add_test(tc, a_small_file_holds_a_disk_of_3_tib);
     tcase_add_loop_test(tc, readonly_images_are_read_and_not_touched, 0, 2);
     tcase_add_loop_test(tc, more_requests_than_there_are_ops, 0, 2);
+    tcase_add_loop_test(tc, a_cancel_ends_those_that_wait_for_an_op_or_for_others, 0, 2);
+    tcase_add_loop_test(tc, a_cancel_at_any_moment_leaves_a_sound_image, 0, 6);
+    tcase_add_loop_test(tc, a_cancel_leaves_a_commit_that_has_begun, 0, 2);
+    tcase_add_test(tc, zeroes_cost_what_is_not_mapped);
     tcase_add_loop_test(tc, what_was_written_is_in_the_file_soon, 0, 2);
     tcase_add_loop_test(tc, many_tables_change_at_once, 0, (int)array_size(options_of_busy));
     suite_add_tcase(suite, tc);

@@ -357,6 +357,7 @@ static void check_damaged(const char *what, bool met)
 
     rig_open((struct disk_config){.readonly = true});
     ck_assert_msg(!met || rig_run(DISK_READ, 0, sizeof(bytes), bytes) == -EIO, "%s", what);
+    ck_assert_uint_eq(rig.troubles, met);
     ck_assert_int_eq(rig_run(DISK_READ, CLUSTER, sizeof(bytes), bytes), 0);
     rig_close();
     rig_open((struct disk_config){0});
@@ -371,9 +372,13 @@ static void check_damaged(const char *what, bool met)
         ck_assert_msg(rig_run(DISK_ZEROES, 0, CLUSTER, NULL) == -EIO, "%s", what);
         break;
     }
+    /* A person is told, once, which file it is. */
+    ck_assert_msg(strstr(rig.trouble, rig.path) && strstr(rig.trouble, "an entry of an L2 table"),
+                  "%s", rig.trouble);
     ck_assert_int_eq(rig_run(DISK_WRITE, CLUSTER, sizeof(bytes), bytes), -EIO);
     ck_assert_int_eq(rig_run(DISK_READ, CLUSTER, sizeof(bytes), bytes), 0);
     ck_assert_uint_eq(bytes[0], 0x11);
+    ck_assert_uint_eq(rig.troubles, 1);
     rig_close();
     refuse((struct disk_config){0}, "marked as corrupt");
     patch_u64(72, 0);
@@ -410,6 +415,28 @@ START_TEST(broken_entries_are_errors_and_mark_the_image)
         check_damaged(bad[i].what, !strstr(bad[i].what, "L2") && !strstr(bad[i].what, "refcount"));
     }
     patch_u64(l2, good);
+    rig_check(false);
+}
+END_TEST
+
+/* The one below is damaged, and only read. */
+START_TEST(trouble_below_names_the_file_below)
+{
+    uint8_t bytes[512];
+
+    if (!make_image(""))
+        return;
+    patch_u64(l2_offset(), 1ull << 40 | 1ull << 63);
+    rig_shell("mv disk.qcow2 below.qcow2");
+    rig_make("create -q -f qcow2 -b below.qcow2 -F qcow2 disk.qcow2");
+    rig_open((struct disk_config){.backing = true});
+    ck_assert_uint_eq(rig.troubles, 0);
+    ck_assert_int_eq(rig_run(DISK_READ, 0, sizeof(bytes), bytes), -EIO);
+    ck_assert_int_eq(rig_run(DISK_READ, 0, sizeof(bytes), bytes), -EIO);
+    ck_assert_uint_eq(rig.troubles, 1);
+    ck_assert_msg(strstr(rig.trouble, "below.qcow2"), "%s", rig.trouble);
+    ck_assert_int_eq(rig_run(DISK_WRITE, 0, sizeof(bytes), bytes), -EIO); /* needs the rest */
+    rig_close();
     rig_check(false);
 }
 END_TEST
@@ -576,6 +603,7 @@ int main(void)
     tcase_add_test(tc, a_feature_that_is_missing_is_named);
     tcase_add_test(tc, what_qemu_img_makes_and_we_do_not_support_is_refused);
     tcase_add_test(tc, a_corrupt_image_is_read_and_not_written);
+    tcase_add_test(tc, trouble_below_names_the_file_below);
     tcase_add_test(tc, backing_files_are_opened_only_where_that_is_allowed);
     tcase_add_test(tc, a_backing_file_without_a_format_is_refused);
     tcase_add_test(tc, a_chain_has_an_end);

@@ -86,6 +86,10 @@ START_TEST(tables_in_the_first_mib_are_reserved)
     ck_assert(covered(&map, LAYOUT_EBDA, E820_RESERVED));
     ck_assert(!covered(&map, LAYOUT_VGA, E820_RAM));
     ck_assert(covered(&map, LAYOUT_ACPI, E820_RESERVED));
+    ck_assert(covered(&map, LAYOUT_VMGENID, E820_RESERVED));
+    ck_assert_uint_eq(LAYOUT_VMGENID % PAGE_SIZE, 0);
+    ck_assert_uint_ge(LAYOUT_VMGENID, LAYOUT_ACPI + LAYOUT_ACPI_SIZE);
+    ck_assert_uint_le(LAYOUT_VMGENID + PAGE_SIZE, LAYOUT_SMBIOS);
     ck_assert(covered(&map, LAYOUT_SMBIOS, E820_RESERVED));
     ck_assert(covered(&map, LAYOUT_1M, E820_RAM));
 }

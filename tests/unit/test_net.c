@@ -66,6 +66,7 @@ START_TEST(what_no_interface_can_take_is_dropped)
     ck_assert_uint_eq(rig.netif.out[0].count, 0);
     ck_assert_uint_eq(stats().send_dropped, array_size(lengths));
     ck_assert_uint_eq(stats().sent, 1);
+    ck_assert_uint_eq(stats().sent_bytes, 100 - HEADER);
 }
 END_TEST
 
@@ -216,6 +217,7 @@ END_TEST
 START_TEST(frames_of_all_lengths_in_one_stream_lose_nothing)
 {
     unsigned seed = 1, sent = 0, got = 0;
+    uint64_t bytes = 0;
     size_t lengths[600];
 
     while (got < array_size(lengths)) {
@@ -236,6 +238,9 @@ START_TEST(frames_of_all_lengths_in_one_stream_lose_nothing)
         }
     }
     ck_assert_uint_eq(stats().received, array_size(lengths));
+    for (unsigned i = 0; i < array_size(lengths); i++)
+        bytes += lengths[i] - HEADER;
+    ck_assert_uint_eq(stats().received_bytes, bytes);
     ck_assert_uint_eq(stats().receive_dropped, 0);
 }
 END_TEST

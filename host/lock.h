@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Locks on open files (OFD locks): one writer, or many readers. A lock belongs to the open file, is
+ * shared by whoever has inherited it, and ends with the last of them, however that one ended.
+ */
+#pragma once
+
+#include "core/err.h"
+
+/* Never waits. -EAGAIN: somebody else has it. For an unshared lock the file is open for writing. */
+int lock_try(int fd, bool shared) must_check;
+
+/* Whether somebody else has it, shared or not. The file may be open only for reading. */
+bool lock_is_held(int fd);
+
+/*
+ * Who has this very file open and locked; the lowest pid of several. 0: nobody that we may look at.
+ * Reads all of /proc: for telling a person.
+ */
+int64_t lock_holder(int fd);
+
+/* Whether the name in this folder still leads to this open file: it may have been replaced, or
+ * removed, between being opened and being locked. */
+bool lock_is_current(int fd, int folder, const char *name);

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+#include "host/small_file.h"
+#include "host/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int small_file_read(int fd, size_t limit, char **ret_text, size_t *ret_length)
+{
+    size_t length = 0, room = 0;
+    char *text = NULL;
+    ssize_t n;
+
+    do {
+        if (length == room) {
+            room = room ? 2 * room : 4096;
+            room = room <= limit ? room : limit + 1; /* one more than is wanted tells too many */
+            char *larger = realloc(text, room + 1);
+            if (!larger) {
+                free(text);
+                return -ENOMEM;
+            }
+            text = larger;
+        }
+        n = pread(fd, text + length, room - length, (off_t)length);
+        if (n > 0)
+            length += (size_t)n;
+    } while ((n > 0 && length <= limit) || (n < 0 && errno == EINTR));
+    if (n < 0 || length > limit) {
+        int error = n < 0 ? -errno : -EFBIG;
+        free(text);
+        return error;
+    }
+    text[length] = 0;
+    *ret_text = text;
+    *ret_length = length;
+    return 0;
+}
+
+void small_file_give_to_owner(int folder, int fd)
+{
+    struct stat stat;
+
+    if (geteuid() != 0 || fstat(folder, &stat) < 0)
+        return;
+    if (fchown(fd, stat.st_uid, stat.st_gid) < 0)
+        return; /* a file system without owners */
+}
+
+/* Always a new file: nothing that lies there under this name is followed or written through. */
+static int open_beside(int folder, const char *name, const char *beside)
+{
+    struct stat old;
+    mode_t mode = 0644;
+
+    if (unlinkat(folder, beside, 0) < 0 && errno != ENOENT)
+        return -errno;
+    if (fstatat(folder, name, &old, AT_SYMLINK_NOFOLLOW) < 0)
+        old.st_mode = 0;
+    if (S_ISREG(old.st_mode))
+        mode = old.st_mode & 0666;
+    int fd = openat(folder, beside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0)
+        return -errno;
+    small_file_give_to_owner(folder, fd);
+    /* The umask takes nothing from a mode that the old file was given on purpose. */
+    if (S_ISREG(old.st_mode))
+        (void)fchmod(fd, mode);
+    return fd;
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, bytes, length);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0)
+            return -EIO;
+        if (n > 0) {
+            bytes += n;
+            length -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static int say_not_written(int error, const char *name, struct err *err)
+{
+    int r = err_sys(err, ERR_FAILED, -error, "cannot write %s", name);
+
+    if (error == -ENOSPC || error == -EDQUOT)
+        err_hint(err, "make room on its file system; the old file is as it was");
+    else if (error == -EROFS)
+        err_hint(err, "its file system is read-only: copy the folder to one that is not");
+    else if (error == -EACCES || error == -EPERM)
+        err_hint(err, "the folder has to be writable for you");
+    return r;
+}
+
+int small_file_replace(int folder, const char *name, const struct small_file *file, struct err *err)
+{
+    char beside[NAME_MAX + 1];
+
+    if (snprintf(beside, sizeof(beside), ".%s.new", name) >= (int)sizeof(beside))
+        return say_not_written(-ENAMETOOLONG, name, err);
+    int fd = open_beside(folder, name, beside);
+    if (fd < 0)
+        return say_not_written(fd, name, err);
+    int r = file->lock ? lock_try(fd, false) : 0;
+    if (r == 0)
+        r = write_all(fd, file->bytes, file->length);
+    if (r == 0 && file->durable && fsync(fd) < 0)
+        r = -errno;
+    if (r == 0 && renameat(folder, beside, folder, name) < 0)
+        r = -errno;
+    if (r < 0) {
+        unlinkat(folder, beside, 0);
+        close(fd);
+        return say_not_written(r, name, err);
+    }
+    if (file->durable && fsync(folder) < 0)
+        r = say_not_written(-errno, name, err);
+    /* From here on the name leads to the new file, whatever became of its durability. */
+    if (file->lock) {
+        if (*file->lock >= 0)
+            close(*file->lock);
+        *file->lock = fd;
+    } else {
+        close(fd);
+    }
+    return r;
+}

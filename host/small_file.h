@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Small files: read whole, and replaced whole or not at all (written beside the old one, then given
+ * its name).
+ */
+#pragma once
+
+#include "core/err.h"
+
+/* All of it, with a 0 behind (free it). -EFBIG: there are more than limit bytes. */
+int small_file_read(int fd, size_t limit, char **ret_text, size_t *ret_length) must_check;
+
+struct small_file {
+    const void *bytes;
+    size_t length;
+    bool durable; /* survives a power cut once this has returned */
+
+    /*
+     * NULL: no lock. Else the new file is locked (host/lock.h) before it has its name, so that
+     * nobody finds it free: *lock is then its descriptor, and the one that was there, or -1, is
+     * closed.
+     */
+    int *lock;
+};
+
+/*
+ * On failure the old file is as it was. It gives the new one its mode; written by root, that
+ * belongs to the folder's owner. One writer at a time: both would write ".NAME.new", and what a
+ * crash has left of it is overwritten.
+ */
+int small_file_replace(int folder, const char *name, const struct small_file *file,
+                       struct err *err) must_check;
+
+/* What root makes in somebody's folder must not shut that one out: it belongs to the folder's
+ * owner, where the file system knows of owners. */
+void small_file_give_to_owner(int folder, int fd);
