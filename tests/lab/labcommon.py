@@ -19,6 +19,9 @@ PACKAGES = {
     "ldd": "libc-bin",
     "e2fsck": "e2fsprogs",
     "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 
 

@@ -12,6 +12,7 @@ same devices, and a test can be tried on a VMM that is known to be good.
 import base64
 import contextlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -84,9 +85,11 @@ def end(job):
 class Guest:
     """One run of a VMM in a lab host; see the head of this file."""
 
-    def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None):
+    def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None, folder=None,
+                 definition=None):
         """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
-        columns) of one for the VMM."""
+        columns) of one for the VMM. folder: the VM is this folder, with what `definition` says beside the boot
+        files; one that has a vm.json already is run as it is."""
         script = base64.b64encode(SERVE.format(console=console).encode()).decode()
         # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
         cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
@@ -96,6 +99,11 @@ class Guest:
         self._number = 0
         files = f"/run/vm-{number}"
         command = {"minivmm": minivmm_command, "qemu": qemu_command}[self.vmm](options, cmdline)
+        if folder:
+            command = f"minivmm run {folder} {options}"
+        if definition is not None:
+            boot = {"kernel": "/root/vmlinuz", "initrd": "/root/test-guest.cpio", "cmdline": cmdline}
+            host.put_bytes(json.dumps({"boot": boot, **definition}).encode(), f"{folder}/vm.json")
         # A file, because su wants its command in quotes of its own.
         host.put_bytes(f"echo $$ >{files}.pid; exec {command}\n".encode(), f"{files}.sh")
         run = f"exec sh {files}.sh"

@@ -54,10 +54,30 @@ class Images:
         return self.cached("test-guest", inputs, lambda to: _write_test_guest(to, guest, probe))
 
     @functools.cache
-    def tiny_disk(self):
-        """A small disk that boots by itself: GRUB, Debian's kernel, BusyBox."""
+    def tiny_disk(self, mbr=False):
+        """A small disk that boots by itself: GRUB, Debian's kernel, BusyBox. It has a GPT, or just an MBR."""
+        if mbr:
+            self._script("tiny", "--mbr", self.folder)
+            return self.folder / "tiny-mbr.img"
         self._script("tiny")
         return self.folder / "tiny.img"
+
+    @functools.cache
+    def cloud_disk(self):
+        """Debian 12 with cloud-init. Its building takes minutes: for slow tests."""
+        find_program("mmdebstrap")
+        folder = self.folder / "cloud"
+        self._script("debian", "--cloud-init", folder)
+        return folder / "debian.img"
+
+    @functools.cache
+    def superfloppy(self):
+        """A disk without partitions: a FAT file system whose own boot sector is SYSLINUX, Linux, a small guest."""
+        syslinux = self.package("syslinux") / "usr/bin/syslinux"
+        mtools = self.package("mtools") / "usr/bin"
+        files = {"vmlinuz": self.kernel().resolve(), "guest.gz": self.guest_initramfs()}
+        inputs = [syslinux, mtools / "mtools", *files.values(), Path(__file__)]
+        return self.cached("superfloppy", inputs, lambda to: _write_superfloppy(to, syslinux, mtools, files))
 
     def package(self, name):
         """The folder with an unpacked Debian package."""
@@ -128,6 +148,34 @@ def _compile(sources, to, what):
     compiler = os.environ.get("CC", "cc").split()
     find_program(compiler[0])
     run_tool([*compiler, *COMPILER_FLAGS, "-o", to, *sources], f"compile {what}")
+
+
+SUPERFLOPPY_MENU = b"""\
+SERIAL 0 115200
+PROMPT 1
+TIMEOUT 600
+DEFAULT nothing
+LABEL small
+  LINUX vmlinuz
+  INITRD guest.gz
+  APPEND console=ttyS0 quiet
+"""
+
+
+def _write_superfloppy(to, syslinux, mtools, files):
+    # mformat asks a real disk for its geometry; a file has none.
+    sectors, heads, track = 24 << 11, 16, 63
+    with open(to, "wb") as stream:
+        stream.truncate(sectors * 512)
+    geometry = ["-T", str(sectors), "-h", str(heads), "-s", str(track)]
+    run_tool([mtools / "mformat", "-i", to, *geometry, "::"], "make a FAT file system")
+    menu = to.with_name("syslinux.cfg")
+    menu.write_bytes(SUPERFLOPPY_MENU)
+    for name, path in {"syslinux.cfg": menu, **files}.items():
+        run_tool([mtools / "mcopy", "-i", to, path, f"::{name}"], f"copy {path} to a FAT file system")
+    # It calls mtools by their names.
+    environment = {**os.environ, "PATH": f"{mtools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    run_tool([syslinux, "--install", to], "install SYSLINUX", env=environment)
 
 
 def _write_test_guest(to, guest, probe):
