@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: MIT */
+/* The life of a running VM. What its control socket can do is in instance_verbs.c. */
+#include "core/clock.h"
+#include "core/log.h"
+#include "vmm/instance_parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+enum {
+    RESTART_FIRST_S = 1, /* each crash in a row doubles it */
+    RESTART_LAST_S = 60,
+    CALM_S = 300, /* a guest that ran so long is not in a row of crashes */
+};
+
+/* --- the console ------------------------------------------------------------------------------ */
+
+static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
+{
+    struct instance *instance = ctx;
+    console_hub_write(instance->hub, bytes, length);
+    if (instance->config.output)
+        instance->config.output(instance->config.ctx, bytes, length);
+}
+
+static void handle_input_room(void *ctx)
+{
+    struct instance *instance = ctx;
+    console_hub_input_room(instance->hub);
+    if (instance->config.input_room)
+        instance->config.input_room(instance->config.ctx);
+}
+
+static size_t handle_hub_input(void *ctx, const uint8_t *bytes, size_t length)
+{
+    return instance_input(ctx, bytes, length);
+}
+
+size_t instance_input(struct instance *instance, const uint8_t *bytes, size_t length)
+{
+    return machine_input(instance->machine, bytes, length);
+}
+
+/* --- what happens to it ----------------------------------------------------------------------- */
+
+static void tell(struct instance *instance, const char *event, json_t *fields)
+{
+    control_event(instance->control, event, fields);
+}
+
+/* On any thread. */
+void instance_handle_trouble(void *ctx, const char *device, const char *sentence)
+{
+    struct instance *instance = ctx;
+    struct instance_troubles *troubles = &instance->troubles;
+    pthread_mutex_lock(&troubles->lock);
+    if (troubles->timer.loop && troubles->count < INSTANCE_TROUBLES) {
+        unsigned at = troubles->count++;
+        snprintf(troubles->waiting[at].device, sizeof(troubles->waiting[at].device), "%s", device);
+        snprintf(troubles->waiting[at].sentence, sizeof(troubles->waiting[at].sentence), "%s",
+                 sentence);
+        if (at == 0 && loop_timer_arm(&troubles->timer, clock_monotonic_ns()) < 0)
+            troubles->count = 0;
+    }
+    pthread_mutex_unlock(&troubles->lock);
+}
+
+static void handle_troubles(void *arg)
+{
+    struct instance *instance = arg;
+    struct instance_troubles *troubles = &instance->troubles;
+    pthread_mutex_lock(&troubles->lock);
+    for (unsigned i = 0; i < troubles->count; i++)
+        tell(instance, "trouble",
+             json_pack("{ss, ss}", "device", troubles->waiting[i].device, "text",
+                       troubles->waiting[i].sentence));
+    troubles->count = 0;
+    pthread_mutex_unlock(&troubles->lock);
+}
+
+const char *instance_state(const struct instance *instance)
+{
+    return instance->waiting ? "crashed" : instance->paused ? "paused" : "running";
+}
+
+void instance_pause(struct instance *instance, const char *why)
+{
+    if (instance->paused)
+        return;
+    instance->paused = true;
+    instance->paused_ns = clock_monotonic_ns();
+    machine_pause(instance->machine);
+    tell(instance, "paused", json_pack("{ss}", "why", why));
+}
+
+void instance_resume(struct instance *instance, const char *why)
+{
+    if (!instance->paused)
+        return;
+    instance->paused = false;
+    if (!instance->waiting)
+        machine_resume(instance->machine);
+    uint64_t ms = (clock_monotonic_ns() - instance->paused_ns) / 1000000;
+    if (ms > JOURNAL_PAUSE_MS)
+        journal_pause(&instance->journal, why, ms);
+    tell(instance, "resumed", json_pack("{sI}", "paused_ms", (json_int_t)ms));
+}
+
+/* The reset button. A machine that was paused runs afterwards. */
+int instance_reset(struct instance *instance, struct err *err)
+{
+    instance_pause(instance, "reset");
+    int ret = machine_restart(instance->machine, err);
+    if (ret < 0)
+        return ret;
+    tell(instance, "reset", NULL);
+    instance_resume(instance, "reset");
+    return 0;
+}
+
+void instance_press_power_button(struct instance *instance, const char *who)
+{
+    instance->stopped_by = who;
+    instance_resume(instance, "stop"); /* a guest that stands still feels nothing */
+    if (instance->waiting)
+        instance_stop(instance, who); /* nobody is there to feel it */
+    else
+        machine_press_power_button(instance->machine);
+    tell(instance, "stopping", json_pack("{ss}", "by", who));
+}
+
+void instance_stop(struct instance *instance, const char *who)
+{
+    instance->stopped_by = who;
+    machine_stop(instance->machine);
+}
+
+static void handle_tick(void *arg)
+{
+    struct instance *instance = arg;
+    journal_tick(&instance->journal);
+    int error = console_hub_log_error(instance->hub);
+    if (error && !instance->log_lost)
+        log_warning("%s: console.log: %s: it goes on without", instance->config.name,
+                    strerror(-error));
+    instance->log_lost = error;
+    uint64_t next = clock_monotonic_ns() + JOURNAL_TICK_SECONDS * NS_PER_SEC;
+    if (loop_timer_arm(&instance->tick_timer, next) < 0)
+        log_warning("%s: no memory for the journal's timer", instance->config.name);
+}
+
+/* --- the end, and a new beginning ------------------------------------------------------------- */
+
+static void note_end(struct instance *instance, const struct machine_end *end)
+{
+    const char *by = instance->stopped_by ? instance->stopped_by : "guest";
+    switch (end->outcome) {
+    case MACHINE_CRASHED:
+    case MACHINE_UNBOOTABLE:
+        journal_crash(&instance->journal, end->crash.reason);
+        tell(instance, "crashed", json_pack("{ss}", "reason", end->crash.reason));
+        break;
+    case MACHINE_OFF:
+    case MACHINE_RESET:
+    case MACHINE_EXIT:
+    case MACHINE_STOPPED:
+        journal_stop(&instance->journal, by);
+        tell(instance, end->outcome == MACHINE_STOPPED ? "stopped" : "powered-off",
+             json_pack("{ss}", "by", by));
+        break;
+    }
+}
+
+static bool is_to_restart(const struct instance *instance, const struct machine_end *end)
+{
+    if (instance->stopped_by)
+        return false;
+    switch (instance->config.definition->restart) {
+    case RESTART_NO:
+        return false;
+    case RESTART_ON_FAILURE:
+        return end->outcome == MACHINE_CRASHED;
+    case RESTART_ALWAYS:
+        return end->outcome == MACHINE_CRASHED || end->outcome == MACHINE_OFF;
+    }
+    return false;
+}
+
+static void handle_restart_time(void *arg)
+{
+    struct instance *instance = arg;
+    loop_stop(machine_loop(instance->machine));
+}
+
+/* The machine stands at power-on meanwhile; the control socket answers. False: it shall not run. */
+static bool wait_for_restart(struct instance *instance, const struct machine_end *end)
+{
+    struct loop *loop = machine_loop(instance->machine);
+    uint64_t now = clock_monotonic_ns();
+    if (now - instance->run_since_ns > CALM_S * NS_PER_SEC)
+        instance->crashes = 0;
+    unsigned seconds = RESTART_FIRST_S << (instance->crashes < 6 ? instance->crashes : 6);
+    if (seconds > RESTART_LAST_S)
+        seconds = RESTART_LAST_S;
+    instance->crashes++;
+    if (end->outcome == MACHINE_CRASHED)
+        log_error("%s: the guest crashed: %s", instance->config.name, end->crash.reason);
+    log_warning("%s: starts again in %u s (restart policy)", instance->config.name, seconds);
+    instance->waiting = true;
+    if (loop_timer_arm(&instance->restart_timer, now + seconds * NS_PER_SEC) < 0 ||
+        loop_run(loop) < 0)
+        instance->stopped_by = "lack of memory";
+    loop_timer_cancel(&instance->restart_timer);
+    instance->waiting = false;
+    return !instance->stopped_by;
+}
+
+static void note_start(struct instance *instance)
+{
+    instance->run_since_ns = clock_monotonic_ns();
+    journal_start(&instance->journal);
+    tell(instance, "started", NULL);
+}
+
+int instance_run(struct instance *instance, struct machine_end *ret_end, struct err *err)
+{
+    struct machine_end end = {0};
+    for (;;) {
+        note_start(instance);
+        int ret = machine_run(instance->machine, &end, err);
+        if (ret < 0)
+            return ret;
+        instance->paused = false;
+        note_end(instance, &end);
+        if (!is_to_restart(instance, &end))
+            break;
+        ret = machine_restart(instance->machine, err);
+        if (ret < 0)
+            return ret;
+        if (!wait_for_restart(instance, &end)) {
+            end = (struct machine_end){.outcome = MACHINE_STOPPED};
+            break;
+        }
+    }
+    *ret_end = end;
+    return 0;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+struct metrics_source instance_metrics(const struct instance *instance)
+{
+    return (struct metrics_source){.machine = instance->machine,
+                                   .vm = instance->config.name,
+                                   .uuid = instance->uuid,
+                                   .started = instance->started};
+}
+
+static int handle_metrics(void *ctx, char **ret_text, size_t *ret_length)
+{
+    const struct metrics_source source = instance_metrics(ctx);
+    return metrics_text(metrics_table, &source, ret_text, ret_length);
+}
+
+static int open_sockets(struct instance *instance, struct loop *loop, struct err *err)
+{
+    char *control = runtime_path(&instance->runtime, "control.sock");
+    char *metrics = runtime_path(&instance->runtime, "metrics.sock");
+    const struct metrics_socket_config config = {
+        .path = metrics, .write = handle_metrics, .ctx = instance};
+    int ret = control && metrics
+                  ? control_create(&instance->control, loop, control, instance_verbs, instance, err)
+                  : err_sys(err, ERR_HOST, ENOMEM, "%s: cannot make its sockets",
+                            instance->config.name);
+    if (ret == 0)
+        ret = metrics_socket_create(&instance->metrics, loop, &config, err);
+    free(control);
+    free(metrics);
+    return ret;
+}
+
+/* Guest memory comes as it is touched, so more than the host has is allowed, and worth a word. */
+static void warn_of_overcommit(uint64_t memory)
+{
+    struct sysinfo info;
+    if (sysinfo(&info) == 0 && memory > (uint64_t)info.totalram * info.mem_unit)
+        log_warning("the guest may use %llu MiB, this host has %llu: it can run out of memory",
+                    (unsigned long long)memory >> 20,
+                    (unsigned long long)((uint64_t)info.totalram * info.mem_unit >> 20));
+}
+
+static int open_journal(struct instance *instance, struct err *err)
+{
+    instance->journal.fd = -1;
+    if (!instance->config.folder)
+        return 0;
+    struct err why = {0};
+    /* It is worth a word, and no VM: one whose disk is full shall run. */
+    if (journal_open(&instance->journal, instance->config.folder->fd, &why) < 0)
+        log_err(LOG_WARNING, &why);
+    return 0;
+}
+
+static int publish(struct instance *instance, struct err *err)
+{
+    const struct instance_config *config = &instance->config;
+    struct runtime_info info = {.name = (char *)config->name,
+                                .folder = config->folder ? config->folder->path : NULL,
+                                .pid = getpid(),
+                                .started = instance->started};
+    memcpy(info.uuid, config->identity->uuid, sizeof(info.uuid));
+    return runtime_create(&instance->runtime, &info, err);
+}
+
+/* The machine has the loop that all the others live on. */
+static int build(struct instance *instance, struct err *err)
+{
+    int ret = publish(instance, err);
+    if (ret == 0)
+        ret = instance_configure(instance, err);
+    if (ret == 0)
+        ret = machine_create(&instance->machine, &instance->machine_config, err);
+    if (ret < 0)
+        return ret;
+    warn_of_overcommit(instance->machine_config.memory);
+    struct loop *loop = machine_loop(instance->machine);
+    loop_timer_init(&instance->restart_timer, loop, handle_restart_time, instance);
+    loop_timer_init(&instance->tick_timer, loop, handle_tick, instance);
+    loop_timer_init(&instance->troubles.timer, loop, handle_troubles, instance);
+
+    struct console_hub_handlers handlers = {.input = handle_hub_input, .ctx = instance};
+    int folder_fd = instance->config.folder ? instance->config.folder->fd : -1;
+    ret = console_hub_create(&instance->hub, loop, folder_fd, &handlers, err);
+    if (ret < 0)
+        return ret;
+    ret = open_sockets(instance, loop, err);
+    if (ret == 0)
+        ret = open_journal(instance, err);
+    if (ret == 0 && instance->journal.fd >= 0)
+        handle_tick(instance);
+    return ret;
+}
+
+int instance_create(struct instance **ret_instance, const struct instance_config *config,
+                    struct err *err)
+{
+    struct instance *instance = calloc(1, sizeof(*instance));
+    if (!instance)
+        return err_sys(err, ERR_HOST, ENOMEM, "%s: cannot start", config->name);
+    instance->config = *config;
+    pthread_mutex_init(&instance->troubles.lock, NULL);
+    identity_format_uuid(config->identity->uuid, instance->uuid);
+    instance->journal.fd = instance->runtime.lock = -1;
+    instance->started = (int64_t)(clock_wall_ns() / NS_PER_SEC);
+    instance->serial = (struct serial_host){
+        .output = handle_output, .input_room = handle_input_room, .ctx = instance};
+    instance->console = (struct console_host){
+        .output = handle_output, .input_room = handle_input_room, .ctx = instance};
+    int ret = build(instance, err);
+    if (ret < 0) {
+        instance_destroy(instance);
+        return ret;
+    }
+    *ret_instance = instance;
+    return 0;
+}
+
+void instance_destroy(struct instance *instance)
+{
+    if (!instance)
+        return;
+    if (instance->machine) {
+        machine_pause(instance->machine); /* from here on nobody writes to the console */
+        loop_timer_cancel(&instance->restart_timer);
+        loop_timer_cancel(&instance->tick_timer);
+        loop_timer_cancel(&instance->troubles.timer);
+    }
+    instance_clone_abandon(instance);
+    control_destroy(instance->control);
+    metrics_socket_destroy(instance->metrics);
+    console_hub_destroy(instance->hub);
+    machine_destroy(instance->machine);
+    instance_clone_destroy(instance);
+    journal_close(&instance->journal);
+    runtime_destroy(&instance->runtime);
+    free(instance->vsock_path);
+    free(instance->seed_disk);
+    free(instance->seed_key);
+    pthread_mutex_destroy(&instance->troubles.lock);
+    free(instance);
+}
+
+struct machine *instance_machine(struct instance *instance)
+{
+    return instance->machine;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* The instance from inside: only for the instance_*.c files. */
+#pragma once
+
+#include "vmm/console_hub.h"
+#include "vmm/control.h"
+#include "vmm/instance.h"
+#include "vmm/journal.h"
+#include "vmm/metrics.h"
+#include "vmm/metrics_socket.h"
+#include "vmm/runtime.h"
+#include <pthread.h>
+
+enum { INSTANCE_TROUBLES = 8 };
+
+/* What devices have to say, from whatever thread, until the main loop passes it on. What does not
+ * fit is only in the log. */
+struct instance_troubles {
+    pthread_mutex_t lock;
+    unsigned count;
+    struct {
+        char device[16], sentence[400];
+    } waiting[INSTANCE_TROUBLES];
+    struct loop_timer timer; /* a timer and not a call: it can be taken back */
+};
+
+struct instance {
+    struct instance_config config;
+    struct machine_config machine_config; /* what the definition and the identity come to */
+    struct disk_config disks[MACHINE_MAX_DISKS];
+    struct netif_config nets[MACHINE_MAX_NETS];
+    void *seed_disk;
+    char *seed_key;
+    char *vsock_path;
+    struct serial_host serial;
+    struct console_host console;
+
+    struct machine *machine;
+    struct runtime runtime;
+    struct console_hub *hub;
+    struct control *control;
+    struct metrics_socket *metrics;
+    char uuid[37];
+    struct journal journal;
+    struct instance_troubles troubles;
+    struct clone *clone; /* NULL: nobody has asked for one yet */
+    int64_t started;     /* seconds since 1970 */
+
+    bool log_lost;          /* console.log cannot be written, and that was said */
+    bool paused;            /* somebody wants it to stand still */
+    bool waiting;           /* it has crashed, and starts anew when restart_timer fires */
+    const char *stopped_by; /* who has asked for its end; NULL: nobody */
+    uint64_t paused_ns;     /* since when */
+    unsigned crashes;       /* in a row */
+    uint64_t run_since_ns;  /* this run, since power-on or the last crash */
+    struct loop_timer restart_timer, tick_timer;
+};
+
+/* Fills machine_config; what it points to is in the instance or the definition. */
+int instance_configure(struct instance *instance, struct err *err) must_check;
+
+/* The table of the control socket's verbs (instance_verbs.c). */
+extern const struct control_verb instance_verbs[];
+
+/*
+ * The verb "clone" (instance_clone.c). At the VM's end it is abandoned before the control and the
+ * machine go, and destroyed after them.
+ */
+int instance_clone(struct instance *instance, struct control_request *request,
+                   const json_t *arguments, struct err *err) must_check;
+void instance_clone_abandon(struct instance *instance);
+void instance_clone_destroy(struct instance *instance);
+
+/* On the loop's thread. Each says what has happened to watchers, and to the journal. */
+void instance_pause(struct instance *instance, const char *why);
+void instance_resume(struct instance *instance, const char *why);
+int instance_reset(struct instance *instance, struct err *err) must_check;
+struct metrics_source instance_metrics(const struct instance *instance);
+void instance_handle_trouble(void *ctx, const char *device, const char *sentence);
+const char *instance_state(const struct instance *instance); /* "running" ... */

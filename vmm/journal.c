@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/journal.h"
+#include "core/clock.h"
+#include "vmm/folder.h"
+#include "vmm/journal_lines.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Writing. */
+
+enum {
+    WORDS_MAX = 400, /* bytes of a reason */
+
+    /* Seconds since 1970 with three digits behind the point, until the year 2286. */
+    DIGITS = 13,
+};
+
+static double now_seconds(void)
+{
+    uint64_t ms = clock_wall_ns() / 1000000;
+
+    return (double)ms / 1e3;
+}
+
+/* What is no UTF-8 text becomes ASCII: a crash's reason may repeat what a guest had in memory. */
+static json_t *make_words(const char *words)
+{
+    size_t length = strnlen(words, WORDS_MAX);
+    char plain[WORDS_MAX];
+
+    json_t *text = json_stringn(words, length);
+    if (text)
+        return text;
+    for (size_t i = 0; i < length; i++)
+        plain[i] = words[i] >= ' ' && words[i] <= '~' ? words[i] : '?';
+    return json_stringn(plain, length);
+}
+
+/* One write: a line is there whole or torn at its end, and what was torn is taken back. */
+static void write_line(struct journal *journal, const char *line, size_t length)
+{
+    struct stat before;
+
+    if (fstat(journal->fd, &before) < 0) {
+        journal->error = -errno;
+        return;
+    }
+    ssize_t n = write(journal->fd, line, length);
+    if (n == (ssize_t)length)
+        return;
+    journal->error = n < 0 ? -errno : -ENOSPC;
+    if (n > 0 && ftruncate(journal->fd, before.st_size) < 0)
+        journal->error = -errno;
+}
+
+/* Takes fields over (NULL: no memory for them). */
+static void write_event(struct journal *journal, double at, const char *event, json_t *fields)
+{
+    char *text = NULL, *line = NULL;
+
+    if (journal->fd < 0) {
+        json_decref(fields);
+        return;
+    }
+    json_t *root = json_pack("{s:f, s:s}", "at", at, "event", event);
+    if (root && fields && json_object_update(root, fields) == 0)
+        text = json_dumps(root, JSON_REAL_PRECISION(DIGITS));
+    int length = text ? asprintf(&line, "%s\n", text) : -1;
+    if (length > 0) {
+        write_line(journal, line, (size_t)length);
+        free(line);
+    } else {
+        journal->error = -ENOMEM;
+    }
+    free(text);
+    json_decref(root);
+    json_decref(fields);
+}
+
+void journal_start(struct journal *journal)
+{
+    write_event(journal, now_seconds(), "start", json_pack("{s:I}", "pid", (json_int_t)getpid()));
+}
+
+void journal_stop(struct journal *journal, const char *by)
+{
+    write_event(journal, now_seconds(), "stop", json_pack("{s:o}", "by", make_words(by)));
+}
+
+void journal_crash(struct journal *journal, const char *reason)
+{
+    write_event(journal, now_seconds(), "crash", json_pack("{s:o}", "reason", make_words(reason)));
+}
+
+void journal_pause(struct journal *journal, const char *why, uint64_t ms)
+{
+    if (ms <= JOURNAL_PAUSE_MS)
+        return;
+    json_int_t said = ms < INT64_MAX ? (json_int_t)ms : INT64_MAX;
+    write_event(journal, now_seconds(), "pause",
+                json_pack("{s:I, s:o}", "ms", said, "why", make_words(why)));
+}
+
+void journal_tick(struct journal *journal)
+{
+    if (journal->fd >= 0 && futimens(journal->fd, NULL) < 0)
+        journal->error = -errno;
+}
+
+/* Opening. */
+
+/* Where the last run has not ended, says so; a torn last line gets its end first. */
+static int say_lost(struct journal *journal, struct err *err)
+{
+    struct journal_tail tail;
+    struct stat stat;
+
+    if (fstat(journal->fd, &stat) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot read " FOLDER_JOURNAL);
+    int r = journal_read_tail(journal->fd, stat.st_size, &tail);
+    if (r < 0)
+        return err_sys(err, ERR_FAILED, -r, "cannot read " FOLDER_JOURNAL);
+    if (tail.torn)
+        write_line(journal, "\n", 1);
+    if (tail.running) {
+        /* The file's clock is a coarse one, and may lie a few ms before the last line's. */
+        double at = journal_file_time(&stat), now = now_seconds();
+        at = at > tail.last_at ? at : tail.last_at;
+        write_event(journal, at < now ? at : now, "lost", json_object());
+    }
+    if (journal->error)
+        return err_sys(err, ERR_FAILED, -journal->error, "cannot write " FOLDER_JOURNAL);
+    return 0;
+}
+
+int journal_open(struct journal *ret_journal, int folder_fd, struct err *err)
+{
+    int flags = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    struct journal journal = {.fd = openat(folder_fd, FOLDER_JOURNAL, flags, 0644)};
+    struct stat stat;
+    int r;
+
+    if (journal.fd < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot open " FOLDER_JOURNAL);
+    if (fstat(journal.fd, &stat) < 0 || !S_ISREG(stat.st_mode))
+        r = err_say(err, ERR_FAILED, EINVAL, FOLDER_JOURNAL " is no plain file");
+    else
+        r = say_lost(&journal, err);
+    if (r < 0) {
+        close(journal.fd);
+        return r;
+    }
+    *ret_journal = journal;
+    return 0;
+}
+
+void journal_close(struct journal *journal)
+{
+    if (journal->fd >= 0)
+        close(journal->fd);
+    *journal = (struct journal){.fd = -1};
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/journal_lines.h"
+#include "core/words.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TAIL_LEAST = 16 << 10, TAIL_MOST = 1 << 20 };
+
+bool journal_parse_line(const char *text, size_t length, struct journal_line *ret_line)
+{
+    static const char *const events[] = {"start", "stop", "crash", "lost", "pause", NULL};
+    struct journal_line line = {0};
+
+    if (length > JOURNAL_MAX_LINE)
+        return false;
+    json_t *root = json_loadb(text, length, 0, NULL);
+    const char *event = json_string_value(json_object_get(root, "event"));
+    const json_t *at = json_object_get(root, "at");
+    int which = event ? words_find(events, event) : -1;
+    line.event = (enum journal_event)(which + 1);
+    line.at = json_number_value(at);
+    line.ms = json_number_value(json_object_get(root, "ms"));
+    bool good = which >= 0 && json_is_number(at) && isfinite(line.at) && line.at >= 0 &&
+                isfinite(line.ms) && line.ms >= 0;
+    json_decref(root);
+    if (good)
+        *ret_line = line;
+    return good;
+}
+
+double journal_file_time(const struct stat *stat)
+{
+    long ms = stat->st_mtim.tv_nsec / 1000000;
+
+    return (double)stat->st_mtim.tv_sec + (double)ms / 1e3;
+}
+
+/* What the lines say, the last first. True: nothing before them matters. */
+static bool read_backwards(const char *text, size_t length, struct journal_tail *tail)
+{
+    struct journal_line line;
+
+    while (length > 0) {
+        const char *newline = memrchr(text, '\n', length - 1);
+        const char *begin = newline ? newline + 1 : text;
+        if (journal_parse_line(begin, length - (size_t)(begin - text), &line)) {
+            tail->last_at = tail->last_at > 0 ? tail->last_at : line.at;
+            tail->running = line.event == JOURNAL_START || line.event == JOURNAL_PAUSE;
+            if (line.event != JOURNAL_PAUSE)
+                return true;
+        }
+        length = (size_t)(begin - text);
+    }
+    return false;
+}
+
+static int read_end(int fd, off_t size, size_t length, char *bytes)
+{
+    size_t done = 0;
+
+    while (done < length) {
+        ssize_t n = pread(fd, bytes + done, length - done, size - (off_t)(length - done));
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0)
+            return -EIO; /* it shrinks under us, which has its lock */
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+/* Pauses alone, as far as one looks, are a run that has not ended. */
+int journal_read_tail(int fd, off_t size, struct journal_tail *ret_tail)
+{
+    struct journal_tail tail = {0};
+    size_t want = TAIL_LEAST;
+    bool done = false;
+    int r = 0;
+
+    char *bytes = malloc(TAIL_MOST);
+    if (!bytes)
+        return -ENOMEM;
+    while (r == 0 && !done) {
+        size_t length = size < (off_t)want ? (size_t)size : want;
+        tail = (struct journal_tail){0};
+        r = read_end(fd, size, length, bytes);
+        if (r < 0)
+            break;
+        tail.torn = length > 0 && bytes[length - 1] != '\n';
+        done = read_backwards(bytes, length, &tail) || length == (size_t)size || want == TAIL_MOST;
+        want *= 4;
+    }
+    free(bytes);
+    if (r == 0)
+        *ret_tail = tail;
+    return r;
+}
