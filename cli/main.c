@@ -16,16 +16,32 @@ static const struct verb {
     int (*run)(int argc, char **argv); /* argv[0] is the verb */
     const char *help;
 } verbs[] = {
-    {"run", verb_run, "boot a VM and connect its console to this terminal"},
-    {"check", verb_check, "say what this host can do, and how to mend what it cannot"},
+    {"new", verb_new, "make a VM from an image"},
+    {"clone", verb_clone, "make a VM from another one, which may run"},
+    {"run", verb_run, "boot a VM, or a disk by itself, with its console on this terminal"},
+    {"list", verb_list, "VMs in this folder, and all that run"},
+    {"status", verb_status, "all about one VM"},
+    {"console", verb_console, "a terminal at the console of a VM that runs"},
+    {"stop", verb_stop, "press the power button, and wait"},
+    {"pause", verb_pause, "let a VM stand still"},
+    {"resume", verb_resume, "let it go on"},
+    {"reset", verb_reset, "press the reset button"},
+    {"set", verb_set, "change a VM while it runs"},
+    {"rename", verb_rename, "give a VM another name"},
+    {"remove", verb_remove, "remove VMs, with their disks"},
+    {"report", verb_report, "how available a VM was"},
+    {"check", verb_check,
+     "say what this host can do, or judge a VM, with the mend of what is wrong"},
     {"help", verb_help, "this text; minivmm VERB --help for each verb"},
 };
 
 static int verb_help(int argc, char **argv)
 {
     printf("Examples:\n"
+           "  minivmm run disk.img\n"
+           "  minivmm run web1 --detach\n"
+           "  minivmm console web1\n"
            "  minivmm run --kernel vmlinuz --initrd initrd.img --cpus 2 --memory 1G\n"
-           "  minivmm run --kernel vmlinux.elf --cmdline 'console=ttyS0 quiet'\n"
            "  minivmm check\n"
            "\n"
            "Usage: minivmm VERB [OPTION...]\n"

@@ -4,9 +4,8 @@
 
 #include "cli/words.h"
 #include "core/stream.h"
+#include "host/netif_forward.h"
 #include "virtio/blk.h"
-#include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,26 +197,17 @@ int run_devices_set_image(struct run_devices *devices, const char *path, struct 
 
 /* --- network interfaces ----------------------------------------------------------------------- */
 
-static int parse_mac(const char *text, uint8_t ret_mac[6], struct err *err)
+static int take_mac(struct netif_config *net, const char *value, struct err *err)
 {
-    uint8_t mac[6] = {0};
-    bool good = strlen(text) == 17;
-    for (size_t i = 0; i < 17 && good; i++) {
-        unsigned char c = (unsigned char)tolower((unsigned char)text[i]);
-        if (i % 3 == 2)
-            good = c == ':';
-        else if (isxdigit(c))
-            mac[i / 3] = (uint8_t)(mac[i / 3] << 4 | (c <= '9' ? c - '0' : c - 'a' + 10));
-        else
-            good = false;
-    }
-    if (!good)
+    uint8_t mac[6];
+    if (!parse_mac_address(value, mac))
         return err_say(err, ERR_USAGE, EINVAL,
-                       "--net: mac=%s is none: six bytes are wanted, like 02:00:00:12:34:56", text);
+                       "--net: mac=%s is none: six bytes are wanted, like 02:00:00:12:34:56",
+                       value);
     if (mac[0] & 1)
         return err_say(err, ERR_USAGE, EINVAL,
-                       "--net: mac=%s is a group's address: the first byte must be even", text);
-    memcpy(ret_mac, mac, sizeof(mac));
+                       "--net: mac=%s is a group's address: the first byte must be even", value);
+    memcpy(net->mac, mac, sizeof(mac));
     return 0;
 }
 
@@ -234,7 +224,7 @@ static int take_net_key(struct netif_config *net, const char *key, const char *v
     if (ret < 0)
         return ret;
     if (what == MAC)
-        return parse_mac(value, net->mac, err);
+        return take_mac(net, value, err);
     if (what == QUEUES) {
         ret = parse_number(value, "--net queues", 1, NETIF_MAX_QUEUES, &number, err);
         net->queues = (unsigned)number;
@@ -307,67 +297,12 @@ static int bad_forward(const char *text, struct err *err)
     return ret;
 }
 
-static bool take_port(const char *text, uint16_t *ret_port)
-{
-    struct err ignored;
-    uint64_t port;
-    if (parse_number(text, "", 1, 65535, &port, &ignored) < 0)
-        return false;
-    *ret_port = (uint16_t)port;
-    return true;
-}
-
-/* Cuts "…:PORT" off the end. */
-static bool take_last_port(char *text, uint16_t *ret_port)
-{
-    char *colon = strrchr(text, ':');
-    const char *port = colon ? colon + 1 : text;
-    if (!take_port(port, ret_port))
-        return false;
-    if (colon)
-        *colon = '\0';
-    else
-        *text = '\0';
-    return true;
-}
-
-static bool take_host_address(struct netif_forward *forward, char *text)
-{
-    size_t length = strlen(text);
-    uint8_t bytes[16];
-    if (length > 2 && text[0] == '[' && text[length - 1] == ']') {
-        text[length - 1] = '\0';
-        text++;
-        forward->ipv6 = true;
-    }
-    if (strlen(text) >= sizeof(forward->host_address) ||
-        inet_pton(forward->ipv6 ? AF_INET6 : AF_INET, text, bytes) != 1)
-        return false;
-    strcpy(forward->host_address, text);
-    return true;
-}
-
-/* [ADDRESS:]HOST:GUEST[/tcp|/udp] */
 int run_devices_add_forward(struct run_devices *devices, const char *text, struct err *err)
 {
-    char word[100];
     if (devices->forward_count == NETIF_MAX_FORWARDS)
         return err_say(err, ERR_USAGE, EINVAL, "-p %s: a VM has at most %d port forwards", text,
                        NETIF_MAX_FORWARDS);
-    struct netif_forward *forward = &devices->forwards[devices->forward_count];
-    *forward = (struct netif_forward){0};
-    if (strlen(text) >= sizeof(word))
-        return bad_forward(text, err);
-    strcpy(word, text);
-    char *protocol = strchr(word, '/');
-    if (protocol)
-        *protocol++ = '\0';
-    if (protocol && strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0)
-        return bad_forward(text, err);
-    forward->udp = protocol && strcmp(protocol, "udp") == 0;
-    if (!strchr(word, ':') || !take_last_port(word, &forward->guest_port) ||
-        !take_last_port(word, &forward->host_port) ||
-        (word[0] && !take_host_address(forward, word)))
+    if (!netif_forward_parse(text, &devices->forwards[devices->forward_count]))
         return bad_forward(text, err);
     devices->forward_count++;
     return 0;
@@ -438,49 +373,36 @@ static int give_forwards(struct run_devices *devices, struct err *err)
     return ret;
 }
 
-/* From the locally administered range, and the same for the same UUID. */
-static void make_mac(const uint8_t uuid[16], unsigned index, uint8_t ret_mac[6])
+int run_devices_apply(struct run_devices *devices, struct definition *definition, struct err *err)
 {
-    uint8_t seed[17];
-    memcpy(seed, uuid, 16);
-    seed[16] = (uint8_t)index;
-    uint32_t low = crc32c(0, seed, sizeof(seed));
-    uint32_t high = crc32c(low, seed, sizeof(seed));
-    memcpy(ret_mac, &low, 4);
-    memcpy(ret_mac + 4, &high, 2);
-    ret_mac[0] = 0x02;
-}
-
-int run_devices_apply(struct run_devices *devices, struct machine_config *config, struct err *err)
-{
-    static const uint8_t none[6];
     if (devices->net_none && devices->net_count > 0)
         return err_say(err, ERR_USAGE, EINVAL, "--net none does not go with another --net");
-    if (devices->net_count == 0 && !devices->net_none) {
+    definition->nets_said = devices->net_none || devices->net_count > 0 ||
+                            devices->forward_count > 0;
+    if (devices->net_count == 0 && !devices->net_none && devices->forward_count > 0)
         devices->nets[devices->net_count++] = (struct netif_config){.mode = NETIF_USER};
-        config->net_optional = devices->forward_count == 0;
-    }
     int ret = give_forwards(devices, err);
-    for (unsigned i = 0; i < devices->disk_count; i++)
-        devices->disks[i].ephemeral = devices->ephemeral;
-    if (ret == 0 && devices->has_seed)
-        ret = run_devices_make_seed(devices, err);
     if (ret < 0)
         return ret;
-    for (unsigned i = 0; i < devices->net_count; i++)
-        if (memcmp(devices->nets[i].mac, none, sizeof(none)) == 0)
-            make_mac(config->uuid, i, devices->nets[i].mac);
-    if (devices->balloon && devices->balloon >= config->memory)
+    if (devices->balloon && devices->balloon >= definition->memory)
         return err_say(err, ERR_USAGE, EINVAL,
                        "--balloon takes all the memory there is (--memory %llu MiB)",
-                       (unsigned long long)(config->memory >> 20));
-    config->disks = devices->disks;
-    config->disk_count = devices->disk_count;
-    config->nets = devices->nets;
-    config->net_count = devices->net_count;
-    config->vsock = devices->vsock;
-    config->no_balloon = devices->no_balloon;
-    config->balloon = devices->balloon;
+                       (unsigned long long)(definition->memory >> 20));
+    memcpy(definition->disks, devices->disks, sizeof(devices->disks));
+    definition->disk_count = devices->disk_count;
+    memcpy(definition->nets, devices->nets, sizeof(devices->nets));
+    definition->net_count = devices->net_count;
+    definition->vsock = devices->vsock.path;
+    definition->vsock_path = devices->vsock.path;
+    definition->vsock_cid = devices->vsock.cid;
+    definition->console_virtio = devices->console_virtio;
+    definition->no_balloon = devices->no_balloon;
+    definition->balloon = devices->balloon;
+    if (devices->has_seed) {
+        run_devices_finish_seed(devices);
+        definition->has_seed = true;
+        definition->seed = devices->seed;
+    }
     return 0;
 }
 
@@ -489,5 +411,4 @@ void run_devices_finish(struct run_devices *devices)
     while (devices->copy_count > 0)
         free(devices->copies[--devices->copy_count]);
     free(devices->seed_key);
-    free(devices->seed_disk);
 }

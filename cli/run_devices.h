@@ -4,7 +4,7 @@
 
 #include "cli/options.h"
 #include "host/seed.h"
-#include "vmm/machine.h"
+#include "vmm/definition.h"
 
 struct run_devices {
     struct disk_config disks[MACHINE_MAX_DISKS];
@@ -18,11 +18,9 @@ struct run_devices {
     bool console_virtio;
     bool no_balloon;
     uint64_t balloon;
-    bool ephemeral; /* all disks */
     bool has_seed;
     struct seed_config seed;
     char *seed_key;
-    void *seed_disk;
     /* Words of the command line that had to be cut into pieces. */
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 2];
     unsigned copy_count;
@@ -44,12 +42,11 @@ int run_devices_set_console(struct run_devices *devices, const char *text,
 int run_devices_set_balloon(struct run_devices *devices, const char *text,
                             struct err *err) must_check;
 
-/* When all options are read: defaults, what does not go together, and into the machine's
- * configuration, which points into `devices` from now on. */
-int run_devices_apply(struct run_devices *devices, struct machine_config *config,
+/* When all options are read: defaults, what does not go together, and into the definition, which
+ * points into `devices` from now on. */
+int run_devices_apply(struct run_devices *devices, struct definition *definition,
                       struct err *err) must_check;
-/* For the run_*.c files: a copy that lives as long as the devices, or NULL; and the seed as the
- * last disk. */
+/* For the run_*.c files: a copy that lives as long as the devices, or NULL. */
 char *run_devices_keep(struct run_devices *devices, const char *text);
-int run_devices_make_seed(struct run_devices *devices, struct err *err) must_check;
+void run_devices_finish_seed(struct run_devices *devices);
 void run_devices_finish(struct run_devices *devices);

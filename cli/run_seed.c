@@ -32,8 +32,8 @@ static const char *at_home(const char *name, char path[PATH_MAX])
 /* The public key, or a file that holds one or more. */
 static int take_key(struct run_devices *devices, const char *value, struct err *err)
 {
-    free(devices->seed_key);
-    devices->seed_key = NULL;
+    if (!value[0])
+        return err_say(err, ERR_USAGE, EINVAL, "--seed: key needs a file or a public key");
     if (is_key_itself(value)) {
         devices->seed_key = strdup(value);
         return devices->seed_key ? 0 : err_sys(err, ERR_HOST, ENOMEM, "--seed");
@@ -47,7 +47,9 @@ static int take_key(struct run_devices *devices, const char *value, struct err *
         return ret;
     }
     char *text = calloc(1, KEY_FILE_MAX + 1);
+    errno = text ? 0 : ENOMEM;
     size_t length = text ? fread(text, 1, KEY_FILE_MAX + 1, file) : 0;
+    int error = errno ? errno : EIO;
     bool bad = !text || ferror(file);
     fclose(file);
     if (!bad && length <= KEY_FILE_MAX && strlen(text) == length) {
@@ -56,7 +58,7 @@ static int take_key(struct run_devices *devices, const char *value, struct err *
     }
     free(text);
     if (bad)
-        return err_sys(err, ERR_FAILED, text ? EIO : ENOMEM, "--seed: cannot read %s", value);
+        return err_sys(err, ERR_FAILED, error, "--seed: cannot read the key file %s", value);
     return err_say(err, ERR_USAGE, EINVAL, "--seed: %s is no file of public keys", value);
 }
 
@@ -69,6 +71,7 @@ int run_devices_set_seed(struct run_devices *devices, const char *text, struct e
         return err_say(err, ERR_USAGE, EINVAL, "--seed can be given once");
     devices->has_seed = true;
     char *at = run_devices_keep(devices, text);
+    unsigned said = 0;
     if (!at)
         return err_sys(err, ERR_HOST, ENOMEM, "--seed");
     while (at) {
@@ -77,6 +80,9 @@ int run_devices_set_seed(struct run_devices *devices, const char *text, struct e
         int what = words_find(keys, key);
         if (what < 0)
             return words_unknown("--seed", "option", key, keys, err);
+        if (said & 1u << what)
+            return err_say(err, ERR_USAGE, EINVAL, "--seed: %s is given twice", key);
+        said |= 1u << what;
         int ret = words_check_value("--seed", key, value, false, err);
         if (ret == 0 && what == KEY)
             ret = take_key(devices, value, err);
@@ -122,22 +128,8 @@ static void name_instance(struct seed_config *seed)
     }
 }
 
-int run_devices_make_seed(struct run_devices *devices, struct err *err)
+void run_devices_finish_seed(struct run_devices *devices)
 {
-    struct seed_config *seed = &devices->seed;
-    if (devices->disk_count == MACHINE_MAX_DISKS)
-        return err_say(err, ERR_USAGE, EINVAL,
-                       "--seed: a VM has at most %d disks, and all are taken", MACHINE_MAX_DISKS);
-    seed->key = devices->seed_key;
-    name_instance(seed);
-    struct disk_config *disk = &devices->disks[devices->disk_count];
-    int ret = seed_make(seed, &devices->seed_disk, &disk->byte_count, err);
-    if (ret < 0)
-        return ret;
-    disk->path = "the seed";
-    disk->bytes = devices->seed_disk;
-    disk->readonly = true;
-    disk->queues = 1;
-    devices->disk_count++;
-    return 0;
+    devices->seed.key = devices->seed_key;
+    name_instance(&devices->seed);
 }

@@ -5,6 +5,19 @@
 #include "core/err.h"
 
 int verb_run(int argc, char **argv);
+int verb_list(int argc, char **argv);
+int verb_status(int argc, char **argv);
+int verb_console(int argc, char **argv);
+int verb_stop(int argc, char **argv);
+int verb_pause(int argc, char **argv);
+int verb_resume(int argc, char **argv);
+int verb_reset(int argc, char **argv);
+int verb_set(int argc, char **argv);
+int verb_new(int argc, char **argv);
+int verb_clone(int argc, char **argv);
+int verb_rename(int argc, char **argv);
+int verb_remove(int argc, char **argv);
+int verb_report(int argc, char **argv);
 int verb_check(int argc, char **argv);
 
 /* Prints what went wrong and returns the exit code that belongs to it. */

@@ -95,9 +95,9 @@ static void read_capabilities(struct virtio *device)
     }
 }
 
-bool virtio_find(uint16_t id, struct virtio *ret_device)
+bool virtio_find_from(uint16_t id, unsigned slot, struct virtio *ret_device)
 {
-    for (unsigned slot = 0; slot < 32; slot++) {
+    for (; slot < 32; slot++) {
         if (*at32(pci_config(slot), 0) != ((uint32_t)(MODERN + id) << 16 | VENDOR))
             continue;
         *ret_device = (struct virtio){.slot = slot};
@@ -108,6 +108,11 @@ bool virtio_find(uint16_t id, struct virtio *ret_device)
         return true;
     }
     return false;
+}
+
+bool virtio_find(uint16_t id, struct virtio *ret_device)
+{
+    return virtio_find_from(id, 0, ret_device);
 }
 
 uint64_t virtio_start(struct virtio *device, uint64_t wanted)

@@ -55,6 +55,7 @@ uint64_t pci_bar(unsigned slot, unsigned bar); /* its address, without the flag 
 
 /* The first device of this kind; false when there is none. */
 bool virtio_find(uint16_t id, struct virtio *ret_device);
+bool virtio_find_from(uint16_t id, unsigned slot, struct virtio *ret_device);
 /* Through reset and features, which are those of `wanted` that the device has (returned). */
 uint64_t virtio_start(struct virtio *device, uint64_t wanted);
 void virtio_add_queue(struct virtio *device, unsigned number, struct queue *queue);

@@ -57,13 +57,15 @@ def test_usage_errors():
     expect_error(2, "unknown option --mempry\nhint: did you mean --memory", "run", "--mempry", "1G")
     expect_error(2, "unknown option --kenrel\nhint: did you mean --kernel", "run", "--kenrel", "x")
     expect_error(2, "unknown option -z", "run", "-z")
-    expect_error(2, "nothing to boot\nhint: name a disk", "run")
+    expect_error(2, "nothing to boot\nhint: name a VM's folder or a disk", "run")
     expect_error(2, "a.img and b.img: one disk boots\nhint: .*--disk b.img", "run", "a.img", "b.img")
     expect_error(2, "--initrd is for a kernel", "run", "a.img", "--initrd", "x")
     expect_error(2, "--cmdline is for a kernel", "run", "a.img", "--cmdline", "quiet")
     expect_error(2, "--kernel needs a value", "run", "--kernel")
     expect_error(2, "--no-reboot takes no value", "run", "--no-reboot=yes")
-    expect_error(2, "unexpected argument x", "check", "x")
+    expect_error(3, "there is no folder x", "check", "x")
+    expect_error(2, "stop: which VM", "stop")
+    expect_error(2, "status: unexpected argument y", "status", "x", "y")
     for size in ("12Q", "", "M", "-1M", "1.5G", "99999999999999999999", "9999999999T", "1GG"):
         expect_error(2, "--memory .*is no size\nhint: a whole number with a unit", "run", "--kernel", "x",
                      "--memory", size)

@@ -64,6 +64,31 @@ def test_power_cut(host):
     remove(host, "/tmp/a.img")
 
 
+def test_a_clone_of_a_guest_that_writes(host):
+    """A guest in the middle of writing is cloned, without reflinks: it goes on, and the clone is as after a power cut,
+    with every file that was synced before; it boots, as a VM of its own."""
+    need_minivmm()
+    host.run("rm -rf /root/web1 /root/web2; mkdir /root/web1", check=True)
+    make_disk(host, "/root/web1/data.img", "48M", filesystem=True)
+    definition = {"disks": [{"file": "data.img", "format": "raw"}], "nets": [], "memory": "256M"}
+    with Guest(host, folder="/root/web1", definition=definition) as vm:
+        vm.run("mount /dev/vda /mnt && mkdir /mnt/first")
+        number = vm.send("dd if=/dev/zero of=/mnt/unsynced bs=64k count=200 & probe files write /mnt/first count=150")
+        vm.job.wait_for(r"^synced 25\b", timeout=60)
+        cloned = host.run("cd /root && minivmm clone web1 web2", timeout=120, check=True)
+        assert vm.answer(number)[0] == 0, "the guest's writing failed"
+        vm.run("sync && umount /mnt")
+        assert vm.power_off() == 0
+    expect_whole(host, "/root/web2/data.img", "first", 25)
+    expect_whole(host, "/root/web1/data.img", "first", 150)
+    with Guest(host, folder="/root/web2") as vm:
+        vm.run("mount /dev/vda /mnt && [ $(ls /mnt/first | wc -l) -ge 25 ] && umount /mnt")
+        assert vm.power_off() == 0
+    uuids = host.run("cat /root/web[12]/identity.json", check=True).out
+    assert len(set(re.findall(r'"uuid": "(.*)"', uuids))) == 2, f"{uuids}{cloned}"
+    remove(host, "/root/web1", "/root/web2")
+
+
 def test_every_byte_at_every_depth(host):
     """What is written is what is read: depths 1 to 64, blocks of 512 bytes to 256 KiB, two queues on two CPUs,
     io_uring and threads, through the page cache and past it to a block device."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# Completion of minivmm for bash. Verbs and options are asked of the program itself, so they are never out of date.
+
+_minivmm() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]} program=${COMP_WORDS[0]}
+    COMPREPLY=()
+    if [ "$COMP_CWORD" = 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
+            sed -n '/^Verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p') --help --version" -- "$word")
+        return
+    fi
+    case $word in
+    -*)
+        mapfile -t COMPREPLY < <(compgen -W "$("$program" "$verb" --help 2>/dev/null |
+            grep -oE -- '--[a-z][a-z-]+' | sort -u)" -- "$word")
+        return
+        ;;
+    esac
+    case $verb/$before in
+    */--net) mapfile -t COMPREPLY < <(compgen -W "user passt tap bridge: none" -- "$word") ;;
+    */--console) mapfile -t COMPREPLY < <(compgen -W "serial virtio" -- "$word") ;;
+    */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;
+    run/* | new/* | list/* | */--kernel | */--initrd | */--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "$("$program" list -q 2>/dev/null)" -- "$word"; compgen -d -- "$word") ;;
+    esac
+}
+
+complete -o filenames -F _minivmm minivmm

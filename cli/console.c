@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* minivmm console: a terminal at the console of a VM that runs. */
+#include "cli/verbs.h"
+#include "cli/vms.h"
+#include "core/log.h"
+#include "host/term.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct attached {
+    struct loop *loop;
+    struct term *term;
+    struct loop_io socket;
+    bool left; /* by the person; else the VM has ended */
+    /* "~." at the beginning of a line leaves, too, as in ssh. */
+    bool line_begins, tilde;
+};
+
+static void handle_output(void *arg, unsigned events)
+{
+    struct attached *attached = arg;
+    uint8_t bytes[16384];
+    ssize_t got = read(attached->socket.fd, bytes, sizeof(bytes));
+    if (got > 0)
+        term_write(attached->term, bytes, (size_t)got);
+    else if (got == 0 || (errno != EAGAIN && errno != EINTR))
+        loop_stop(attached->loop);
+    if (events & LOOP_WRITE) {
+        loop_io_watch(attached->loop, &attached->socket, LOOP_READ);
+        term_input_room(attached->term);
+    }
+}
+
+static void handle_leave(void *ctx)
+{
+    struct attached *attached = ctx;
+    attached->left = true;
+    loop_stop(attached->loop);
+}
+
+/* False: nothing of it is the guest's, or it cannot be taken now. */
+static bool pass_on(struct attached *attached, const uint8_t *bytes, size_t length)
+{
+    if (send(attached->socket.fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)length)
+        return true;
+    loop_io_watch(attached->loop, &attached->socket, LOOP_READ | LOOP_WRITE);
+    return false;
+}
+
+/* "~" waits for what follows: "." leaves, another "~" is one of them, all else goes with it. */
+static bool take_after_tilde(struct attached *attached, uint8_t byte)
+{
+    const uint8_t both[] = {'~', byte};
+    if (byte == '.') {
+        handle_leave(attached);
+        return true;
+    }
+    return pass_on(attached, both, byte == '~' ? 1 : 2);
+}
+
+static size_t handle_input(void *ctx, const uint8_t *bytes, size_t length)
+{
+    struct attached *attached = ctx;
+    size_t taken = 0;
+    for (; taken < length && !attached->left; taken++) {
+        uint8_t byte = bytes[taken];
+        if (attached->tilde) {
+            if (!take_after_tilde(attached, byte))
+                break;
+            attached->tilde = false;
+        } else if (byte == '~' && attached->line_begins) {
+            attached->tilde = true;
+        } else if (!pass_on(attached, &byte, 1)) {
+            break;
+        }
+        attached->line_begins = byte == '\r' || byte == '\n';
+    }
+    return taken;
+}
+
+static void handle_break(void *ctx)
+{
+    static const char text[] =
+        "\r\n[minivmm: a break is sent where the VM runs in the foreground]\r\n";
+    struct attached *attached = ctx;
+    term_write(attached->term, (const uint8_t *)text, sizeof(text) - 1);
+}
+
+static int attach(struct attached *attached, int fd, const void *early, size_t length,
+                  struct err *err)
+{
+    const struct term_handlers handlers = {.input = handle_input,
+                                           .quit = handle_leave,
+                                           .detach = handle_leave,
+                                           .send_break = handle_break,
+                                           .ctx = attached};
+    attached->socket = (struct loop_io){
+        .fd = fd, .events = LOOP_READ, .handle = handle_output, .arg = attached};
+    int ret = loop_create(&attached->loop, err);
+    if (ret == 0)
+        ret = term_create(&attached->term, attached->loop, &handlers, err);
+    if (ret == 0)
+        ret = loop_io_add(attached->loop, &attached->socket, err);
+    if (ret < 0)
+        return ret;
+    term_write(attached->term, early, length);
+    ret = loop_run(attached->loop);
+    loop_io_remove(attached->loop, &attached->socket);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "the console failed") : 0;
+}
+
+static json_t *terminal_size(void)
+{
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0)
+        return json_object();
+    return json_pack("{si, si}", "columns", (int)size.ws_col, "rows", (int)size.ws_row);
+}
+
+static int run_console(const char *word, struct err *err)
+{
+    struct control_client *client;
+    struct runtime_info info;
+    struct attached attached = {.line_begins = true};
+    int ret = vm_connect(word, &client, &info, err);
+    if (ret < 0)
+        return ret;
+    ret = control_call(client, "console", terminal_size(), NULL, err);
+    if (ret < 0) {
+        control_disconnect(client);
+        runtime_info_finish(&info);
+        return ret;
+    }
+    void *early;
+    size_t length;
+    int fd = control_release(client, &early, &length);
+    log_info("attached to %s; Ctrl-a d or ~. leaves", info.name);
+    ret = attach(&attached, fd, early, length, err);
+    term_destroy(attached.term);
+    loop_destroy(attached.loop);
+    close(fd);
+    free(early);
+    if (ret == 0)
+        log_info(attached.left ? "%s goes on" : "%s has ended", info.name);
+    runtime_info_finish(&info);
+    return ret;
+}
+
+int verb_console(int argc, char **argv)
+{
+    static const struct option table[] = {{"help", 'h', NULL, "this text"}};
+    struct err err = {0};
+    struct verb_words words = {
+        .verb = "console",
+        .table = table,
+        .count = array_size(table),
+        .examples = "Example:\n"
+                    "  minivmm console web1\n"
+                    "\n"
+                    "Usage: minivmm console VM\n"
+                    "\n"
+                    "Shows what the console has said lately, and then "
+                    "what it says; keys go to the guest.\n"
+                    "Ctrl-a d, or ~. at the beginning of a line, leaves, and the VM goes on.\n",
+        .least = 1,
+        .most = 1,
+        .missing = "of which VM?"};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    return run_console(words.words[0], &err) < 0 ? fail(&err) : 0;
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* minivmm list and minivmm status. */
+#include "cli/table.h"
+#include "cli/verbs.h"
+#include "cli/vms.h"
+#include "core/clock.h"
+#include "vmm/folder.h"
+#include "vmm/identity.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LIST_DEPTH = 3, ASK_MS = 500 };
+
+/* --- list ------------------------------------------------------------------------------------- */
+
+struct list {
+    bool json, quiet;
+    const char *root;
+    struct runtime_info *running;
+    size_t running_count;
+    char **folders;
+    size_t folder_count;
+    json_t *rows;
+};
+
+/* A VM that does not answer in time runs all the same. */
+static const char *ask_state(const struct runtime_info *info, json_t **ret_answer)
+{
+    struct control_client *client;
+    *ret_answer = NULL;
+    if (control_connect(&client, info->control, ASK_MS, NULL) < 0)
+        return "unknown";
+    int ret = control_call(client, "status", NULL, ret_answer, NULL);
+    control_disconnect(client);
+    const char *state = ret == 0 ? json_string_value(json_object_get(*ret_answer, "state")) : NULL;
+    return state ? state : "unknown";
+}
+
+static void add_running(struct list *list, const struct runtime_info *info)
+{
+    char uuid[37];
+    json_t *answer;
+    const char *state = ask_state(info, &answer);
+    identity_format_uuid(info->uuid, uuid);
+    json_array_append_new(
+        list->rows, json_pack("{ss, ss, sI, sI, ss?, ss, ss}", "name", info->name, "state", state,
+                              "pid", (json_int_t)info->pid, "started", (json_int_t)info->started,
+                              "folder", info->folder, "uuid", uuid, "control", info->control));
+    json_decref(answer);
+}
+
+static bool runs(const struct list *list, const char *folder)
+{
+    for (size_t i = 0; i < list->running_count; i++)
+        if (list->running[i].folder && strcmp(list->running[i].folder, folder) == 0)
+            return true;
+    return false;
+}
+
+static void add_stopped(struct list *list, const char *folder)
+{
+    const char *slash = strrchr(folder, '/');
+    json_array_append_new(list->rows,
+                          json_pack("{ss, ss, sn, sn, ss, sn, sn}", "name",
+                                    slash ? slash + 1 : folder, "state", "stopped", "pid",
+                                    "started", "folder", folder, "uuid", "control"));
+}
+
+static int gather(struct list *list, struct err *err)
+{
+    char root[PATH_MAX];
+    if (!realpath(list->root, root))
+        return err_sys(err, ERR_NOT_FOUND, errno, "cannot look into %s", list->root);
+    int ret = runtime_list(&list->running, &list->running_count, err);
+    if (ret == 0)
+        ret = folder_find(root, LIST_DEPTH, &list->folders, &list->folder_count, err);
+    if (ret < 0)
+        return ret;
+    list->rows = json_array();
+    for (size_t i = 0; i < list->running_count; i++)
+        add_running(list, &list->running[i]);
+    for (size_t i = 0; i < list->folder_count; i++)
+        if (!runs(list, list->folders[i]))
+            add_stopped(list, list->folders[i]);
+    return 0;
+}
+
+static const char *text_of(const json_t *row, const char *key)
+{
+    const char *text = json_string_value(json_object_get(row, key));
+    return text ? text : "-";
+}
+
+static void print_rows(const struct list *list)
+{
+    static const char *const header[] = {"NAME", "STATE", "PID", "UPTIME", "FOLDER", NULL};
+    struct table table;
+    size_t i;
+    json_t *row;
+    double now = (double)clock_wall_ns() / NS_PER_SEC;
+    table_init(&table, header);
+    json_array_foreach(list->rows, i, row)
+    {
+        json_int_t pid = json_integer_value(json_object_get(row, "pid"));
+        char uptime[40] = "-", number[24] = "-";
+        if (pid) {
+            snprintf(number, sizeof(number), "%lld", (long long)pid);
+            format_duration(now - (double)json_integer_value(json_object_get(row, "started")),
+                            uptime, sizeof(uptime));
+        }
+        table_add(&table, text_of(row, "name"));
+        table_add(&table, text_of(row, "state"));
+        table_add(&table, number);
+        table_add(&table, uptime);
+        table_add(&table, text_of(row, "folder"));
+    }
+    table_print(&table);
+    table_finish(&table);
+}
+
+static void print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_INDENT(2));
+    printf("\n");
+}
+
+static void print_list(const struct list *list)
+{
+    size_t i;
+    json_t *row;
+    if (list->json) {
+        print_json(list->rows);
+    } else if (list->quiet) {
+        json_array_foreach(list->rows, i, row) printf("%s\n", text_of(row, "name"));
+    } else if (json_array_size(list->rows) > 0) {
+        print_rows(list);
+    } else {
+        fprintf(stderr, "no VMs in %s, and none runs\n", list->root);
+    }
+}
+
+enum { LIST_JSON, LIST_QUIET, LIST_HELP };
+
+static int take_list_option(void *ctx, int what, const char *value, struct err *err)
+{
+    struct list *list = ctx;
+    list->json |= what == LIST_JSON;
+    list->quiet |= what == LIST_QUIET;
+    return 0;
+}
+
+int verb_list(int argc, char **argv)
+{
+    static const struct option table[] = {
+        [LIST_JSON] = {"json", 0, NULL, "one JSON array, for programs"},
+        [LIST_QUIET] = {"quiet", 'q', NULL, "only names"},
+        [LIST_HELP] = {"help", 'h', NULL, "this text"},
+    };
+    struct list list = {.root = "."};
+    struct err err = {0};
+    struct verb_words words = {.verb = "list",
+                               .table = table,
+                               .count = array_size(table),
+                               .examples = "Examples:\n"
+                                           "  minivmm list\n"
+                                           "  minivmm list --json /srv/vms\n"
+                                           "\n"
+                                           "Usage: minivmm list [DIR] [OPTION...]\n"
+                                           "\n"
+                                           "VMs whose folders are here or in DIR, up to three "
+                                           "levels down, and all that run.\n",
+                               .take = take_list_option,
+                               .ctx = &list,
+                               .most = 1};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    if (words.word_count > 0)
+        list.root = words.words[0];
+    ret = gather(&list, &err);
+    if (ret == 0)
+        print_list(&list);
+    json_decref(list.rows);
+    runtime_free_list(list.running, list.running_count);
+    folder_free_found(list.folders, list.folder_count);
+    return ret < 0 ? fail(&err) : 0;
+}
+
+/* --- status ----------------------------------------------------------------------------------- */
+
+static void print_item(const char *name, const char *text)
+{
+    printf("%-9s %s\n", name, text);
+}
+
+static void print_devices(const json_t *status)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(json_object_get(status, "disks"), i, item)
+        printf("disk %-4zu %s (%s%s%s)\n", i, text_of(item, "file"), text_of(item, "format"),
+               json_is_true(json_object_get(item, "readonly")) ? ", read only" : "",
+               json_is_true(json_object_get(item, "ephemeral")) ? ", ephemeral" : "");
+    json_array_foreach(json_object_get(status, "nets"), i, item)
+        printf("net %-5zu %s %s %s\n", i, text_of(item, "mode"), text_of(item, "mac"),
+               text_of(item, "name"));
+}
+
+static void print_status(const json_t *status)
+{
+    char text[64];
+    printf("%-9s %s\n", "name", text_of(status, "name"));
+    print_item("state", text_of(status, "state"));
+    print_item("uuid", text_of(status, "uuid"));
+    print_item("folder", text_of(status, "folder"));
+    if (!json_object_get(status, "pid"))
+        return;
+    printf("%-9s %lld\n", "pid", (long long)json_integer_value(json_object_get(status, "pid")));
+    format_duration((double)json_integer_value(json_object_get(status, "uptime")), text,
+                    sizeof(text));
+    print_item("uptime", text);
+    printf("%-9s %lld\n", "cpus", (long long)json_integer_value(json_object_get(status, "cpus")));
+    format_size((uint64_t)json_integer_value(json_object_get(status, "memory")), text,
+                sizeof(text));
+    print_item("memory", text);
+    print_devices(status);
+}
+
+/* A VM that does not run: its folder says who it is. */
+static int describe_stopped(const char *word, json_t **ret_status, struct err *err)
+{
+    struct folder folder = {.fd = -1, .lock = -1};
+    struct identity identity = {0};
+    char uuid[37] = "";
+    int ret = folder_open(&folder, word, err);
+    if (ret < 0)
+        return ret;
+    if (identity_read(&identity, &folder, NULL) == 0)
+        identity_format_uuid(identity.uuid, uuid);
+    *ret_status = json_pack("{ss, ss, ss, ss}", "name", folder.name, "state", "stopped", "folder",
+                            folder.path, "uuid", uuid[0] ? uuid : "-");
+    identity_finish(&identity);
+    folder_close(&folder);
+    return *ret_status ? 0 : err_sys(err, ERR_HOST, ENOMEM, "%s", word);
+}
+
+static int take_json(void *ctx, int what, const char *value, struct err *err)
+{
+    *(bool *)ctx = true;
+    return 0;
+}
+
+int verb_status(int argc, char **argv)
+{
+    static const struct option table[] = {
+        {"json", 0, NULL, "one JSON object, for programs"},
+        {"help", 'h', NULL, "this text"},
+    };
+    bool json = false;
+    struct err err = {0};
+    struct verb_words words = {.verb = "status",
+                               .table = table,
+                               .count = array_size(table),
+                               .examples = "Examples:\n"
+                                           "  minivmm status web1\n"
+                                           "  minivmm status web1 --json\n"
+                                           "\n"
+                                           "Usage: minivmm status VM [OPTION...]\n"
+                                           "\n"
+                                           "VM is a folder, or the name or UUID of one that "
+                                           "runs.\n",
+                               .take = take_json,
+                               .ctx = &json,
+                               .least = 1,
+                               .most = 1,
+                               .missing = "of which VM?"};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    json_t *status = NULL;
+    ret = vm_call(words.words[0], "status", NULL, &status, &err);
+    if (ret < 0 && err.kind == ERR_STATE)
+        ret = describe_stopped(words.words[0], &status, &err);
+    if (ret < 0)
+        return fail(&err);
+    if (json)
+        print_json(status);
+    else
+        print_status(status);
+    json_decref(status);
+    return 0;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void table_init(struct table *table, const char *const *header)
+{
+    *table = (struct table){0};
+    while (header[table->columns])
+        table->columns++;
+    for (unsigned i = 0; i < table->columns; i++)
+        table_add(table, header[i]);
+}
+
+void table_add(struct table *table, const char *cell)
+{
+    if (table->count == table->room) {
+        size_t room = table->room ? table->room * 2 : 64;
+        char **cells = realloc(table->cells, room * sizeof(*cells));
+        if (!cells) {
+            table->failed = true;
+            return;
+        }
+        table->cells = cells;
+        table->room = room;
+    }
+    char *copy = strdup(cell);
+    table->failed |= !copy;
+    if (copy)
+        table->cells[table->count++] = copy;
+}
+
+void table_addf(struct table *table, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    table_add(table, text);
+}
+
+/* Characters and not bytes: names may be UTF-8. */
+static size_t width_of(const char *text)
+{
+    size_t width = 0;
+    for (; *text; text++)
+        width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+void table_print(struct table *table)
+{
+    size_t widths[TABLE_MAX_COLUMNS] = {0};
+    for (size_t i = 0; i < table->count; i++) {
+        size_t width = width_of(table->cells[i]);
+        if (width > widths[i % table->columns])
+            widths[i % table->columns] = width;
+    }
+    for (size_t i = 0; i < table->count; i++) {
+        unsigned column = (unsigned)(i % table->columns);
+        bool last = column == table->columns - 1;
+        int gap = last ? 0 : (int)(widths[column] - width_of(table->cells[i]) + 2);
+        printf("%s%*s%s", table->cells[i], gap, "", last ? "\n" : "");
+    }
+}
+
+void table_finish(struct table *table)
+{
+    while (table->count > 0)
+        free(table->cells[--table->count]);
+    free(table->cells);
+}
+
+void format_duration(double seconds, char *ret_text, size_t size)
+{
+    uint64_t s = !(seconds > 0) ? 0 : seconds < 1e15 ? (uint64_t)seconds : (uint64_t)1e15;
+    if (s >= 86400)
+        snprintf(ret_text, size, "%llu d %llu h", (unsigned long long)s / 86400,
+                 (unsigned long long)s % 86400 / 3600);
+    else if (s >= 3600)
+        snprintf(ret_text, size, "%llu h %llu min", (unsigned long long)s / 3600,
+                 (unsigned long long)s % 3600 / 60);
+    else if (s >= 60)
+        snprintf(ret_text, size, "%llu min %llu s", (unsigned long long)s / 60,
+                 (unsigned long long)s % 60);
+    else
+        snprintf(ret_text, size, "%llu s", (unsigned long long)s);
+}
+
+void format_size(uint64_t bytes, char *ret_text, size_t size)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double number = (double)bytes;
+    unsigned unit = 0;
+    while (number >= 1024 && unit + 1 < array_size(units)) {
+        number /= 1024;
+        unit++;
+    }
+    bool whole = number == (double)(uint64_t)number;
+    snprintf(ret_text, size, whole ? "%.0f %s" : "%.1f %s", number, units[unit]);
+}

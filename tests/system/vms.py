@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""VMs in folders of their own on this machine's /dev/kvm, with tiny guests. No lab host is needed."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from test_cli import MINIVMM, guest
+
+
+class Folder:
+    """A place for VMs, and the runtime folder of those that run; nothing is left of either."""
+
+    def __init__(self):
+        self.root = Path(tempfile.mkdtemp(prefix="minivmm-vms-", dir="/var/tmp"))
+        self.env = {**os.environ, "MINIVMM_RUNTIME_DIR": str(self.root / ".run")}
+        self.processes = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+            process.stdout.close()
+        with contextlib.suppress(Exception):
+            for row in self.list():
+                os.kill(row["pid"], 9)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def make(self, name, kernel="button.elf", **more):
+        """A VM that boots a tiny guest; more goes into its vm.json."""
+        there = self.root / name
+        there.mkdir(parents=True)
+        shutil.copy(guest(kernel), there / "kernel")
+        definition = {"memory": "16M", "boot": {"kernel": "kernel"}, "nets": [], **more}
+        (there / "vm.json").write_text(json.dumps(definition))
+        return there
+
+    def run(self, *arguments, **options):
+        options = {"env": self.env, "cwd": self.root, **options}
+        return subprocess.run([MINIVMM, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, **options)
+
+    def good(self, *arguments):
+        """What it prints; an exit code that is not 0 is an error."""
+        result = self.run(*arguments)
+        assert result.returncode == 0, f"{arguments}: exit code {result.returncode}: {result.stderr}"
+        return result.stdout
+
+    def bad(self, code, words, *arguments):
+        """Its words on standard error, where they match and the exit code is right."""
+        result = self.run(*arguments)
+        assert result.returncode == code, f"{arguments}: exit code {result.returncode}, not {code}: {result.stderr}"
+        assert re.search(words, result.stderr), f"{arguments}: no {words!r} in {result.stderr}"
+        assert result.stdout == "", result.stdout
+        return result.stderr
+
+    def start(self, name, *options, until="ready"):
+        """A VM in the foreground, whose guest has said a word; its words are gathered in .heard."""
+        process = subprocess.Popen([MINIVMM, "run", str(name), *options], env=self.env, cwd=self.root,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        heard = ""
+        while until and until not in heard:
+            line = process.stdout.readline()
+            assert line, f"{name} ended with {process.wait()} before {until!r}: {heard}{process.stderr.read()}"
+            heard += line
+        return process
+
+    def list(self):
+        return [row for row in json.loads(self.good("list", "--json")) if row["state"] != "stopped"]
+
+    def status(self, name):
+        return json.loads(self.good("status", name, "--json"))
+
+    def wait_until(self, condition, what, timeout=30):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"{what} did not come within {timeout} s"
+            time.sleep(0.01)
+
+    def console(self, name):
+        """What console.log has by now."""
+        log = self.root / name / "console.log"
+        return log.read_text() if log.exists() else ""
+
+    def journal(self, name):
+        """(event, line) of each line that is there by now."""
+        path = self.root / name / "journal.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(line["event"], line) for line in map(json.loads, lines)]
+
+    def identity(self, name):
+        return json.loads((self.root / name / "identity.json").read_text())
