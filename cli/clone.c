@@ -112,7 +112,7 @@ static bool begins_with(const char *text, const char *begin)
 /* What is the VM's own, and what a file is called while it is replaced. */
 static bool is_left_out(const char *name)
 {
-    static const char *const begins[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, "minivmm.log"};
+    static const char *const begins[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
     size_t length = strlen(name);
 
     for (size_t i = 0; i < array_size(begins); i++)
@@ -146,24 +146,25 @@ static int copy_link(int from, int to, const char *name, struct err *err)
     return 0;
 }
 
-static int copy_plain(struct clone *clone, int from, int to, const char *name, struct err *err)
-{
-    const struct copy_progress progress = {.tell = handle_progress, .ctx = clone};
-
-    progress_begin(&clone->progress, name);
-    int ret = copy_file(from, name, to, name, &progress, NULL, err);
-    progress_end(&clone->progress);
-    if (ret == 0)
-        give_to_owner(clone, to, name);
-    return ret;
-}
-
 struct level {
     int from, to;
     const char *path; /* of it, in the VM's folder; ends with a slash, or is empty */
     unsigned depth;
     bool folders_only;
 };
+
+static int copy_plain(struct clone *clone, const struct level *level, const char *name,
+                      const struct stat *seen, struct err *err)
+{
+    const struct copy_progress progress = {.tell = handle_progress, .ctx = clone};
+
+    progress_begin(&clone->progress, name);
+    int ret = copy_file_seen(level->from, name, seen, level->to, name, &progress, err);
+    progress_end(&clone->progress);
+    if (ret == 0)
+        give_to_owner(clone, level->to, name);
+    return ret;
+}
 
 static int copy_level(struct clone *clone, const struct level *level, struct err *err);
 
@@ -217,7 +218,7 @@ static int copy_entry(struct clone *clone, const struct level *level, const char
         return 0;
     if (S_ISLNK(stat.st_mode))
         return copy_link(level->from, level->to, name, err);
-    return S_ISREG(stat.st_mode) ? copy_plain(clone, level->from, level->to, name, err) : 0;
+    return S_ISREG(stat.st_mode) ? copy_plain(clone, level, name, &stat, err) : 0;
 }
 
 static int copy_level(struct clone *clone, const struct level *level, struct err *err)
@@ -375,8 +376,13 @@ static int copy_definition(struct clone *clone, struct err *err)
     if (ret < 0)
         return ret;
     json_t *root = json_loadb(text, length, 0, NULL);
+    if (!root) { /* it was one when the definition was loaded: what is there now is not copied */
+        free(text);
+        return err_say(err, ERR_FAILED, ESTALE, "%s/" FOLDER_DEFINITION " was changed meanwhile",
+                       clone->from.path);
+    }
     warn_of_macs(clone, root);
-    if (root && put_all(clone, root)) {
+    if (put_all(clone, root)) {
         changed = json_dumps(root, JSON_INDENT(4));
         free(text);
         if (!changed || asprintf(&text, "%s\n", changed) < 0)
@@ -425,7 +431,7 @@ static int copy_running_disks(struct clone *clone, struct err *err)
 {
     struct control_client *client;
     struct runtime_info info;
-    int ret = vm_find(clone->from.path, &info, err);
+    int ret = runtime_find(clone->from.path, &info, err);
     if (ret < 0)
         return ret;
     ret = control_connect(&client, info.control, PATIENCE_MS, err);

@@ -6,17 +6,19 @@
 #include "host/term.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 struct attached {
     struct loop *loop;
     struct term *term;
-    struct loop_io socket;
+    struct loop_io socket, signals;
     bool left; /* by the person; else the VM has ended */
     /* "~." at the beginning of a line leaves, too, as in ssh. */
     bool line_begins, tilde;
@@ -92,6 +94,41 @@ static void handle_break(void *ctx)
     term_write(attached->term, (const uint8_t *)text, sizeof(text) - 1);
 }
 
+/* --- signals ---------------------------------------------------------------------------------- */
+
+/* What ends the program restores the terminal first: it leaves, as Ctrl-a d does. */
+static void handle_signal(void *arg, unsigned events)
+{
+    struct attached *attached = arg;
+    struct signalfd_siginfo info;
+    if (read(attached->signals.fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGCONT)
+        term_renew(attached->term);
+    else
+        handle_leave(attached);
+}
+
+/* Before the terminal is touched, and before any thread starts. */
+static int watch_signals(struct attached *attached, struct err *err)
+{
+    static const int ours[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCONT};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < array_size(ours); i++)
+        sigaddset(&set, ours[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    attached->signals = (struct loop_io){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+                                         .events = LOOP_READ,
+                                         .handle = handle_signal,
+                                         .arg = attached};
+    if (attached->signals.fd < 0)
+        return err_sys(err, ERR_HOST, errno, "cannot watch signals");
+    return loop_io_add(attached->loop, &attached->signals, err);
+}
+
+/* --- being there ------------------------------------------------------------------------------ */
+
 static int attach(struct attached *attached, int fd, const void *early, size_t length,
                   struct err *err)
 {
@@ -104,6 +141,8 @@ static int attach(struct attached *attached, int fd, const void *early, size_t l
         .fd = fd, .events = LOOP_READ, .handle = handle_output, .arg = attached};
     int ret = loop_create(&attached->loop, err);
     if (ret == 0)
+        ret = watch_signals(attached, err);
+    if (ret == 0)
         ret = term_create(&attached->term, attached->loop, &handlers, err);
     if (ret == 0)
         ret = loop_io_add(attached->loop, &attached->socket, err);
@@ -112,6 +151,7 @@ static int attach(struct attached *attached, int fd, const void *early, size_t l
     term_write(attached->term, early, length);
     ret = loop_run(attached->loop);
     loop_io_remove(attached->loop, &attached->socket);
+    loop_io_remove(attached->loop, &attached->signals);
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "the console failed") : 0;
 }
 
@@ -127,7 +167,7 @@ static int run_console(const char *word, struct err *err)
 {
     struct control_client *client;
     struct runtime_info info;
-    struct attached attached = {.line_begins = true};
+    struct attached attached = {.line_begins = true, .signals.fd = -1};
     int ret = vm_connect(word, &client, &info, err);
     if (ret < 0)
         return ret;
@@ -140,9 +180,16 @@ static int run_console(const char *word, struct err *err)
     void *early;
     size_t length;
     int fd = control_release(client, &early, &length);
+    if (fd < 0) {
+        control_disconnect(client);
+        runtime_info_finish(&info);
+        return err_sys(err, ERR_HOST, -fd, "the console failed");
+    }
     log_info("attached to %s; Ctrl-a d or ~. leaves", info.name);
     ret = attach(&attached, fd, early, length, err);
     term_destroy(attached.term);
+    if (attached.signals.fd >= 0)
+        close(attached.signals.fd);
     loop_destroy(attached.loop);
     close(fd);
     free(early);
@@ -167,7 +214,11 @@ int verb_console(int argc, char **argv)
                     "\n"
                     "Shows what the console has said lately, and then "
                     "what it says; keys go to the guest.\n"
-                    "Ctrl-a d, or ~. at the beginning of a line, leaves, and the VM goes on.\n",
+                    "Ctrl-a d, or ~. at the beginning of a line, leaves, and the VM goes on.\n"
+                    "Without a terminal every byte goes to the guest; at the end of the input the "
+                    "output is still\n"
+                    "shown, until the VM ends or a signal comes (timeout 10 minivmm console "
+                    "web1).\n",
         .least = 1,
         .most = 1,
         .missing = "of which VM?"};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/detach.h"
 
+#include "core/log.h"
+#include "host/small_file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -61,16 +63,33 @@ int detach_fork(struct detach *ret_detach, int *ret_code, struct err *err)
     return 0;
 }
 
+/* What has grown too large in earlier runs begins anew. */
 static int open_log(int folder, const char *name)
 {
     struct stat info;
-    if (!name)
-        return open("/dev/null", O_WRONLY | O_CLOEXEC);
-    int fd = openat(folder, name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd >= 0 && fstat(fd, &info) == 0 && info.st_size > LOG_MAX && ftruncate(fd, 0) < 0) {
-        close(fd);
-        fd = -1;
-    }
+    int fd = small_file_append(folder, name, 0644);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &info) == 0 && (info.st_size <= LOG_MAX || ftruncate(fd, 0) == 0))
+        return fd;
+    int error = errno;
+    close(fd);
+    return -error;
+}
+
+static const char *why_not(int error)
+{
+    return error == -EINVAL   ? "it is no plain file"
+           : error == -EMLINK ? "it is a hard link to some other file"
+                              : strerror(-error);
+}
+
+/* A VM that runs does not end for want of a log: who started it reads why there is none. */
+static int open_words(int folder, const char *log)
+{
+    int fd = log ? open_log(folder, log) : -1;
+    if (log && fd < 0)
+        log_warning("cannot write %s: %s: what is said from now on is lost", log, why_not(fd));
     return fd >= 0 ? fd : open("/dev/null", O_WRONLY | O_CLOEXEC);
 }
 
@@ -78,7 +97,7 @@ void detach_ready(struct detach *detach, int log_folder, const char *log)
 {
     if (detach->ready < 0)
         return;
-    int fd = open_log(log_folder, log);
+    int fd = open_words(log_folder, log);
     if (fd >= 0) {
         dup2(fd, STDERR_FILENO);
         close(fd);

@@ -20,8 +20,9 @@ struct detach {
  */
 int detach_fork(struct detach *ret_detach, int *ret_code, struct err *err) must_check;
 
-/* The child: from now on standard error is `log` (in the folder log_folder; NULL: nowhere), and the
- * parent may go. Does nothing where nothing was forked. */
+/* The child: from now on standard error is `log` (in the folder log_folder; NULL: nowhere; what
+ * cannot be one is told in a warning), and the parent may go. Does nothing where nothing was
+ * forked. */
 void detach_ready(struct detach *detach, int log_folder, const char *log);
 
 /* Tells the service manager that started us (sd_notify's protocol: a datagram to $NOTIFY_SOCKET).

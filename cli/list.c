@@ -12,8 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { LIST_DEPTH = 3, ASK_MS = 500 };
+enum { LIST_DEPTH = 3, ASK_MS = 500, STATUS_TRIES = 4 };
 
 /* --- list ------------------------------------------------------------------------------------- */
 
@@ -21,6 +22,7 @@ struct list {
     bool json, quiet;
     const char *root;
     struct runtime_info *running;
+    struct vm_place *places; /* of those that run; path NULL: not known */
     size_t running_count;
     char **folders;
     size_t folder_count;
@@ -40,23 +42,40 @@ static const char *ask_state(const struct runtime_info *info, json_t **ret_answe
     return state ? state : "unknown";
 }
 
-static void add_running(struct list *list, const struct runtime_info *info)
+static void add_running(struct list *list, size_t at)
 {
+    const struct runtime_info *info = &list->running[at];
+    const char *present = list->places[at].path;
     char uuid[37];
     json_t *answer;
     const char *state = ask_state(info, &answer);
     identity_format_uuid(info->uuid, uuid);
-    json_array_append_new(
-        list->rows, json_pack("{ss, ss, sI, sI, ss?, ss, ss}", "name", info->name, "state", state,
-                              "pid", (json_int_t)info->pid, "started", (json_int_t)info->started,
-                              "folder", info->folder, "uuid", uuid, "control", info->control));
+    json_array_append_new(list->rows, json_pack("{ss, ss, sI, sI, ss?, ss, ss}", "name", info->name,
+                                                "state", state, "pid", (json_int_t)info->pid,
+                                                "started", (json_int_t)info->started, "folder",
+                                                present ? present : info->folder, "uuid", uuid,
+                                                "control", info->control));
     json_decref(answer);
+}
+
+/* Folders are moved, and others put in their place, while their VMs run. */
+static bool is_folder_of(const struct list *list, size_t at, const char *folder,
+                         const struct stat *stat)
+{
+    const struct vm_place *place = &list->places[at];
+    const char *said = list->running[at].folder;
+    if (place->path)
+        return place->device == stat->st_dev && place->inode == stat->st_ino;
+    return said && strcmp(said, folder) == 0 && folder_is_locked(folder);
 }
 
 static bool runs(const struct list *list, const char *folder)
 {
+    struct stat there;
+    if (list->running_count == 0 || stat(folder, &there) < 0)
+        return false;
     for (size_t i = 0; i < list->running_count; i++)
-        if (list->running[i].folder && strcmp(list->running[i].folder, folder) == 0)
+        if (is_folder_of(list, i, folder, &there))
             return true;
     return false;
 }
@@ -70,19 +89,43 @@ static void add_stopped(struct list *list, const char *folder)
                                     "started", "folder", folder, "uuid", "control"));
 }
 
+static int find_places(struct list *list, struct err *err)
+{
+    list->places = calloc(list->running_count + 1, sizeof(*list->places));
+    if (!list->places)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot list what runs");
+    for (size_t i = 0; i < list->running_count; i++)
+        if (list->running[i].folder && !vm_find_place(list->running[i].pid, &list->places[i]))
+            list->places[i] = (struct vm_place){0};
+    return 0;
+}
+
+static int check_root(const struct list *list, char *ret_root, struct err *err)
+{
+    struct stat stat_of;
+    if (!realpath(list->root, ret_root))
+        return err_sys(err, ERR_NOT_FOUND, errno, "cannot look into %s", list->root);
+    if (stat(ret_root, &stat_of) == 0 && !S_ISDIR(stat_of.st_mode))
+        return err_say(err, ERR_USAGE, ENOTDIR, "list: %s is no folder", list->root);
+    return 0;
+}
+
 static int gather(struct list *list, struct err *err)
 {
     char root[PATH_MAX];
-    if (!realpath(list->root, root))
-        return err_sys(err, ERR_NOT_FOUND, errno, "cannot look into %s", list->root);
-    int ret = runtime_list(&list->running, &list->running_count, err);
+    int ret = check_root(list, root, err);
+    if (ret < 0)
+        return ret;
+    ret = runtime_list(&list->running, &list->running_count, err);
+    if (ret == 0)
+        ret = find_places(list, err);
     if (ret == 0)
         ret = folder_find(root, LIST_DEPTH, &list->folders, &list->folder_count, err);
     if (ret < 0)
         return ret;
     list->rows = json_array();
     for (size_t i = 0; i < list->running_count; i++)
-        add_running(list, &list->running[i]);
+        add_running(list, i);
     for (size_t i = 0; i < list->folder_count; i++)
         if (!runs(list, list->folders[i]))
             add_stopped(list, list->folders[i]);
@@ -122,6 +165,15 @@ static void print_rows(const struct list *list)
     table_finish(&table);
 }
 
+static void print_plain(const char *text)
+{
+    char *plain = strdup(text);
+    if (plain)
+        text_make_plain(plain);
+    printf("%s", plain ? plain : "?");
+    free(plain);
+}
+
 static void print_json(const json_t *value)
 {
     json_dumpf(value, stdout, JSON_INDENT(2));
@@ -135,7 +187,11 @@ static void print_list(const struct list *list)
     if (list->json) {
         print_json(list->rows);
     } else if (list->quiet) {
-        json_array_foreach(list->rows, i, row) printf("%s\n", text_of(row, "name"));
+        json_array_foreach(list->rows, i, row)
+        {
+            print_plain(text_of(row, "name"));
+            printf("\n");
+        }
     } else if (json_array_size(list->rows) > 0) {
         print_rows(list);
     } else {
@@ -185,6 +241,9 @@ int verb_list(int argc, char **argv)
     if (ret == 0)
         print_list(&list);
     json_decref(list.rows);
+    for (size_t i = 0; list.places && i < list.running_count; i++)
+        free(list.places[i].path);
+    free(list.places);
     runtime_free_list(list.running, list.running_count);
     folder_free_found(list.folders, list.folder_count);
     return ret < 0 ? fail(&err) : 0;
@@ -194,7 +253,9 @@ int verb_list(int argc, char **argv)
 
 static void print_item(const char *name, const char *text)
 {
-    printf("%-9s %s\n", name, text);
+    printf("%-9s ", name);
+    print_plain(text);
+    printf("\n");
 }
 
 static void print_devices(const json_t *status)
@@ -202,18 +263,25 @@ static void print_devices(const json_t *status)
     size_t i;
     json_t *item;
     json_array_foreach(json_object_get(status, "disks"), i, item)
-        printf("disk %-4zu %s (%s%s%s)\n", i, text_of(item, "file"), text_of(item, "format"),
+    {
+        printf("disk %-4zu ", i);
+        print_plain(text_of(item, "file"));
+        printf(" (%s%s%s)\n", text_of(item, "format"),
                json_is_true(json_object_get(item, "readonly")) ? ", read only" : "",
                json_is_true(json_object_get(item, "ephemeral")) ? ", ephemeral" : "");
+    }
     json_array_foreach(json_object_get(status, "nets"), i, item)
-        printf("net %-5zu %s %s %s\n", i, text_of(item, "mode"), text_of(item, "mac"),
-               text_of(item, "name"));
+    {
+        printf("net %-5zu %s %s ", i, text_of(item, "mode"), text_of(item, "mac"));
+        print_plain(text_of(item, "name"));
+        printf("\n");
+    }
 }
 
 static void print_status(const json_t *status)
 {
     char text[64];
-    printf("%-9s %s\n", "name", text_of(status, "name"));
+    print_item("name", text_of(status, "name"));
     print_item("state", text_of(status, "state"));
     print_item("uuid", text_of(status, "uuid"));
     print_item("folder", text_of(status, "folder"));
@@ -254,6 +322,32 @@ static int take_json(void *ctx, int what, const char *value, struct err *err)
     return 0;
 }
 
+/* It says where it was when it started. */
+static void correct_folder(json_t *status)
+{
+    struct vm_place place;
+    if (!json_is_string(json_object_get(status, "folder")) ||
+        !vm_find_place(json_integer_value(json_object_get(status, "pid")), &place))
+        return;
+    json_t *path = json_string(place.path); /* NULL: no text */
+    if (path)
+        json_object_set_new(status, "folder", path);
+    free(place.path);
+}
+
+/* Its connection breaks, then its door is shut, then it does not run: one that ends is asked again.
+ */
+static int ask_status(const char *word, json_t **ret_status, struct err *err)
+{
+    int ret = -EPIPE;
+    for (unsigned i = 0; i < STATUS_TRIES && ret == -EPIPE; i++)
+        ret = vm_call(word, "status", NULL, ret_status, err);
+    if (ret == 0)
+        correct_folder(*ret_status);
+    /* This very error, and no other, says that it is stopped. */
+    return ret == -ESRCH ? describe_stopped(word, ret_status, err) : ret;
+}
+
 int verb_status(int argc, char **argv)
 {
     static const struct option table[] = {
@@ -282,9 +376,7 @@ int verb_status(int argc, char **argv)
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
     json_t *status = NULL;
-    ret = vm_call(words.words[0], "status", NULL, &status, &err);
-    if (ret < 0 && err.kind == ERR_STATE)
-        ret = describe_stopped(words.words[0], &status, &err);
+    ret = ask_status(words.words[0], &status, &err);
     if (ret < 0)
         return fail(&err);
     if (json)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* minivmm rename and minivmm remove. */
+#include "cli/hold.h"
 #include "cli/place.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
@@ -34,11 +35,9 @@ static int take(struct taken *taken, const char *word, struct err *err)
     if (ret == 0)
         ret = folder_open(&taken->folder, word, err);
     if (ret == 0)
-        ret = folder_lock(&taken->folder, err);
+        ret = hold_vm(&taken->folder, err);
     if (ret == 0)
         ret = place_of(&taken->place, &taken->folder, err);
-    if (ret < 0 && err->kind == ERR_STATE)
-        err_hint(err, "minivmm stop %s", word);
     if (ret < 0)
         give_back(taken);
     return ret;

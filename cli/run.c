@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* minivmm run: a VM in the foreground, its console on this terminal, or in the background. */
 #include "cli/detach.h"
+#include "cli/hold.h"
+#include "cli/run_files.h"
 #include "cli/run_words.h"
 #include "cli/verbs.h"
 #include "core/log.h"
@@ -8,11 +10,13 @@
 #include "vmm/instance.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct run {
@@ -91,7 +95,8 @@ static void handle_signal(void *arg, unsigned events)
     if (info.ssi_signo == SIGWINCH) {
         tell_size(run);
     } else if (info.ssi_signo == SIGCONT) {
-        term_renew(run->term);
+        if (run->term)
+            term_renew(run->term);
     } else if (!run->asked) {
         run->asked = true;
         instance_press_power_button(run->instance, "signal");
@@ -184,23 +189,43 @@ static void tell_identity(const struct run *run, enum identity_found found)
                  run->folder.name);
 }
 
+/* Whoever may write vm.json, or put another one in its place, has root open what he names. */
+static void warn_of_foreign_owner(const struct folder *folder)
+{
+    struct stat file, around;
+    if (geteuid() != 0 || fstatat(folder->fd, FOLDER_DEFINITION, &file, 0) < 0 ||
+        fstat(folder->fd, &around) < 0)
+        return;
+    uid_t owner = file.st_uid ? file.st_uid : around.st_uid;
+    if (owner == 0)
+        return;
+    const struct passwd *account = getpwuid(owner);
+    char number[24];
+    snprintf(number, sizeof(number), "user %u", owner);
+    log_warning("%s/" FOLDER_DEFINITION " belongs to %s, and decides which files of this host root "
+                "opens",
+                folder->name, account ? account->pw_name : number);
+}
+
 static int open_folder(struct run *run, struct err *err)
 {
     const struct definition_judge judge = {.problem = handle_problem};
     enum identity_found found;
     int ret = folder_open(&run->folder, run->words.folder, err);
     if (ret == 0)
+        warn_of_foreign_owner(&run->folder);
+    if (ret == 0)
         ret = definition_load(&run->loaded, run->words.folder, &judge, err);
     if (ret == 0)
-        ret = folder_lock(&run->folder, err);
+        ret = run_files_check(run->loaded, NULL, err);
+    if (ret == 0)
+        ret = hold_vm(&run->folder, err);
     if (ret == 0)
         ret = identity_settle(&run->identity, &run->folder, run->loaded->keep_identity, &found,
                               err);
     if (ret < 0)
         return ret;
     tell_identity(run, found);
-    if (found == IDENTITY_COPIED) /* what befell the original is not its history */
-        unlinkat(run->folder.fd, FOLDER_JOURNAL, 0);
     return 0;
 }
 
@@ -208,6 +233,9 @@ static int open_folder(struct run *run, struct err *err)
 static int open_image(struct run *run, struct err *err)
 {
     const struct run_words *words = &run->words;
+    int ret = run_files_check(&words->definition, words->name, err);
+    if (ret < 0)
+        return ret;
     return identity_make(&run->identity, words->uuid_said ? words->uuid : NULL, err);
 }
 
@@ -268,7 +296,7 @@ static int run_instance(struct run *run, const sigset_t *signals, struct machine
     if (run->words.detach)
         log_info("%s runs in the background (pid %d)",
                  run->words.folder ? run->folder.name : last_part(run->words.name), getpid());
-    detach_ready(&run->detached, run->folder.fd, run->words.folder ? "minivmm.log" : NULL);
+    detach_ready(&run->detached, run->folder.fd, run->words.folder ? FOLDER_LOG : NULL);
     notify_manager("READY=1");
     ret = instance_run(run->instance, ret_end, err);
     notify_manager("STOPPING=1");

@@ -86,7 +86,7 @@ int run_print_help(void)
            "  10.0.2.15, the host 10.0.2.2. passt is faster, where the package is installed.\n"
            "-p [ADDRESS:]HOST:GUEST[/udp] goes with user and passt.\n"
            "\n"
-           "In the terminal: Ctrl-a x quits, Ctrl-a d detaches, Ctrl-a a sends Ctrl-a.\n"
+           "In the terminal: Ctrl-a x quits, Ctrl-a a sends Ctrl-a, Ctrl-a ? lists the keys.\n"
            "SIGTERM presses the power button, a second one ends the VM at once.\n"
            "The guest's power-off ends with exit code 0, its crash with 7.\n");
     return 0;

@@ -12,6 +12,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/*
+ * A guest that boots has not asked for the power button yet, and what is pressed then is lost: it
+ * is pressed again every so often. To one that shuts down already that is nothing new.
+ */
+enum { PRESS_AGAIN_S = 5, PRESS_AGAIN_MS = 1000 };
+
 /* --- stop ------------------------------------------------------------------------------------- */
 
 enum { STOP_TIMEOUT, STOP_FORCE, STOP_HELP };
@@ -30,57 +36,87 @@ static int take_stop_option(void *ctx, int what, const char *value, struct err *
     return 0;
 }
 
+/* What becomes of it is seen at the process. */
+static void press_again(const struct runtime_info *info)
+{
+    struct control_client *client;
+    if (control_connect(&client, info->control, PRESS_AGAIN_MS, NULL) < 0)
+        return;
+    if (control_call(client, "stop", NULL, NULL, NULL) < 0)
+        log_debug("%s did not take the power button a second time", info->name);
+    control_disconnect(client);
+}
+
+/* Milliseconds until then, as poll wants them, rounded up. */
+static int ms_until(uint64_t ns)
+{
+    uint64_t now = clock_monotonic_ns();
+    return now < ns ? (int)((ns - now + 999999) / 1000000) : 0;
+}
+
 /* Until the process has ended: then its folder and disks are free again. */
-static int wait_for_end(int process, const char *name, uint64_t timeout_s, struct err *err)
+static int wait_for_end(int process, const struct runtime_info *info, const struct stop *stop,
+                        struct err *err)
 {
     struct pollfd poll_fd = {.fd = process, .events = POLLIN};
-    uint64_t deadline_ns = clock_monotonic_ns() + timeout_s * NS_PER_SEC;
+    uint64_t deadline_ns = clock_monotonic_ns() + stop->timeout_s * NS_PER_SEC;
     for (;;) {
-        uint64_t now = clock_monotonic_ns();
-        int left_ms = now < deadline_ns ? (int)((deadline_ns - now) / 1000000 + 1) : 0;
-        int ready = poll(&poll_fd, 1, left_ms);
+        uint64_t next_ns = clock_monotonic_ns() + PRESS_AGAIN_S * NS_PER_SEC;
+        int ready = poll(&poll_fd, 1, ms_until(next_ns < deadline_ns ? next_ns : deadline_ns));
         if (ready > 0)
             return 0;
         if (ready < 0 && errno != EINTR)
-            return err_sys(err, ERR_HOST, errno, "cannot wait for %s", name);
-        if (ready == 0 && left_ms == 0)
+            return err_sys(err, ERR_HOST, errno, "cannot wait for %s", info->name);
+        if (clock_monotonic_ns() >= deadline_ns)
             break;
+        if (ready == 0 && !stop->force)
+            press_again(info);
     }
     int ret = err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%s did not power off within %llu s and goes on",
-                      name, (unsigned long long)timeout_s);
+                      info->name, (unsigned long long)stop->timeout_s);
     err_hint(err, "its guest may not listen to the power button; minivmm stop --force ends it "
                   "like a pulled plug");
     return ret;
 }
 
-static int stop_connected(struct control_client *client, const struct runtime_info *info,
-                          const struct stop *stop, struct err *err)
+/* Who ends while he is asked to has done what was wanted: the process tells when he has. */
+static int stop_process(int process, const struct runtime_info *info, const struct stop *stop,
+                        struct err *err)
 {
+    struct control_client *client;
     uint64_t start = clock_monotonic_ns();
-    /* The connection stands, so the number is still this process's. */
-    int process = (int)syscall(SYS_pidfd_open, (pid_t)info->pid, 0);
-    if (process < 0)
-        return err_sys(err, ERR_HOST, errno, "cannot wait for %s (pid %lld)", info->name,
-                       (long long)info->pid);
-    int ret = control_call(client, "stop", json_pack("{sb}", "force", (int)stop->force), NULL, err);
-    if (ret == 0)
-        ret = wait_for_end(process, info->name, stop->timeout_s, err);
+    int ret = vm_connect_to(info, &client, err);
+    if (ret == 0) {
+        ret = control_call(client, "stop", json_pack("{sb}", "force", (int)stop->force), NULL, err);
+        control_disconnect(client);
+        if (ret < 0 && ret != -EPIPE && ret != -EREMOTEIO)
+            err_prefix(err, "%s", info->name);
+    }
+    if (ret == 0 || ret == -EPIPE)
+        ret = wait_for_end(process, info, stop, err);
     if (ret == 0)
         log_info("%s %s after %.1f s", info->name, stop->force ? "was ended" : "has stopped",
                  (double)(clock_monotonic_ns() - start) / NS_PER_SEC);
-    close(process);
     return ret;
 }
 
 static int stop_one(const char *word, const void *ctx, struct err *err)
 {
-    struct control_client *client;
     struct runtime_info info;
-    int ret = vm_connect(word, &client, &info, err);
+    int ret = runtime_find(word, &info, err);
     if (ret < 0)
         return ret;
-    ret = stop_connected(client, &info, ctx, err);
-    control_disconnect(client);
+    /* Before it is asked: afterwards the number may be another's. */
+    int process = (int)syscall(SYS_pidfd_open, (pid_t)info.pid, 0);
+    if (process >= 0) {
+        ret = stop_process(process, &info, ctx, err);
+        close(process);
+    } else if (errno == ESRCH) {
+        log_info("%s has stopped", info.name); /* just now */
+    } else {
+        ret = err_sys(err, ERR_HOST, errno, "cannot wait for %s (pid %lld)", info.name,
+                      (long long)info.pid);
+    }
     runtime_info_finish(&info);
     return ret;
 }
@@ -119,7 +155,9 @@ int verb_stop(int argc, char **argv)
                                            "Usage: minivmm stop VM... [OPTION...]\n"
                                            "\n"
                                            "Presses the power button and waits until the VM has "
-                                           "ended.\n",
+                                           "ended. A guest that boots may not\n"
+                                           "feel it yet: it is pressed again every 5 "
+                                           "seconds.\n",
                                .take = take_stop_option,
                                .ctx = &stop,
                                .least = 1,
@@ -252,6 +290,32 @@ static int take_set_option(void *ctx, int what, const char *value, struct err *e
     }
 }
 
+/* What cannot mean anything is said before a VM is looked for. */
+static int check_set(const struct set *set, struct err *err)
+{
+    bool disk = json_object_get(set->arguments, "disk"),
+         net = json_object_get(set->arguments, "net"),
+         balloon = json_object_get(set->arguments, "balloon");
+    bool link = json_object_get(set->arguments, "link");
+    bool change = link || json_object_size(set->limits) > 0;
+    int ret = 0;
+    if (!disk && !net && !balloon && !change)
+        ret = err_say(err, ERR_USAGE, EINVAL, "set: nothing to change was said");
+    else if (disk + net + balloon > 1)
+        ret = err_say(err, ERR_USAGE, EINVAL, "set: one of --balloon, --disk and --net at a time");
+    else if (change && !disk && !net)
+        ret = err_say(err, ERR_USAGE, EINVAL, "set: of which %s?",
+                      link || json_object_get(set->limits, "packets") ? "--net"
+                      : json_object_get(set->limits, "iops")          ? "--disk"
+                                                                      : "--disk, or --net");
+    else if ((disk || net) && !change)
+        ret = err_say(err, ERR_USAGE, EINVAL, "set: nothing to change was said of this %s",
+                      disk ? "disk" : "interface");
+    if (ret < 0)
+        err_hint(err, "minivmm set --help shows how");
+    return ret;
+}
+
 int verb_set(int argc, char **argv)
 {
     static const struct option table[] = {
@@ -285,6 +349,8 @@ int verb_set(int argc, char **argv)
                                .most = 1,
                                .missing = "of which VM?"};
     int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret == 0)
+        ret = check_set(&set, &err);
     if (ret == 0 && json_object_size(set.limits) > 0)
         json_object_set(set.arguments, "limits", set.limits);
     if (ret == 0)

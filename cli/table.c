@@ -28,8 +28,10 @@ void table_add(struct table *table, const char *cell)
     }
     char *copy = strdup(cell);
     table->failed |= !copy;
-    if (copy)
+    if (copy) {
+        text_make_plain(copy);
         table->cells[table->count++] = copy;
+    }
 }
 
 void table_addf(struct table *table, const char *fmt, ...)
@@ -40,6 +42,51 @@ void table_addf(struct table *table, const char *fmt, ...)
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     table_add(table, text);
+}
+
+/* How many bytes the character at `at` has, and which it is; -1: it is none, and has one. */
+static unsigned read_character(const char *at, int32_t *ret_character)
+{
+    static const int32_t least[] = {0, 0x80, 0x800, 0x10000};
+    const uint8_t *bytes = (const uint8_t *)at;
+    unsigned more = bytes[0] < 0x80 ? 0 : bytes[0] < 0xe0 ? 1 : bytes[0] < 0xf0 ? 2 : 3;
+    int32_t character = more ? bytes[0] & (0x3f >> more) : bytes[0];
+    *ret_character = -1;
+    if (more && (bytes[0] < 0xc2 || bytes[0] > 0xf4))
+        return 1;
+    for (unsigned i = 1; i <= more; i++) {
+        if ((bytes[i] & 0xc0) != 0x80) /* the terminator too */
+            return 1;
+        character = character << 6 | (bytes[i] & 0x3f);
+    }
+    if (character < least[more] || character > 0x10ffff || (character & ~0x7ff) == 0xd800)
+        return 1;
+    *ret_character = character;
+    return more + 1;
+}
+
+/* Controls, and what turns the direction of writing or shows nothing. */
+static bool is_plain(int32_t c)
+{
+    return c >= 0x20 && !(c >= 0x7f && c < 0xa0) && !(c >= 0x200b && c <= 0x200f) &&
+           !(c >= 0x2028 && c <= 0x202e) && !(c >= 0x2060 && c <= 0x206f) && c != 0xfeff;
+}
+
+void text_make_plain(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from;) {
+        int32_t character;
+        unsigned length = read_character(from, &character);
+        if (is_plain(character)) {
+            memmove(to, from, length);
+            to += length;
+        } else {
+            *to++ = '?';
+        }
+        from += length;
+    }
+    *to = '\0';
 }
 
 /* Characters and not bytes: names may be UTF-8. */

@@ -15,10 +15,16 @@ struct table {
 
 /* header ends with NULL. */
 void table_init(struct table *table, const char *const *header);
-void table_add(struct table *table, const char *cell); /* the next cell; copied */
+void table_add(struct table *table, const char *cell); /* the next cell; copied, and made plain */
 void table_addf(struct table *table, const char *fmt, ...) printf_like(2, 3);
 void table_print(struct table *table);
 void table_finish(struct table *table);
+
+/*
+ * In place: '?' for each character that would do something to a terminal, or hide, or is no UTF-8.
+ * Names of files are made by anybody.
+ */
+void text_make_plain(char *text);
 
 /* "3 d 4 h", "12 min", "5 s": the two largest parts. */
 void format_duration(double seconds, char *ret_text, size_t size);

@@ -1,10 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/vms.h"
 
+#include "core/clock.h"
 #include "vmm/folder.h"
+#include "vmm/identity.h"
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long is waited between two looks at a VM that starts or ends, ms. */
+enum { FIRST_LOOK_MS = 2, LAST_LOOK_MS = 100 };
 
 static int take_word(struct verb_words *words, const char *word, struct err *err)
 {
@@ -48,27 +59,59 @@ int verb_words_read(struct verb_words *words, int argc, char **argv, struct err 
     return ret;
 }
 
-int vm_find(const char *word, struct runtime_info *ret_info, struct err *err)
+/* --- talking ---------------------------------------------------------------------------------- */
+
+/* Whether this very process still has its info.json locked. */
+static bool still_runs(const struct runtime_info *info)
 {
-    int ret = runtime_find(word, ret_info, err);
-    if (ret == 0 || !folder_is_vm(word))
-        return ret;
-    ret = err_say(err, ERR_STATE, ESRCH, "%s does not run", word);
-    err_hint(err, "start it: minivmm run %s", word);
+    struct runtime_info now;
+    char uuid[37];
+    identity_format_uuid(info->uuid, uuid);
+    if (runtime_find(uuid, &now, NULL) < 0)
+        return false;
+    bool same = now.pid == info->pid;
+    runtime_info_finish(&now);
+    return same;
+}
+
+static void rest(unsigned ms)
+{
+    const struct timespec time = {.tv_sec = 0, .tv_nsec = (long)ms * 1000000};
+    nanosleep(&time, NULL);
+}
+
+int vm_connect_to(const struct runtime_info *info, struct control_client **ret_client,
+                  struct err *err)
+{
+    uint64_t deadline_ns = clock_monotonic_ns() + VM_ANSWER_MS * 1000000ull;
+    for (unsigned ms = FIRST_LOOK_MS;; ms = ms < LAST_LOOK_MS / 2 ? 2 * ms : LAST_LOOK_MS) {
+        int ret = control_connect(ret_client, info->control, VM_ANSWER_MS, err);
+        if (ret != -ENOENT && ret != -ECONNREFUSED) {
+            if (ret < 0)
+                err_prefix(err, "%s", info->name);
+            return ret;
+        }
+        if (!still_runs(info))
+            return err_say(err, ERR_STATE, EPIPE, "%s has ended", info->name);
+        if (clock_monotonic_ns() > deadline_ns)
+            break;
+        rest(ms);
+    }
+    int ret = err_say(err, ERR_STATE, EAGAIN, "%s is starting or ending, and does not answer yet",
+                      info->name);
+    err_hint(err, "it is process %lld", (long long)info->pid);
     return ret;
 }
 
 int vm_connect(const char *word, struct control_client **ret_client, struct runtime_info *ret_info,
                struct err *err)
 {
-    int ret = vm_find(word, ret_info, err);
+    int ret = runtime_find(word, ret_info, err);
     if (ret < 0)
         return ret;
-    ret = control_connect(ret_client, ret_info->control, VM_ANSWER_MS, err);
-    if (ret < 0) {
-        err_prefix(err, "%s", ret_info->name);
+    ret = vm_connect_to(ret_info, ret_client, err);
+    if (ret < 0)
         runtime_info_finish(ret_info);
-    }
     return ret;
 }
 
@@ -88,7 +131,49 @@ int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_
         *ret_answer = answer;
     else
         json_decref(answer);
+    if (ret < 0 && ret != -EREMOTEIO) /* it calls itself by its name */
+        err_prefix(err, "%s", info.name);
     control_disconnect(client);
     runtime_info_finish(&info);
     return ret;
+}
+
+/* --- where it is ------------------------------------------------------------------------------ */
+
+/* What this descriptor of a process has open, where that is the identity.json of a VM's folder. */
+static bool read_place(int fds, const char *number, struct vm_place *ret_place)
+{
+    static const char end[] = "/" FOLDER_IDENTITY;
+    struct stat opened, named;
+    char path[PATH_MAX];
+    ssize_t length = readlinkat(fds, number, path, sizeof(path) - 1);
+    if (length < (ssize_t)sizeof(end))
+        return false;
+    path[length] = '\0';
+    char *last = path + length - strlen(end);
+    /* It may see other file systems than we do. */
+    if (strcmp(last, end) != 0 || fstatat(fds, number, &opened, 0) < 0 || stat(path, &named) < 0 ||
+        opened.st_dev != named.st_dev || opened.st_ino != named.st_ino)
+        return false;
+    *last = '\0';
+    if (!folder_is_locked(path) || stat(path, &named) < 0)
+        return false;
+    *ret_place = (struct vm_place){
+        .path = strdup(path), .device = named.st_dev, .inode = named.st_ino};
+    return ret_place->path;
+}
+
+/* Its lock is on an open file, whose name the kernel knows, moved or not. */
+bool vm_find_place(int64_t pid, struct vm_place *ret_place)
+{
+    char path[64];
+    struct dirent *entry;
+    bool found = false;
+    snprintf(path, sizeof(path), "/proc/%lld/fd", (long long)pid);
+    DIR *fds = opendir(path);
+    while (fds && !found && (entry = readdir(fds)))
+        found = read_place(dirfd(fds), entry->d_name, ret_place);
+    if (fds)
+        closedir(fds);
+    return found;
 }

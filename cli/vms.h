@@ -6,6 +6,8 @@
 #include "vmm/control.h"
 #include "vmm/runtime.h"
 
+#include <sys/types.h>
+
 /*
  * The command line of a verb with a table of options and up to `most` plain words. Prints
  * help(table) and leaves *ret_done where that was asked for.
@@ -30,10 +32,28 @@ int verb_words_read(struct verb_words *words, int argc, char **argv, struct err 
 /* How long a VM may take for an answer, ms. */
 enum { VM_ANSWER_MS = 10000 };
 
-/* The running VM that the word means. One that does not run is ERR_STATE, where it is a VM. */
-int vm_find(const char *word, struct runtime_info *ret_info, struct err *err) must_check;
+/*
+ * To a VM that runtime_find has found. Between the lock on its info.json and its control socket
+ * lies a start, and an end: both are waited for. -EPIPE: it has ended since (ERR_STATE); -EAGAIN:
+ * neither came within VM_ANSWER_MS (ERR_STATE).
+ */
+int vm_connect_to(const struct runtime_info *info, struct control_client **ret_client,
+                  struct err *err) must_check;
+/* Both in one: what runtime_find and vm_connect_to return. */
 int vm_connect(const char *word, struct control_client **ret_client, struct runtime_info *ret_info,
                struct err *err) must_check;
-/* One call and its answer (NULL: not wanted). arguments are taken over. */
+/* One call and its answer (NULL: not wanted). arguments are taken over. -ESRCH: it does not run;
+ * -EPIPE: it has ended while it was asked. */
 int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_answer,
             struct err *err) must_check;
+
+/* A folder, whatever it is called. */
+struct vm_place {
+    char *path;
+    dev_t device;
+    ino_t inode;
+};
+
+/* Where the folder of this process's VM is now: it may have been moved since the start. False:
+ * nobody can tell. */
+bool vm_find_place(int64_t pid, struct vm_place *ret_place) must_check;

@@ -341,8 +341,10 @@ static void close_target(struct target *target, bool keep)
 static int open_source(int base, const char *path, int *ret_fd, struct stat *ret_stat,
                        struct err *err)
 {
-    /* Non-blocking: a FIFO would keep us waiting for a writer. It means nothing to the others. */
-    int fd = openat(base, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    /* Non-blocking: a FIFO would keep us waiting for a writer. It means nothing to the others. A
+     * name in a folder is that file, and nothing that a link leads to. */
+    int follow = base == AT_FDCWD ? 0 : O_NOFOLLOW;
+    int fd = openat(base, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow);
 
     if (fd < 0)
         return err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno, "cannot open %s",
@@ -355,19 +357,15 @@ static int open_source(int base, const char *path, int *ret_fd, struct stat *ret
     return err_say(err, ERR_FAILED, EINVAL, "%s is neither a file nor a block device", path);
 }
 
-int copy_file(int from_folder, const char *from, int to_folder, const char *to,
-              const struct copy_progress *progress, bool *ret_shared, struct err *err)
+static int copy_opened(int fd, const struct stat *stat, const char *from, int to_folder,
+                       const char *to, const struct copy_progress *progress, bool *ret_shared,
+                       struct err *err)
 {
     struct target target = {.folder = -1, .fd = -1, .path = to};
-    struct stat stat;
+    mode_t mode = S_ISREG(stat->st_mode) ? stat->st_mode & 0777 : 0600;
     bool shared = false;
-    int fd = -1;
 
-    int r = open_source(from_folder, from, &fd, &stat, err);
-    if (r < 0)
-        return r;
-    mode_t mode = S_ISREG(stat.st_mode) ? stat.st_mode & 0777 : 0600;
-    r = open_target(&target, to_folder, err);
+    int r = open_target(&target, to_folder, err);
     if (r == 0) {
         r = copy_descriptor(fd, target.fd, progress, &shared, err);
         if (r < 0)
@@ -376,8 +374,38 @@ int copy_file(int from_folder, const char *from, int to_folder, const char *to,
     if (r == 0)
         r = finish_target(&target, mode, err);
     close_target(&target, r == 0);
-    close(fd);
     if (r == 0 && ret_shared)
         *ret_shared = shared;
+    return r;
+}
+
+int copy_file(int from_folder, const char *from, int to_folder, const char *to,
+              const struct copy_progress *progress, bool *ret_shared, struct err *err)
+{
+    struct stat stat;
+    int fd = -1;
+
+    int r = open_source(from_folder, from, &fd, &stat, err);
+    if (r < 0)
+        return r;
+    r = copy_opened(fd, &stat, from, to_folder, to, progress, ret_shared, err);
+    close(fd);
+    return r;
+}
+
+int copy_file_seen(int from_folder, const char *from, const struct stat *seen, int to_folder,
+                   const char *to, const struct copy_progress *progress, struct err *err)
+{
+    struct stat stat;
+    int fd = -1;
+
+    int r = open_source(from_folder, from, &fd, &stat, err);
+    if (r < 0)
+        return r;
+    if (stat.st_dev == seen->st_dev && stat.st_ino == seen->st_ino)
+        r = copy_opened(fd, &stat, from, to_folder, to, progress, NULL, err);
+    else
+        r = err_say(err, ERR_FAILED, ESTALE, "%s was replaced meanwhile", from);
+    close(fd);
     return r;
 }

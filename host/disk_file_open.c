@@ -147,7 +147,7 @@ int disk_file_choose_blocks(struct disk_file *file, const struct disk_config *co
         int r = err_say(err, ERR_DEFINITION, EINVAL,
                         "the size of %s, %llu bytes, is not a multiple of %u", config->path,
                         (unsigned long long)info->size, block);
-        err_hint(err, "truncate -s %%%u %s fills it up with zeroes", block, config->path);
+        err_hint(err, "a raw disk has whole sectors of %u bytes: is this a disk image?", block);
         return r;
     }
     info->block_size = block;

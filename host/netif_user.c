@@ -68,7 +68,8 @@ static int find_helper(struct netif_user *user, const char *given, struct err *e
     if (strchr(path, '/') && access(path, X_OK) == 0)
         return 0;
     int ret = err_sys(err, ERR_HOST, errno, "cannot run the helper of user networking, %s", path);
-    err_hint(err, "it is built and installed with minivmm; --net none goes without");
+    err_hint(err, "it is built and installed with minivmm; a VM without network: --net none, or "
+                  "\"nets\": [] in vm.json");
     return ret;
 }
 

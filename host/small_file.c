@@ -52,6 +52,31 @@ void small_file_give_to_owner(int folder, int fd)
         return; /* a file system without owners */
 }
 
+int small_file_append(int folder, const char *name, mode_t mode)
+{
+    int flags = O_RDWR | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    struct stat stat;
+
+    int fd = openat(folder, name, flags);
+    if (fd < 0 && errno == ENOENT) {
+        fd = openat(folder, name, flags | O_CREAT | O_EXCL, mode);
+        if (fd >= 0)
+            small_file_give_to_owner(folder, fd);
+        else if (errno == EEXIST) /* somebody else has made it just now */
+            fd = openat(folder, name, flags);
+    }
+    if (fd < 0)
+        return -errno;
+    int r = fstat(fd, &stat) < 0     ? -errno
+            : !S_ISREG(stat.st_mode) ? -EINVAL
+            : stat.st_nlink > 1      ? -EMLINK
+                                     : 0;
+    if (r == 0)
+        return fd;
+    close(fd);
+    return r;
+}
+
 /* Always a new file: nothing that lies there under this name is followed or written through. */
 static int open_beside(int folder, const char *name, const char *beside)
 {
@@ -90,13 +115,16 @@ static int write_all(int fd, const uint8_t *bytes, size_t length)
     return 0;
 }
 
-static int say_not_written(int error, const char *name, struct err *err)
+static int say_not_written(int error, int folder, const char *name, struct err *err)
 {
     int r = err_sys(err, ERR_FAILED, -error, "cannot write %s", name);
+    struct stat old;
 
-    if (error == -ENOSPC || error == -EDQUOT)
-        err_hint(err, "make room on its file system; the old file is as it was");
-    else if (error == -EROFS)
+    if (error == -ENOSPC || error == -EDQUOT) {
+        bool stays = fstatat(folder, name, &old, AT_SYMLINK_NOFOLLOW) == 0 && old.st_size > 0;
+        err_hint(err, "make room on its file system%s", stays ? "; the old file is as it was" : "");
+    }
+    if (error == -EROFS)
         err_hint(err, "its file system is read-only: copy the folder to one that is not");
     else if (error == -EACCES || error == -EPERM)
         err_hint(err, "the folder has to be writable for you");
@@ -108,10 +136,10 @@ int small_file_replace(int folder, const char *name, const struct small_file *fi
     char beside[NAME_MAX + 1];
 
     if (snprintf(beside, sizeof(beside), ".%s.new", name) >= (int)sizeof(beside))
-        return say_not_written(-ENAMETOOLONG, name, err);
+        return say_not_written(-ENAMETOOLONG, folder, name, err);
     int fd = open_beside(folder, name, beside);
     if (fd < 0)
-        return say_not_written(fd, name, err);
+        return say_not_written(fd, folder, name, err);
     int r = file->lock ? lock_try(fd, false) : 0;
     if (r == 0)
         r = write_all(fd, file->bytes, file->length);
@@ -122,10 +150,10 @@ int small_file_replace(int folder, const char *name, const struct small_file *fi
     if (r < 0) {
         unlinkat(folder, beside, 0);
         close(fd);
-        return say_not_written(r, name, err);
+        return say_not_written(r, folder, name, err);
     }
     if (file->durable && fsync(folder) < 0)
-        r = say_not_written(-errno, name, err);
+        r = say_not_written(-errno, folder, name, err);
     /* From here on the name leads to the new file, whatever became of its durability. */
     if (file->lock) {
         if (*file->lock >= 0)

@@ -7,6 +7,8 @@
 
 #include "core/err.h"
 
+#include <sys/types.h>
+
 /* All of it, with a 0 behind (free it). -EFBIG: there are more than limit bytes. */
 int small_file_read(int fd, size_t limit, char **ret_text, size_t *ret_length) must_check;
 
@@ -30,6 +32,13 @@ struct small_file {
  */
 int small_file_replace(int folder, const char *name, const struct small_file *file,
                        struct err *err) must_check;
+
+/*
+ * For reading, and writing at its end; made where there is none. -EINVAL: it is no plain file;
+ * -EMLINK: it has further names, by which it may be anybody's; both are not ours to write to. Never
+ * follows a link, and never waits.
+ */
+int small_file_append(int folder, const char *name, mode_t mode) must_check;
 
 /* What root makes in somebody's folder must not shut that one out: it belongs to the folder's
  * owner, where the file system knows of owners. */

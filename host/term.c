@@ -116,7 +116,7 @@ static void leave_raw_mode(struct term *term, bool drained)
 
 void term_renew(struct term *term)
 {
-    if (term->interactive)
+    if (term && term->interactive)
         set_mode(&term->raw, TCSANOW);
 }
 
@@ -219,6 +219,8 @@ static bool has_writer_locked(struct term *term)
 
 void term_write(struct term *term, const uint8_t *bytes, size_t length)
 {
+    if (length == 0)
+        return;
     pthread_mutex_lock(&term->lock);
     if (has_writer_locked(term)) {
         if (term->dropped)

@@ -41,5 +41,5 @@ void term_input_room(struct term *term);                                 /* (any
 /* 0, or -errno of what ended the output: the guest goes on unseen. (any thread) */
 int term_output_error(struct term *term);
 
-/* Raw mode again, after the program was stopped and continued (SIGCONT). */
+/* Raw mode again, after the program was stopped and continued (SIGCONT). NULL is fine. */
 void term_renew(struct term *term);

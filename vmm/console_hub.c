@@ -11,12 +11,15 @@
  * a quarter of a ring. (Timers, not posted calls: those could not be taken back by destroy.)
  *
  * console.log is opened with the first byte, on the thread that writes it: a guest that prints
- * nothing pays for no thread, and a folder that cannot be written to costs the log, not the VM.
+ * nothing pays for no thread, and a folder that cannot be written to costs the log, not the VM. A
+ * disk that is full now may have room later, so it is tried again every LOG_RETRY_NS.
  */
 #include "vmm/console_hub.h"
 
 #include "core/clock.h"
 #include "core/thread.h"
+#include "host/small_file.h"
+#include "vmm/folder.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,8 +31,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOG_NAME     "console.log"
-#define LOG_OLD_NAME "console.log.1"
+#define LOG_OLD_NAME FOLDER_CONSOLE ".1"
 
 enum {
     PIECE = 16 << 10,        /* copied out of the ring at a time, under the lock */
@@ -40,6 +42,8 @@ enum {
     LOG_URGENT = HUB_RING / 4,
     NOW = 1, /* a deadline that has passed */
 };
+
+static const uint64_t LOG_RETRY_NS = 2 * NS_PER_SEC;
 
 struct reader {
     uint64_t at;
@@ -132,13 +136,13 @@ static void write_log(void *arg);
 
 static bool has_log(const struct console_hub *hub)
 {
-    return hub->folder >= 0 && !hub->log_error;
+    return hub->folder >= 0 && (hub->logger.started || !hub->log_error);
 }
 
 static void tell_log_locked(struct console_hub *hub)
 {
     if (!hub->logger.started) {
-        hub->log_error = thread_start(&hub->logger, "console.log", write_log, hub, NULL);
+        hub->log_error = thread_start(&hub->logger, FOLDER_CONSOLE, write_log, hub, NULL);
     } else if (hub->log_idle) {
         hub->log_idle = false;
         pthread_cond_signal(&hub->written);
@@ -409,62 +413,63 @@ unsigned console_hub_clients(struct console_hub *hub)
 
 /* --- the log ------------------------------------------------------------------------------ */
 
-/* Opens the file, or makes it: -errno. What is no plain file is not ours to write to. */
-static int open_log(const struct console_hub *hub, uint64_t *ret_size)
-{
-    int fd = openat(hub->folder, LOG_NAME,
-                    O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    struct stat info;
-    int ret = fstat(fd, &info) < 0 ? -errno : S_ISREG(info.st_mode) ? 0 : -EINVAL;
-    if (ret < 0) {
-        close(fd);
-        return ret;
-    }
-    *ret_size = (uint64_t)info.st_size;
-    return fd;
-}
+struct log_file {
+    int fd;
+    uint64_t size;
+    uint8_t piece[PIECE]; /* on its way to the file: [piece_at, piece_end) */
+    size_t piece_at, piece_end;
+};
 
-static int write_whole(int fd, const uint8_t *bytes, size_t length)
+static int write_piece(struct log_file *file)
 {
-    while (length) {
-        ssize_t written = write(fd, bytes, length);
+    while (file->piece_at < file->piece_end) {
+        ssize_t written = write(file->fd, file->piece + file->piece_at,
+                                file->piece_end - file->piece_at);
         if (written < 0 && errno != EINTR)
             return -errno;
         if (written > 0) {
-            bytes += written;
-            length -= (size_t)written;
+            file->piece_at += (size_t)written;
+            file->size += (size_t)written;
         }
     }
     return 0;
 }
 
-struct log_file {
-    int fd;
-    uint64_t size;
-};
+static int open_log(const struct console_hub *hub, struct log_file *file)
+{
+    struct stat info;
+    int fd = small_file_append(hub->folder, FOLDER_CONSOLE, 0600);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &info) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    file->fd = fd;
+    file->size = (uint64_t)info.st_size;
+    return 0;
+}
 
 /* The log is two files in turn; each has half of what both may have. */
-static int log_bytes(const struct console_hub *hub, struct log_file *file, const uint8_t *bytes,
-                     size_t length)
+static int make_room(const struct console_hub *hub, struct log_file *file)
 {
-    if (file->fd >= 0 && file->size + length > HUB_LOG_MAX / 2) {
-        close(file->fd);
-        file->fd = -1;
-        if (renameat(hub->folder, LOG_NAME, hub->folder, LOG_OLD_NAME) < 0)
-            return -errno;
-    }
-    if (file->fd < 0) {
-        int ret = open_log(hub, &file->size);
-        if (ret < 0)
-            return ret;
-        file->fd = ret;
-        if (file->size && file->size + length > HUB_LOG_MAX / 2)
-            return log_bytes(hub, file, bytes, length); /* full since an earlier run */
-    }
-    file->size += length;
-    return write_whole(file->fd, bytes, length);
+    size_t length = file->piece_end - file->piece_at;
+    int ret = file->fd < 0 ? open_log(hub, file) : 0;
+    if (ret < 0 || !file->size || file->size + length <= HUB_LOG_MAX / 2)
+        return ret;
+    close(file->fd);
+    file->fd = -1;
+    if (renameat(hub->folder, FOLDER_CONSOLE, hub->folder, LOG_OLD_NAME) < 0)
+        return -errno;
+    return open_log(hub, file);
+}
+
+static struct timespec moment_in(uint64_t ns)
+{
+    uint64_t at = clock_monotonic_ns() + ns;
+    return (struct timespec){.tv_sec = (time_t)(at / NS_PER_SEC),
+                             .tv_nsec = (long)(at % NS_PER_SEC)};
 }
 
 /* Sleeps until there is a byte; then a little longer, for those that come behind it. */
@@ -475,9 +480,7 @@ static void wait_for_bytes_locked(struct console_hub *hub)
         pthread_cond_wait(&hub->written, &hub->lock);
     }
     hub->log_idle = false;
-    uint64_t until_ns = clock_monotonic_ns() + LOG_PAUSE_NS;
-    struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_SEC),
-                             .tv_nsec = (long)(until_ns % NS_PER_SEC)};
+    struct timespec until = moment_in(LOG_PAUSE_NS);
     int late = 0;
     hub->log_gathers = true;
     while (hub->log_gathers && !hub->end && late == 0 && hub->head - hub->log.at < LOG_URGENT)
@@ -485,23 +488,46 @@ static void wait_for_bytes_locked(struct console_hub *hub)
     hub->log_gathers = false;
 }
 
+/* What the guest writes meanwhile waits in the ring, as long as that has it. */
+static void wait_for_better_times_locked(struct console_hub *hub)
+{
+    struct timespec until = moment_in(LOG_RETRY_NS);
+    int late = 0;
+    while (!hub->end && late == 0)
+        late = pthread_cond_timedwait(&hub->urgent, &hub->lock, &until);
+}
+
+static void log_piece_locked(struct console_hub *hub, struct log_file *file)
+{
+    pthread_mutex_unlock(&hub->lock);
+    int ret = make_room(hub, file);
+    if (ret == 0)
+        ret = write_piece(file);
+    pthread_mutex_lock(&hub->lock);
+    hub->log_error = ret;
+}
+
 static void write_log(void *arg)
 {
     struct console_hub *hub = arg;
     struct log_file file = {.fd = -1};
-    uint8_t piece[PIECE];
     pthread_mutex_lock(&hub->lock);
-    while (!hub->log_error) {
-        if (hub->log.at == hub->head && hub->end)
-            break;
-        wait_for_bytes_locked(hub);
-        size_t length;
-        while (!hub->log_error && (length = take_locked(hub, &hub->log, piece)) > 0) {
-            pthread_mutex_unlock(&hub->lock);
-            int ret = log_bytes(hub, &file, piece, length);
-            pthread_mutex_lock(&hub->lock);
-            hub->log_error = ret;
+    for (;;) {
+        bool last = hub->end; /* then what cannot be written is lost */
+        if (file.piece_at == file.piece_end) {
+            file.piece_at = 0;
+            file.piece_end = take_locked(hub, &hub->log, file.piece);
         }
+        if (file.piece_at < file.piece_end)
+            log_piece_locked(hub, &file);
+        else if (last)
+            break;
+        else
+            wait_for_bytes_locked(hub);
+        if (hub->log_error && last)
+            break;
+        if (hub->log_error)
+            wait_for_better_times_locked(hub);
     }
     pthread_mutex_unlock(&hub->lock);
     if (file.fd >= 0)

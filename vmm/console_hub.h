@@ -34,8 +34,8 @@ void console_hub_write(struct console_hub *hub, const uint8_t *bytes,
                        size_t length);                /* (any thread), never waits */
 void console_hub_input_room(struct console_hub *hub); /* (any thread) */
 
-/* Why there is no log any more, -errno, or 0. Ask now and then: it is for one warning. (any thread)
- */
+/* Why the log cannot be written at present, -errno, or 0. It is tried again every few seconds. Ask
+ * now and then: it is for one warning. (any thread) */
 int console_hub_log_error(struct console_hub *hub);
 
 /* A connected stream socket; the hub's from now on, also where this fails (its other end reads

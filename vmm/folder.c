@@ -101,20 +101,44 @@ bool folder_is_vm(const char *path)
     return is_vm;
 }
 
+enum { FILES_MOST = 1000 };
+
 struct siblings {
-    char **paths;
+    char **paths; /* of VMs */
     size_t count;
+    char *files[FILES_MOST]; /* names */
+    size_t file_count;
 };
 
 static const char *next_sibling(const void *ctx, size_t i)
 {
     const struct siblings *siblings = ctx;
 
-    return i < siblings->count ? basename(siblings->paths[i]) : NULL;
+    if (i < siblings->count)
+        return basename(siblings->paths[i]);
+    i -= siblings->count;
+    return i < siblings->file_count ? siblings->files[i] : NULL;
 }
 
-/* The VM beside it that was probably meant. */
-static void hint_at_nearest(const char *path, struct err *err)
+static void find_files(struct siblings *siblings, const char *path)
+{
+    struct dirent *entry;
+    DIR *folder = opendir(path);
+
+    while (folder && siblings->file_count < FILES_MOST && (entry = readdir(folder))) {
+        bool is_file = entry->d_type == DT_REG || entry->d_type == DT_LNK;
+        if (!is_file || entry->d_name[0] == '.' || !folder_is_text(entry->d_name))
+            continue;
+        char *name = strdup(entry->d_name);
+        if (!name)
+            break;
+        siblings->files[siblings->file_count++] = name;
+    }
+    if (folder)
+        closedir(folder);
+}
+
+void folder_hint_at_nearest(const char *path, bool files, struct err *err)
 {
     char parent[PATH_MAX], last[PATH_MAX];
     struct siblings siblings = {0};
@@ -123,14 +147,19 @@ static void hint_at_nearest(const char *path, struct err *err)
         return;
     memcpy(parent, path, strlen(path) + 1);
     memcpy(last, path, strlen(path) + 1);
-    if (folder_find(dirname(parent), 1, &siblings.paths, &siblings.count, NULL) < 0)
+    const char *around = dirname(parent);
+    if (folder_find(around, 1, &siblings.paths, &siblings.count, NULL) < 0)
         return;
+    if (files)
+        find_files(&siblings, around);
     const char *nearest = nearest_word(basename(last), next_sibling, &siblings);
     if (nearest)
         err_hint(err, "did you mean %s?", nearest);
     else
         err_hint(err, "'minivmm list' shows the VMs below here");
     folder_free_found(siblings.paths, siblings.count);
+    while (siblings.file_count > 0)
+        free(siblings.files[--siblings.file_count]);
 }
 
 static int say_cannot_open(int error, const char *path, struct err *err)
@@ -143,7 +172,7 @@ static int say_cannot_open(int error, const char *path, struct err *err)
                       "; 'minivmm new NAME --disk FILE' makes one of an image");
     } else if (error == ENOENT) {
         r = err_say(err, ERR_NOT_FOUND, ENOENT, "there is no folder %s", path);
-        hint_at_nearest(path, err);
+        folder_hint_at_nearest(path, false, err);
     } else {
         r = err_sys(err, ERR_FAILED, error, "cannot open the folder %s", path);
     }
@@ -220,10 +249,22 @@ fail:
     return r;
 }
 
+/* An identity that was never written, for want of room, say, leaves no empty file behind. */
+static void remove_empty_lock(const struct folder *folder)
+{
+    struct stat stat;
+
+    if (fstat(folder->lock, &stat) == 0 && stat.st_size == 0 &&
+        lock_is_current(folder->lock, folder->fd, FOLDER_IDENTITY))
+        unlinkat(folder->fd, FOLDER_IDENTITY, 0);
+}
+
 void folder_close(struct folder *folder)
 {
-    if (folder->lock >= 0)
+    if (folder->lock >= 0) {
+        remove_empty_lock(folder);
         close(folder->lock);
+    }
     if (folder->fd >= 0)
         close(folder->fd);
     free(folder->name);
@@ -279,14 +320,14 @@ static int say_cannot_lock(int error, const struct folder *folder, struct err *e
     return r;
 }
 
-static int say_running(int fd, const struct folder *folder, struct err *err)
+static int say_in_use(int fd, const struct folder *folder, struct err *err)
 {
     int64_t pid = err ? lock_holder(fd) : 0;
 
     if (pid)
-        return err_say(err, ERR_STATE, EBUSY, "%s is already running (pid %lld)", folder->name,
+        return err_say(err, ERR_STATE, EBUSY, "%s is in use (pid %lld)", folder->name,
                        (long long)pid);
-    return err_say(err, ERR_STATE, EBUSY, "%s is already running", folder->name);
+    return err_say(err, ERR_STATE, EBUSY, "%s is in use", folder->name);
 }
 
 int folder_lock(struct folder *folder, struct err *err)
@@ -305,7 +346,7 @@ int folder_lock(struct folder *folder, struct err *err)
             return 0;
         }
         if (r == -EAGAIN && (current || i >= LOCK_TRIES))
-            r = say_running(fd, folder, err);
+            r = say_in_use(fd, folder, err);
         else if ((r < 0 && r != -EAGAIN) || i >= LOCK_TRIES)
             r = say_cannot_lock(r < 0 ? r : -EBUSY, folder, err);
         else

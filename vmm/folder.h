@@ -5,10 +5,11 @@
  *   web1/vm.json  identity.json  disk.img  snapshots/NAME/  console.log  journal.jsonl
  *
  * Its name is the folder's name. Nothing of a run is in it, so that a copied folder carries nothing
- * stale. The lock is an OFD lock on identity.json (made empty where there is none): it is gone with
- * the last process that has it, however that ended. identity.json is replaced by rename: whoever
- * has got the lock looks whether the file is still the one that the name leads to, and else tries
- * again; whoever replaces it locks the new file first (host/small_file.h).
+ * stale. The lock is an OFD lock on identity.json (made empty where there is none, and removed
+ * again if it is still empty then): it is gone with the last process that has it, however that
+ * ended. identity.json is replaced by rename: whoever has got the lock looks whether the file is
+ * still the one that the name leads to, and else tries again; whoever replaces it locks the new
+ * file first (host/small_file.h).
  */
 #pragma once
 
@@ -18,6 +19,7 @@
 #define FOLDER_IDENTITY   "identity.json"
 #define FOLDER_CONSOLE    "console.log"
 #define FOLDER_JOURNAL    "journal.jsonl"
+#define FOLDER_LOG        "minivmm.log"
 #define FOLDER_SNAPSHOTS  "snapshots"
 
 struct folder {
@@ -34,8 +36,8 @@ bool folder_is_vm(const char *path);
 int folder_open(struct folder *ret_folder, const char *path, struct err *err) must_check;
 
 /*
- * Nobody else runs, changes or removes this VM until folder_close. ERR_STATE: "web1 is already
- * running (pid 4711)", where /proc/locks tells the holder.
+ * Nobody else runs, changes or removes this VM until folder_close. ERR_STATE: "web1 is in use
+ * (pid 4711)", where /proc tells the holder: one that runs it, or only renames it, say.
  */
 int folder_lock(struct folder *folder, struct err *err) must_check;
 
@@ -57,6 +59,10 @@ bool folder_is_locked(const char *path);
 
 /* Who: 0 nobody, -1 somebody whose pid is not known, else the pid. Reads all of /proc. */
 int64_t folder_holder(const char *path);
+
+/* Where nothing is at this path: the hint is what lies beside it and was probably meant, a VM, or
+ * (`files`) a file. */
+void folder_hint_at_nearest(const char *path, bool files, struct err *err);
 
 /* What may be a VM's name: one that is a file name, not hidden, printable, and no option. */
 int folder_check_name(const char *name, struct err *err) must_check;

@@ -298,6 +298,8 @@ int identity_settle(struct identity *ret_identity, struct folder *folder, bool k
     r = complete(&identity, found == IDENTITY_NEW || found == IDENTITY_COPIED, &made, err);
     if (r < 0)
         goto fail;
+    if (found == IDENTITY_COPIED) /* what befell the original is not its history */
+        unlinkat(folder->fd, FOLDER_JOURNAL, 0);
     bool rewrite = made || found != IDENTITY_KEPT;
     free(identity.birthplace.path);
     identity.birthplace = here;

@@ -47,7 +47,8 @@ enum identity_found {
 
 /*
  * Reads the folder's identity, judges it by the rules above, and writes what is new (atomically;
- * the old file stays whole until then). The caller holds the folder's lock. A damaged identity.json
+ * the old file stays whole until then). A copy begins a new history: the journal that was copied
+ * along is removed. The caller holds the folder's lock. A damaged identity.json
  * is ERR_DEFINITION with the mend.
  */
 int identity_settle(struct identity *ret_identity, struct folder *folder, bool keep,

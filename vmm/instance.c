@@ -15,6 +15,8 @@ enum {
     RESTART_FIRST_S = 1, /* each crash in a row doubles it */
     RESTART_LAST_S = 60,
     CALM_S = 300, /* a guest that ran so long is not in a row of crashes */
+    MEANT_S =
+        600, /* a guest that ends so long after it was asked to does it for a reason of its own */
 };
 
 /* --- the console ------------------------------------------------------------------------------ */
@@ -84,7 +86,7 @@ static void handle_troubles(void *arg)
 
 const char *instance_state(const struct instance *instance)
 {
-    return instance->waiting ? "crashed" : instance->paused ? "paused" : "running";
+    return instance->paused ? "paused" : instance->waiting ? "restarting" : "running";
 }
 
 void instance_pause(struct instance *instance, const char *why)
@@ -104,27 +106,47 @@ void instance_resume(struct instance *instance, const char *why)
     instance->paused = false;
     if (!instance->waiting)
         machine_resume(instance->machine);
+    else if (instance->restart_is_due)
+        loop_stop(machine_loop(instance->machine));
     uint64_t ms = (clock_monotonic_ns() - instance->paused_ns) / 1000000;
     if (ms > JOURNAL_PAUSE_MS)
         journal_pause(&instance->journal, why, ms);
     tell(instance, "resumed", json_pack("{sI}", "paused_ms", (json_int_t)ms));
 }
 
-/* The reset button. A machine that was paused runs afterwards. */
+/* The reset button. A machine that was paused, or was to start in a while, runs afterwards. */
 int instance_reset(struct instance *instance, struct err *err)
 {
+    if (instance->waiting) {
+        instance->crashes = 0;
+        instance->restart_is_due = true;
+    }
     instance_pause(instance, "reset");
-    int ret = machine_restart(instance->machine, err);
+    int ret = instance->waiting ? 0 : machine_restart(instance->machine, err);
     if (ret < 0)
         return ret;
+    instance->stopped_by = NULL;
     tell(instance, "reset", NULL);
     instance_resume(instance, "reset");
     return 0;
 }
 
-void instance_press_power_button(struct instance *instance, const char *who)
+static void note_wish(struct instance *instance, const char *who)
 {
     instance->stopped_by = who;
+    instance->stopped_ns = clock_monotonic_ns();
+}
+
+/* Who has asked for the end that comes now; NULL: nobody, lately. */
+static const char *stopped_by(const struct instance *instance)
+{
+    bool lately = clock_monotonic_ns() - instance->stopped_ns < MEANT_S * NS_PER_SEC;
+    return lately ? instance->stopped_by : NULL;
+}
+
+void instance_press_power_button(struct instance *instance, const char *who)
+{
+    note_wish(instance, who);
     instance_resume(instance, "stop"); /* a guest that stands still feels nothing */
     if (instance->waiting)
         instance_stop(instance, who); /* nobody is there to feel it */
@@ -135,7 +157,7 @@ void instance_press_power_button(struct instance *instance, const char *who)
 
 void instance_stop(struct instance *instance, const char *who)
 {
-    instance->stopped_by = who;
+    note_wish(instance, who);
     machine_stop(instance->machine);
 }
 
@@ -157,7 +179,7 @@ static void handle_tick(void *arg)
 
 static void note_end(struct instance *instance, const struct machine_end *end)
 {
-    const char *by = instance->stopped_by ? instance->stopped_by : "guest";
+    const char *by = stopped_by(instance) ? stopped_by(instance) : "guest";
     switch (end->outcome) {
     case MACHINE_CRASHED:
     case MACHINE_UNBOOTABLE:
@@ -177,7 +199,7 @@ static void note_end(struct instance *instance, const struct machine_end *end)
 
 static bool is_to_restart(const struct instance *instance, const struct machine_end *end)
 {
-    if (instance->stopped_by)
+    if (stopped_by(instance))
         return false;
     switch (instance->config.definition->restart) {
     case RESTART_NO:
@@ -193,7 +215,9 @@ static bool is_to_restart(const struct instance *instance, const struct machine_
 static void handle_restart_time(void *arg)
 {
     struct instance *instance = arg;
-    loop_stop(machine_loop(instance->machine));
+    instance->restart_is_due = true;
+    if (!instance->paused)
+        loop_stop(machine_loop(instance->machine));
 }
 
 /* The machine stands at power-on meanwhile; the control socket answers. False: it shall not run. */
@@ -211,9 +235,11 @@ static bool wait_for_restart(struct instance *instance, const struct machine_end
         log_error("%s: the guest crashed: %s", instance->config.name, end->crash.reason);
     log_warning("%s: starts again in %u s (restart policy)", instance->config.name, seconds);
     instance->waiting = true;
+    instance->restart_is_due = false;
+    instance->stopped_by = NULL;
     if (loop_timer_arm(&instance->restart_timer, now + seconds * NS_PER_SEC) < 0 ||
         loop_run(loop) < 0)
-        instance->stopped_by = "lack of memory";
+        note_wish(instance, "lack of memory");
     loop_timer_cancel(&instance->restart_timer);
     instance->waiting = false;
     return !instance->stopped_by;
@@ -243,6 +269,7 @@ int instance_run(struct instance *instance, struct machine_end *ret_end, struct 
             return ret;
         if (!wait_for_restart(instance, &end)) {
             end = (struct machine_end){.outcome = MACHINE_STOPPED};
+            note_end(instance, &end);
             break;
         }
     }
@@ -340,7 +367,7 @@ static int build(struct instance *instance, struct err *err)
     ret = open_sockets(instance, loop, err);
     if (ret == 0)
         ret = open_journal(instance, err);
-    if (ret == 0 && instance->journal.fd >= 0)
+    if (ret == 0 && instance->config.folder)
         handle_tick(instance);
     return ret;
 }

@@ -46,10 +46,13 @@ struct instance {
     struct clone *clone; /* NULL: nobody has asked for one yet */
     int64_t started;     /* seconds since 1970 */
 
-    bool log_lost;          /* console.log cannot be written, and that was said */
-    bool paused;            /* somebody wants it to stand still */
-    bool waiting;           /* it has crashed, and starts anew when restart_timer fires */
+    bool log_lost; /* console.log cannot be written, and that was said */
+    bool paused;   /* somebody wants it to stand still */
+    /* The guest has crashed, and starts anew when restart_timer has fired and nobody wants it to
+     * stand still. */
+    bool waiting, restart_is_due;
     const char *stopped_by; /* who has asked for its end; NULL: nobody */
+    uint64_t stopped_ns;    /* when */
     uint64_t paused_ns;     /* since when */
     unsigned crashes;       /* in a row */
     uint64_t run_since_ns;  /* this run, since power-on or the last crash */

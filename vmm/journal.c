@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/journal.h"
 #include "core/clock.h"
+#include "host/small_file.h"
 #include "vmm/folder.h"
 #include "vmm/journal_lines.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,17 +141,14 @@ static int say_lost(struct journal *journal, struct err *err)
 
 int journal_open(struct journal *ret_journal, int folder_fd, struct err *err)
 {
-    int flags = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    struct journal journal = {.fd = openat(folder_fd, FOLDER_JOURNAL, flags, 0644)};
-    struct stat stat;
-    int r;
+    struct journal journal = {.fd = small_file_append(folder_fd, FOLDER_JOURNAL, 0644)};
 
+    if (journal.fd == -EINVAL || journal.fd == -EMLINK)
+        return err_say(err, ERR_FAILED, -journal.fd, FOLDER_JOURNAL " is %s",
+                       journal.fd == -EINVAL ? "no plain file" : "a hard link to some other file");
     if (journal.fd < 0)
-        return err_sys(err, ERR_FAILED, errno, "cannot open " FOLDER_JOURNAL);
-    if (fstat(journal.fd, &stat) < 0 || !S_ISREG(stat.st_mode))
-        r = err_say(err, ERR_FAILED, EINVAL, FOLDER_JOURNAL " is no plain file");
-    else
-        r = say_lost(&journal, err);
+        return err_sys(err, ERR_FAILED, -journal.fd, "cannot open " FOLDER_JOURNAL);
+    int r = say_lost(&journal, err);
     if (r < 0) {
         close(journal.fd);
         return r;

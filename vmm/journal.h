@@ -28,7 +28,7 @@ struct journal {
 enum { JOURNAL_TICK_SECONDS = 10, JOURNAL_PAUSE_MS = 100 };
 
 /* Says "lost" first where the last run did not end. folder_fd is the VM's folder. A copy's journal
- * is its original's: whoever sees IDENTITY_COPIED removes it first. */
+ * is its original's: identity_settle has removed it. A new one belongs to the folder's owner. */
 int journal_open(struct journal *ret_journal, int folder_fd, struct err *err) must_check;
 void journal_close(struct journal *journal);
 

@@ -98,12 +98,15 @@ static bool take_back(struct machine *machine, enum machine_outcome outcome)
 static void handle_wish(void *arg)
 {
     struct machine *machine = arg;
+    bool was_running = machine->running; /* else somebody wants it to stand still */
+    if (!wanted(machine))
+        return; /* a reset from outside came first */
     machine_pause(machine);
-    if (wanted(machine) == MACHINE_RESET && !machine->config.stop_at_reset &&
-        machine_reset(machine, &machine->reset_error) == 0 && take_back(machine, MACHINE_RESET))
-        machine_resume(machine);
-    else
+    if (wanted(machine) != MACHINE_RESET || machine->config.stop_at_reset ||
+        machine_reset(machine, &machine->reset_error) < 0 || !take_back(machine, MACHINE_RESET))
         loop_stop(machine->loop);
+    else if (was_running)
+        machine_resume(machine);
 }
 
 /* --- pause and resume --------------------------------------------------------------------- */

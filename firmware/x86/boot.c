@@ -201,7 +201,8 @@ int boot_load_initrd(struct boot_image *image, struct memory *memory, gpa_t from
                 image->initrd.path, boot_mib(size),
                 from < to ? (unsigned long long)((to - from) >> 20) : 0);
         if (size < LAYOUT_HOLE && from + size + PAGE_SIZE <= LAYOUT_HOLE)
-            err_hint(err, "give it more memory: --memory %lluM", boot_mib(from + size + PAGE_SIZE));
+            err_hint(err, "give the VM at least %lluM of memory",
+                     boot_mib(from + size + PAGE_SIZE));
         return -ENOMEM;
     }
     if (place == BOOT_PLACE_LOW)

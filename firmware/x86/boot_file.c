@@ -124,6 +124,6 @@ int boot_file_no_room(const struct boot_file *file, uint64_t end, uint64_t given
                        file->what, file->path, boot_mib(end), boot_mib(LAYOUT_HOLE));
     err_say(err, ERR_USAGE, ENOMEM, "%s %s needs %llu MiB of RAM, and the machine has %llu MiB",
             file->what, file->path, boot_mib(end), (unsigned long long)(given >> 20));
-    err_hint(err, "give it more memory: --memory %lluM", boot_mib(end));
+    err_hint(err, "give the VM at least %lluM of memory", boot_mib(end));
     return -ENOMEM;
 }

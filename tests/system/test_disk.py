@@ -210,7 +210,7 @@ def test_bad_disks():
         image.touch()
         expect_error(5, "odd.img is empty\nhint: truncate -s", *run_with(str(image)))
         image.write_bytes(bytes(1000))
-        expect_error(5, "odd.img.*1000.*512.*\nhint: truncate", *run_with(str(image)))
+        expect_error(5, "odd.img.*1000.*512.*\nhint: .*is this a disk image", *run_with(str(image)))
         image.write_bytes(bytes(512))
         expect_error(5, "4096", *run_with(f"{image},block-size=4096"))
         expect_error(4, "odd.img is a disk of this VM already", *run_with(str(image), "--disk", str(image)))

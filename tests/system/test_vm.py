@@ -2,17 +2,25 @@
 """A VM is a folder: its definition, its identity, its life. Tiny guests on this machine's /dev/kvm."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import sys
+import termios
+import threading
 import time
 
 from labcommon import Skip
 from test_cli import MINIVMM, Terminal
 from vms import Folder
+
+F_OFD_SETLK = 37  # fcntl has a name for it since Python 3.13 only
 
 
 def test_a_folder_is_a_vm():
@@ -101,7 +109,7 @@ def test_killed():
             process.kill()
             process.wait()
             assert vms.list() == []
-            vms.bad(4, "web1 does not run", "pause", "web1")
+            vms.bad(4, "web1 is not running", "pause", "web1")
         process = vms.start("web1")
         vms.good("stop", "web1")
         events = [event for event, _ in vms.journal("web1")]
@@ -122,7 +130,7 @@ def test_pause_resume_reset():
         vms.good("pause", "web1")
         vms.good("reset", "web1")
         assert vms.status("web1")["state"] == "running"
-        assert "does not run" in vms.bad(4, "web9", "reset", vms.make("web9"))
+        assert "is not running" in vms.bad(4, "web9", "reset", vms.make("web9"))
         vms.bad(124, "web1 did not power off within 1 s and goes on\nhint: .*--force", "stop", "web1", "--timeout", "1")
         vms.good("stop", "web1", "--force")
         assert process.wait(10) == 0
@@ -174,9 +182,21 @@ def test_restart_policies():
         vms.make("again", kernel="triple.elf", restart="on-failure")
         process = vms.start("again", until="")
         vms.wait_until(lambda: [event for event, _ in vms.journal("again")].count("start") >= 2, "a second start")
-        vms.wait_until(lambda: vms.status("again")["state"] == "crashed", "the crash")
+        vms.wait_until(lambda: vms.status("again")["state"] == "restarting", "the crash")
+        vms.good("pause", "again")  # nothing starts until somebody lets it
+        starts = [event for event, _ in vms.journal("again")].count("start")
+        time.sleep(2.5)  # longer than the wait that was under way
+        assert vms.status("again")["state"] == "paused"
+        assert [event for event, _ in vms.journal("again")].count("start") == starts
+        vms.good("resume", "again")
+        vms.wait_until(lambda: [event for event, _ in vms.journal("again")].count("start") > starts, "the next start")
+        vms.wait_until(lambda: vms.status("again")["state"] == "restarting", "the next crash")
+        vms.good("reset", "again")  # at once, and not in a while
+        vms.wait_until(lambda: [event for event, _ in vms.journal("again")].count("start") > starts + 1, "a start", 3)
+        vms.wait_until(lambda: vms.status("again")["state"] == "restarting", "the next crash")
         vms.good("stop", "again")
         assert process.wait(10) == 0
+        assert vms.journal("again")[-1][0] == "stop"
         vms.make("off", kernel="poweroff.elf", restart="on-failure")
         assert vms.run("run", "off").returncode == 0
         vms.make("always", kernel="poweroff.elf", restart="always")
@@ -263,3 +283,297 @@ def fill_up(folder):
         while True:
             file.write(bytes(4096))
             file.flush()
+
+
+def test_stopped_is_only_what_does_not_run():
+    """A VM that runs and cannot be asked is never called stopped: the error is told, with its exit code."""
+    with Folder() as vms:
+        vms.make("web1")
+        vms.start("web1")
+        result = vms.run("status", "web1", env={**vms.env, "MINIVMM_RUNTIME_DIR": "relative"})
+        assert result.returncode == 6 and "MINIVMM_RUNTIME_DIR" in result.stderr and not result.stdout, result
+        control = next((vms.root / ".run").glob("*/control.sock"))
+        with contextlib.ExitStack() as stack:
+            for _ in range(64):  # all that it lets in
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.connect(str(control))
+            result = vms.run("status", "web1")
+            assert result.returncode != 0 and not result.stdout, result
+        vms.wait_until(lambda: vms.run("status", "web1").returncode == 0, "room")
+        vms.good("stop", "web1", "--force")
+        assert vms.status("web1")["state"] == "stopped"
+
+
+def test_list_follows_a_folder():
+    """`list` shows where a running VM's folder is now: moved, with another in its place, outside of what is listed."""
+    def rows():
+        return sorted((row["state"], row["folder"], row["pid"]) for row in json.loads(vms.good("list", "--json")))
+
+    with Folder() as vms:
+        one, two = str(vms.make("web1")), str(vms.root / "web2")
+        first = vms.start("web1").pid
+        os.rename(one, two)
+        assert rows() == [("running", two, first)], rows()
+        assert vms.status(two)["folder"] == two
+        shutil.copytree(two, one)
+        assert rows() == [("running", two, first), ("stopped", one, None)], rows()
+        second = vms.start("web1").pid
+        assert rows() == sorted([("running", two, first), ("running", one, second)]), rows()
+        hidden = vms.root / ".hidden"
+        os.rename(two, hidden)
+        assert rows() == sorted([("running", str(hidden), first), ("running", one, second)]), rows()
+        shutil.rmtree(one)
+        vms.make("web1")
+        assert ("stopped", one, None) in rows(), rows()  # of the one that was there nothing is left
+
+
+def test_console_and_signals():
+    """What ends `console` by a signal leaves the terminal as it was; after a stop it is raw again; the VM goes on."""
+    with Folder() as vms:
+        vms.make("web1", kernel="serial.elf")
+        vms.start("web1", until="hello")
+        os.environ["MINIVMM_RUNTIME_DIR"] = vms.env["MINIVMM_RUNTIME_DIR"]
+        try:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+                terminal = Terminal("console", "web1")
+                terminal.wait_for(b"hello")
+                assert terminal.is_raw()
+                termios.tcsetattr(terminal.slave, termios.TCSANOW, terminal.before)  # as a shell does
+                terminal.process.send_signal(signal.SIGCONT)
+                vms.wait_until(terminal.is_raw, "raw mode")
+                terminal.process.send_signal(number)
+                assert terminal.finish() == 0
+        finally:
+            del os.environ["MINIVMM_RUNTIME_DIR"]
+        assert vms.status("web1")["state"] == "running"
+
+
+def test_console_without_a_terminal():
+    """At the end of its input `console` shows what the guest says for as long as it runs."""
+    with Folder() as vms:
+        vms.make("web1", kernel="serial.elf")
+        vms.start("web1", until="hello")
+        process = subprocess.Popen([MINIVMM, "console", "web1"], env=vms.env, cwd=vms.root, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        vms.processes.append(process)
+        process.stdin.write(b"typed\r\n")
+        process.stdin.close()
+        heard = b""
+        while b"typed" not in heard:  # echoed by the guest, after the end of the input
+            byte = process.stdout.read(1)
+            assert byte, (process.wait(10), heard, process.stderr.read())
+            heard += byte
+        assert process.poll() is None
+        vms.good("stop", "web1", "--force")
+        assert process.wait(10) == 0
+
+
+# Has a runtime folder as a VM has it that starts, or ends: locked, but nobody answers as yet.
+ALMOST_A_VM = r"""
+import fcntl, json, os, pathlib, socket, struct, sys, time
+base, seconds, answers = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+uuid = "00000000-0000-4000-8000-000000000001"
+os.umask(0o077)
+(base / uuid).mkdir(parents=True)
+with open(base / uuid / "info.json", "w") as info:
+    json.dump({"uuid": uuid, "name": "ghost", "folder": None, "pid": os.getpid(), "started": 1}, info)
+    info.flush()
+    fcntl.fcntl(info, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    print("locked", flush=True)
+    time.sleep(seconds)
+    server = socket.socket(socket.AF_UNIX)
+    if answers:
+        server.bind(str(base / uuid / "control.sock"))
+        server.listen()
+    for answer in answers:
+        client, _ = server.accept()
+        request = json.loads(client.makefile().readline())
+        if answer != "hang up":
+            client.sendall(json.dumps({"id": request["id"], "ok": {"state": answer}}).encode() + b"\n")
+        client.close()
+    time.sleep(seconds)
+"""
+
+
+@contextlib.contextmanager
+def almost_a_vm(vms, seconds, *answers):
+    process = subprocess.Popen([sys.executable, "-c", ALMOST_A_VM, vms.env["MINIVMM_RUNTIME_DIR"], str(seconds), *answers],
+                               stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"locked\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        shutil.rmtree(vms.env["MINIVMM_RUNTIME_DIR"])
+
+
+def test_while_it_starts_or_ends():
+    """A verb waits for a VM that starts, and sees the end of one that ends; `stop` has got what it wanted then."""
+    with Folder() as vms:
+        with almost_a_vm(vms, 0.5, "running", "paused"):
+            assert vms.status("ghost")["state"] == "running"
+            vms.good("pause", "ghost")
+        with almost_a_vm(vms, 0.5):
+            vms.bad(4, "ghost has ended", "pause", "ghost")
+        for answers in ([], ["hang up"], ["stopping"]):
+            with almost_a_vm(vms, 0.5, *answers):
+                assert vms.run("stop", "ghost").returncode == 0
+        with almost_a_vm(vms, 600):
+            vms.bad(4, "ghost is starting or ending", "pause", "ghost")
+
+
+def test_asked_at_any_moment():
+    """Asked again and again from before its start to after its end a VM is stopped or runs, and no verb gets lost."""
+    with Folder() as vms:
+        vms.make("web1")
+        for _ in range(5):
+            starter = subprocess.Popen([MINIVMM, "run", "web1", "--detach"], env=vms.env, cwd=vms.root,
+                                       stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            vms.wait_until(lambda: vms.status("web1")["state"] == "running", "its start")
+            assert starter.wait(10) == 0
+            stopper = subprocess.Popen([MINIVMM, "stop", "web1", "--force"], env=vms.env, cwd=vms.root,
+                                       stderr=subprocess.DEVNULL)
+            vms.wait_until(lambda: vms.status("web1")["state"] == "stopped", "its end")
+            assert stopper.wait(10) == 0
+        for _ in range(20):
+            vms.good("run", "web1", "--detach")
+            stoppers = [subprocess.Popen([MINIVMM, "stop", "web1", "--force"], env=vms.env, cwd=vms.root,
+                                         stderr=subprocess.PIPE, text=True) for _ in range(3)]
+            results = [(stopper.communicate(timeout=30)[1], stopper.returncode) for stopper in stoppers]
+            for words, code in results:
+                assert code == 0 or (code == 4 and "is not running" in words), results
+            assert 0 in [code for _, code in results]
+
+
+def test_the_power_button_is_pressed_again():
+    """A guest that did not feel the power button because it had just begun to boot is stopped all the same."""
+    with Folder() as vms:
+        vms.make("web1")
+        vms.good("run", "web1", "--detach")
+        vms.good("stop", "web1", "--timeout", "30")
+        assert vms.list() == []
+
+
+def test_names_do_nothing_to_a_terminal():
+    """Text for people has '?' for what a terminal would obey; JSON has the names as they are."""
+    with Folder() as vms:
+        name = "we\x1b[31mb\x9b1\u202e\u00e4"
+        vms.make(name)
+        for arguments in (["list"], ["list", "-q"], ["status", name]):
+            text = vms.good(*arguments)
+            assert "we?[31mb?1?\u00e4" in text and text.replace("\n", "").isprintable(), repr(text)
+        assert vms.status(name)["name"] == name
+
+
+def test_what_means_nothing_is_refused():
+    """`list` of a file, `set` without a change or without saying of what: exit code 2, whether the VM runs or not."""
+    with Folder() as vms:
+        vms.make("web1")
+        vms.bad(2, "web1/vm.json is no folder", "list", "web1/vm.json")
+        vms.bad(3, "nowhere", "list", "nowhere")
+        for words, *options in (("nothing to change",), ("of which --disk", "--iops", "5"), ("of which --net", "--link", "up"),
+                                ("of this disk", "--disk", "0"), ("of this interface", "--net", "0"),
+                                ("at a time", "--net", "0", "--balloon", "1M"),
+                                ("of which --disk, or --net", "--bandwidth", "1M")):
+            vms.bad(2, words, "set", "web1", *options)
+
+
+def test_a_detached_vm_and_signals_of_job_control():
+    """SIGCONT and SIGWINCH mean nothing to a VM without a terminal: it runs on."""
+    with Folder() as vms:
+        vms.make("web1")
+        vms.good("run", "web1", "--detach")
+        vms.wait_until(lambda: "ready" in vms.console("web1"), "the guest")
+        pid = vms.status("web1")["pid"]
+        for number in (signal.SIGCONT, signal.SIGWINCH, signal.SIGCONT):
+            os.kill(pid, number)
+        os.kill(pid, signal.SIGTERM)  # comes after them
+        vms.wait_until(lambda: vms.list() == [], "its end")
+        assert vms.journal("web1")[-1][1]["by"] == "signal"
+
+
+def test_what_is_no_log():
+    """A pipe, a link or a second name of a file in a log's place is not written to; the VM runs without that log."""
+    with Folder() as vms:
+        there = vms.make("web1")
+        precious = vms.root / "precious"
+        for make in (os.mkfifo, lambda path: path.symlink_to(precious), lambda path: path.hardlink_to(precious)):
+            precious.write_text("precious")
+            for name in ("minivmm.log", "console.log", "journal.jsonl"):
+                make(there / name)
+            result = vms.run("run", "web1", "--detach")
+            assert result.returncode == 0, result
+            assert "cannot write minivmm.log: " in result.stderr and "journal.jsonl" in result.stderr, result.stderr
+            vms.good("stop", "web1", "--force")
+            vms.wait_until(lambda: vms.list() == [], "its end")
+            assert precious.read_text() == "precious"
+            for name in ("minivmm.log", "console.log", "journal.jsonl"):
+                (there / name).unlink()
+
+
+def test_a_mistyped_name():
+    """What names nothing is told with what was probably meant, before anything is begun for it."""
+    with Folder() as vms:
+        vms.make("button")
+        (vms.root / "debian.img").write_bytes(bytes(512))
+        for options in ((), ("--detach",)):
+            words = vms.bad(3, "there is no butto here\nhint: did you mean button", "run", "butto", *options)
+            assert len(words.splitlines()) == 2, words
+            vms.bad(3, "there is no debain.img here\nhint: did you mean debian.img", "run", "debain.img", *options)
+        vms.bad(3, "cannot open ./butto: No such file.*\nhint: did you mean button", "run", "./butto")
+        vms.make("gone", disks=[{"file": "disk.img"}])
+        vms.bad(3, "cannot open .*gone/disk.img: No such file", "run", "gone")
+        assert not (vms.root / "gone/identity.json").exists()
+        assert not (vms.root / ".run").exists() or list((vms.root / ".run").iterdir()) == []
+
+
+def test_a_folder_of_somebody_else():
+    """Root is told whose vm.json it obeys; what it makes in that folder belongs to the folder's owner."""
+    if os.geteuid() != 0:
+        raise Skip("is about root")
+    with Folder() as vms:
+        there = vms.make("web1")
+        for path in (there, *there.iterdir()):
+            os.chown(path, 65534, 65534)
+        vms.root.chmod(0o755)
+        result = vms.run("run", "web1", "--detach")
+        assert result.returncode == 0, result
+        assert result.stderr.count("web1/vm.json belongs to nobody, and decides which files") == 1, result.stderr
+        vms.wait_until(lambda: "ready" in vms.console("web1"), "the guest")
+        vms.good("stop", "web1")
+        vms.wait_until(lambda: vms.list() == [], "its end")
+        names = {path.name for path in there.iterdir()}
+        assert {"console.log", "identity.json", "journal.jsonl", "minivmm.log"} <= names, names
+        assert {path.stat().st_uid for path in there.iterdir()} == {65534}
+
+
+def test_a_copy_that_is_renamed_has_no_past():
+    """`rename` settles what a copy is, as its first run does: a VM of its own, without its original's journal."""
+    with Folder() as vms:
+        vms.make("web1")
+        vms.start("web1")
+        vms.good("stop", "web1")
+        vms.wait_until(lambda: vms.list() == [], "its end")
+        shutil.copytree(vms.root / "web1", vms.root / "copy")
+        vms.good("rename", "copy", "web2")
+        assert vms.identity("web2")["uuid"] != vms.identity("web1")["uuid"]
+        assert vms.journal("web2") == [] and len(vms.journal("web1")) == 2
+        vms.good("rename", "web1", "web3")
+        assert len(vms.journal("web3")) == 2
+
+
+def test_a_folder_that_is_in_use():
+    """A lock that no running VM has is waited for a little, and said to be what it is."""
+    with Folder() as vms:
+        there = vms.make("web1")
+        vms.start("web1")
+        vms.bad(4, r"web1 is already running \(pid \d+\)\nhint: minivmm stop web1", "rename", "web1", "web2")
+        vms.good("stop", "web1")
+        vms.wait_until(lambda: vms.list() == [], "its end")
+        with open(there / "identity.json", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            vms.bad(4, rf"web1 is in use \(pid {os.getpid()}\)", "run", "web1")
+            threading.Timer(0.3, file.close).start()
+            vms.good("rename", "web1", "web2")

@@ -3,6 +3,7 @@
 #include "cli/new_text.h"
 #include "cli/progress.h"
 #include "cli/report_text.h"
+#include "cli/table.h"
 #include "tests/unit/unit.h"
 #include <math.h>
 #include <stdlib.h>
@@ -304,6 +305,39 @@ START_TEST(strange_numbers_are_no_crash)
 }
 END_TEST
 
+/* --- tables ----------------------------------------------------------------------------------- */
+
+static void is_made(const char *plain, const char *given)
+{
+    char text[100];
+
+    snprintf(text, sizeof(text), "%s", given);
+    text_make_plain(text);
+    ck_assert_str_eq(text, plain);
+}
+
+START_TEST(nothing_in_a_table_moves_a_terminal)
+{
+    is_made("", "");
+    is_made("web1 \u00e4\u20ac\U0001f600", "web1 \u00e4\u20ac\U0001f600");
+    is_made("?[31m?]0;x?", "\x1b[31m\x1b]0;x\a");
+    is_made("a?b?c?", "a\nb\tc\x7f");
+    is_made("?31m", "\xc2\x9b"
+                    "31m");
+    is_made("a?b?", "a\xe2\x80\xae"
+                    "b\xef\xbb\xbf");
+    is_made("?", "\x9b");
+    is_made("??", "\xc0\xaf");
+    is_made("???", "\xed\xa0\x80");
+    is_made("????", "\xf4\x90\x80\x80");
+    is_made("?", "\xc3");
+    is_made("??", "\xe2\x82");
+    is_made("???", "\xf0\x9f\x98");
+    is_made("?x", "\xe2x");
+    is_made("?", "\xff");
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("cli_text");
@@ -320,6 +354,7 @@ static Suite *make_suite(void)
     tcase_add_test(tests, availability_is_not_rounded_up);
     tcase_add_test(tests, a_bar_fits_its_terminal);
     tcase_add_test(tests, strange_numbers_are_no_crash);
+    tcase_add_test(tests, nothing_in_a_table_moves_a_terminal);
     suite_add_tcase(suite, tests);
     return suite;
 }

@@ -646,7 +646,35 @@ START_TEST(a_log_that_cannot_be_written_costs_the_log_only)
 }
 END_TEST
 
-START_TEST(a_full_disk_ends_the_log_and_is_remembered)
+START_TEST(a_full_disk_interrupts_the_log_until_there_is_room)
+{
+    struct rig *rig = make_rig(true);
+    struct rlimit limit = {.rlim_cur = 1000, .rlim_max = RLIM_INFINITY};
+    char expected[3000];
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = 1000;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    for (size_t i = 0; i < sizeof(expected) - 1; i++)
+        expected[i] = (char)('a' + i % 26);
+    expected[sizeof(expected) - 1] = '\0';
+    console_hub_write(rig->hub, (const uint8_t *)expected, 1500);
+    while (console_hub_log_error(rig->hub) == 0)
+        poll(NULL, 0, 1);
+    ck_assert_int_eq(console_hub_log_error(rig->hub), -EFBIG);
+    console_hub_write(rig->hub, (const uint8_t *)expected + 1500, sizeof(expected) - 1 - 1500);
+    limit.rlim_cur = before;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    while (console_hub_log_error(rig->hub) != 0)
+        poll(NULL, 0, 1);
+    end_hub(rig);
+    expect_log(rig, expected); /* nothing is missing, and nothing there twice */
+    finish_rig(rig);
+}
+END_TEST
+
+START_TEST(a_full_disk_does_not_hold_up_the_end)
 {
     struct rig *rig = make_rig(true);
     struct rlimit limit = {.rlim_cur = 1000, .rlim_max = 1000};
@@ -655,8 +683,29 @@ START_TEST(a_full_disk_ends_the_log_and_is_remembered)
     write_lines(rig, 0, 200);
     while (console_hub_log_error(rig->hub) == 0)
         poll(NULL, 0, 1);
-    ck_assert_int_eq(console_hub_log_error(rig->hub), -EFBIG);
     write_lines(rig, 0, 200);
+    uint64_t before = clock_monotonic_ns();
+    end_hub(rig);
+    ck_assert_uint_lt(clock_monotonic_ns() - before, NS_PER_SEC);
+    finish_rig(rig);
+}
+END_TEST
+
+START_TEST(a_log_with_a_second_name_is_not_written_to)
+{
+    struct rig *rig = make_rig(true);
+    struct stat info;
+    int fd = openat(rig->folder_fd, "precious", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(linkat(rig->folder_fd, "precious", rig->folder_fd, "console.log", 0), 0);
+    write_text(rig, "hello");
+    while (console_hub_log_error(rig->hub) == 0)
+        poll(NULL, 0, 1);
+    ck_assert_int_eq(console_hub_log_error(rig->hub), -EMLINK);
+    ck_assert_int_eq(fstat(fd, &info), 0);
+    ck_assert_int_eq(info.st_size, 0);
+    close(fd);
+    unlinkat(rig->folder_fd, "precious", 0);
     finish_rig(rig);
 }
 END_TEST
@@ -685,7 +734,9 @@ int main(void)
     tcase_add_test(tcase, a_guest_that_says_nothing_has_no_log);
     tcase_add_test(tcase, the_log_never_has_more_than_its_limit_and_always_the_newest);
     tcase_add_test(tcase, a_log_that_cannot_be_written_costs_the_log_only);
-    tcase_add_test(tcase, a_full_disk_ends_the_log_and_is_remembered);
+    tcase_add_test(tcase, a_full_disk_interrupts_the_log_until_there_is_room);
+    tcase_add_test(tcase, a_full_disk_does_not_hold_up_the_end);
+    tcase_add_test(tcase, a_log_with_a_second_name_is_not_written_to);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }

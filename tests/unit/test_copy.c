@@ -497,6 +497,32 @@ START_TEST(only_files_and_devices_are_copied)
 }
 END_TEST
 
+START_TEST(in_a_folder_no_link_is_followed)
+{
+    make_full("from", 10);
+    ck_assert_int_eq(symlinkat("from", t.folder, "link"), 0);
+    ck_assert_int_eq(copy("link", "to", NULL), -ELOOP);
+    ck_assert_uint_eq(files(t.folder, false), 2);
+}
+END_TEST
+
+START_TEST(only_the_file_that_was_seen_is_copied)
+{
+    struct stat seen;
+
+    make_full("from", 10);
+    make_full("other", 10);
+    ck_assert_int_eq(fstatat(t.folder, "from", &seen, 0), 0);
+    ck_assert_int_eq(renameat(t.folder, "other", t.folder, "from"), 0);
+    ck_assert_int_eq(copy_file_seen(t.folder, "from", &seen, t.folder, "to", NULL, &t.err),
+                     -ESTALE);
+    ck_assert_ptr_nonnull(strstr(t.err.text, "from was replaced"));
+    ck_assert_int_eq(fstatat(t.folder, "from", &seen, 0), 0);
+    ck_assert_int_eq(copy_file_seen(t.folder, "from", &seen, t.folder, "to", NULL, &t.err), 0);
+    ck_assert_uint_eq(files(t.folder, false), 2);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("copy");
@@ -521,6 +547,8 @@ int main(void)
     tcase_add_test(tests, a_source_that_ends_before_its_size);
     tcase_add_test(tests, a_full_disk_is_told_and_left_clean);
     tcase_add_test(tests, only_files_and_devices_are_copied);
+    tcase_add_test(tests, in_a_folder_no_link_is_followed);
+    tcase_add_test(tests, only_the_file_that_was_seen_is_copied);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

@@ -148,6 +148,21 @@ START_TEST(what_is_no_vm_is_refused_with_what_is_there)
 }
 END_TEST
 
+START_TEST(a_mistyped_name_gets_the_nearest_vm_or_file_as_hint)
+{
+    struct err err = {0};
+
+    rig_make_vm("button");
+    rig_write("debian.img", "");
+    folder_hint_at_nearest(rig_path("butto"), true, &err);
+    ck_assert_str_eq(err.hint, "did you mean button?");
+    folder_hint_at_nearest(rig_path("debain.img"), true, &err);
+    ck_assert_str_eq(err.hint, "did you mean debian.img?");
+    folder_hint_at_nearest(rig_path("debain.img"), false, &err);
+    ck_assert_str_eq(err.hint, "'minivmm list' shows the VMs below here");
+}
+END_TEST
+
 START_TEST(a_path_that_is_no_text_is_refused)
 {
     rig_make_vm("a\xff");
@@ -188,7 +203,7 @@ START_TEST(a_second_lock_names_the_holder)
     ck_assert_int_eq(folder_lock(&first, NULL), 0); /* has it already */
     ck_assert_int_eq(folder_lock(&second, &err), -EBUSY);
     ck_assert_int_eq(err.kind, ERR_STATE);
-    snprintf(sentence, sizeof(sentence), "web1 is already running (pid %d)", getpid());
+    snprintf(sentence, sizeof(sentence), "web1 is in use (pid %d)", getpid());
     ck_assert_str_eq(err.text, sentence);
     ck_assert_int_eq(folder_holder(rig_path("web1")), getpid());
     ck_assert(folder_is_locked(rig_path("web1")));
@@ -218,6 +233,20 @@ START_TEST(the_lock_stays_where_identity_is_replaced_and_the_folder_moved)
     ck_assert_int_eq(folder_lock(&second, &err), -EBUSY);
     folder_close(&second);
     folder_close(&first);
+}
+END_TEST
+
+START_TEST(a_lock_without_an_identity_leaves_no_file)
+{
+    rig_make_vm("web1");
+    struct folder folder = rig_lock("web1");
+    ck_assert_int_eq(access(rig_path("web1/" FOLDER_IDENTITY), F_OK), 0);
+    folder_close(&folder);
+    ck_assert_int_ne(access(rig_path("web1/" FOLDER_IDENTITY), F_OK), 0);
+    folder = rig_lock("web1");
+    ck_assert_int_eq(folder_write_file(&folder, FOLDER_IDENTITY, "{}", 2, NULL), 0);
+    folder_close(&folder);
+    ck_assert_int_eq(access(rig_path("web1/" FOLDER_IDENTITY), F_OK), 0);
 }
 END_TEST
 
@@ -468,11 +497,15 @@ START_TEST(on_a_full_file_system_the_old_file_stays_and_the_lock_too)
     ck_assert_int_eq(mount("none", rig, "tmpfs", 0, options), 0);
     rig_make_vm("web1");
     struct folder folder = rig_lock("web1");
+    ck_assert_int_eq(folder_write_file(&folder, FOLDER_IDENTITY, much, sizeof(much), &err),
+                     -ENOSPC);
+    ck_assert(!strstr(err.hint, "old file")); /* there is none */
     ck_assert_int_eq(folder_write_file(&folder, FOLDER_IDENTITY, "old", 3, NULL), 0);
     ck_assert_int_eq(folder_write_file(&folder, FOLDER_IDENTITY, much, sizeof(much), &err),
                      -ENOSPC);
     ck_assert_str_eq(err.text, "web1: cannot write identity.json: No space left on device");
     ck_assert(strstr(err.hint, "make room"));
+    ck_assert(strstr(err.hint, "the old file is as it was"));
     char *text = rig_read("web1/" FOLDER_IDENTITY);
     ck_assert_str_eq(text, "old");
     free(text);
@@ -583,10 +616,12 @@ int main(void)
     tcase_add_test(tcase, the_path_is_whole_and_without_links);
     tcase_add_test(tcase, long_paths_with_spaces_and_umlauts_are_locked_and_written);
     tcase_add_test(tcase, what_is_no_vm_is_refused_with_what_is_there);
+    tcase_add_test(tcase, a_mistyped_name_gets_the_nearest_vm_or_file_as_hint);
     tcase_add_test(tcase, a_path_that_is_no_text_is_refused);
     tcase_add_test(tcase, hints_of_a_crowded_folder_stay_inside_their_buffers);
     tcase_add_test(tcase, a_second_lock_names_the_holder);
     tcase_add_test(tcase, the_lock_stays_where_identity_is_replaced_and_the_folder_moved);
+    tcase_add_test(tcase, a_lock_without_an_identity_leaves_no_file);
     tcase_add_test(tcase, a_copy_has_a_lock_of_its_own);
     tcase_add_loop_test(tcase, of_many_at_once_exactly_one_wins, 0, 2);
     tcase_add_test(tcase, nobody_slips_in_while_the_holder_replaces_identity);

@@ -173,10 +173,13 @@ START_TEST(a_copy_is_a_vm_of_its_own)
 
     rig_make_vm("web1");
     struct identity first = settle("web1", IDENTITY_NEW);
+    rig_write("web1/" FOLDER_JOURNAL, "what befell web1\n");
     run(ways[_i]);
     struct identity copy = settle("web2", IDENTITY_COPIED);
     struct identity again = settle("web2", IDENTITY_KEPT);
     struct identity original = settle("web1", IDENTITY_KEPT);
+    ck_assert_int_ne(access(rig_path("web2/" FOLDER_JOURNAL), F_OK), 0); /* it has a new history */
+    ck_assert_int_eq(access(rig_path("web1/" FOLDER_JOURNAL), F_OK), 0);
     expect_other(&first, &copy);
     expect_same(&copy, &again);
     expect_same(&first, &original);

@@ -271,6 +271,39 @@ START_TEST(a_journal_that_is_no_plain_file_is_an_error)
 }
 END_TEST
 
+START_TEST(a_journal_with_a_second_name_is_not_written_to)
+{
+    struct journal journal = {.fd = -7};
+    struct err err = {0};
+
+    rig_write("elsewhere", "precious");
+    ck_assert_int_eq(link(rig_path("elsewhere"), rig_path("vm/journal.jsonl")), 0);
+    ck_assert_int_eq(journal_open(&journal, folder_fd, &err), -EMLINK);
+    ck_assert_str_eq(err.text, "journal.jsonl is a hard link to some other file");
+    ck_assert_int_eq(journal.fd, -7);
+    char *text = rig_read("elsewhere");
+    ck_assert_str_eq(text, "precious");
+    free(text);
+}
+END_TEST
+
+START_TEST(a_journal_that_root_makes_belongs_to_the_folders_owner)
+{
+    struct stat stat_of;
+
+    if (geteuid() != 0) {
+        printf("SKIPPED: not root\n");
+        return;
+    }
+    ck_assert_int_eq(chown(rig_path("vm"), 65534, 65534), 0);
+    struct journal journal = open_journal();
+    journal_close(&journal);
+    ck_assert_int_eq(stat(rig_path("vm/journal.jsonl"), &stat_of), 0);
+    ck_assert_uint_eq(stat_of.st_uid, 65534);
+    ck_assert_uint_eq(stat_of.st_gid, 65534);
+}
+END_TEST
+
 START_TEST(a_full_file_system_is_told_and_leaves_no_torn_line)
 {
     char options[] = "size=16k";
@@ -582,6 +615,8 @@ int main(void)
     tcase_add_test(tcase, a_tick_is_a_sign_of_life);
     tcase_add_test(tcase, a_torn_line_hurts_only_itself);
     tcase_add_test(tcase, a_journal_that_is_no_plain_file_is_an_error);
+    tcase_add_test(tcase, a_journal_with_a_second_name_is_not_written_to);
+    tcase_add_test(tcase, a_journal_that_root_makes_belongs_to_the_folders_owner);
     tcase_add_test(tcase, a_full_file_system_is_told_and_leaves_no_torn_line);
     tcase_add_test(tcase, a_life_with_two_failures_has_known_figures);
     tcase_add_test(tcase, a_period_counts_only_what_is_in_it);

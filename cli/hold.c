@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/hold.h"
+
+#include "vmm/runtime.h"
+#include <errno.h>
+#include <unistd.h>
+
+enum { TRIES = 100, PAUSE_US = 10000 };
+
+int hold_vm(struct folder *folder, struct err *err)
+{
+    struct runtime_info info;
+    for (unsigned i = 0; i < TRIES; i++) {
+        if (folder_lock(folder, NULL) != -EBUSY)
+            break;
+        if (runtime_find(folder->path, &info, NULL) == 0) {
+            int ret = err_say(err, ERR_STATE, EBUSY, "%s is already running (pid %lld)",
+                              folder->name, (long long)info.pid);
+            err_hint(err, "minivmm stop %s", folder->name);
+            runtime_info_finish(&info);
+            return ret;
+        }
+        usleep(PAUSE_US);
+    }
+    return folder_lock(folder, err);
+}
