@@ -51,7 +51,10 @@ size_t instance_input(struct instance *instance, const uint8_t *bytes, size_t le
 
 static void tell(struct instance *instance, const char *event, json_t *fields)
 {
-    control_event(instance->control, event, fields);
+    if (instance->control)
+        control_event(instance->control, event, fields);
+    else
+        json_decref(fields);
 }
 
 /* On any thread. */
@@ -295,6 +298,8 @@ static int handle_metrics(void *ctx, char **ret_text, size_t *ret_length)
 
 static int open_sockets(struct instance *instance, struct loop *loop, struct err *err)
 {
+    if (!instance->runtime.folder)
+        return 0;
     char *control = runtime_path(&instance->runtime, "control.sock");
     char *metrics = runtime_path(&instance->runtime, "metrics.sock");
     const struct metrics_socket_config config = {
@@ -340,7 +345,17 @@ static int publish(struct instance *instance, struct err *err)
                                 .pid = getpid(),
                                 .started = instance->started};
     memcpy(info.uuid, config->identity->uuid, sizeof(info.uuid));
-    return runtime_create(&instance->runtime, &info, err);
+    struct err why = {0};
+    int ret = runtime_create(&instance->runtime, &info, &why);
+    if (ret < 0 && !config->folder) {
+        /* Its person sits before it: it can do without what others would speak to. */
+        err_prefix(&why, "no control socket");
+        log_err(LOG_WARNING, &why);
+        return 0;
+    }
+    if (ret < 0 && err)
+        *err = why;
+    return ret;
 }
 
 /* The machine has the loop that all the others live on. */

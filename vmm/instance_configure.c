@@ -84,7 +84,8 @@ static int add_disks(struct instance *instance, struct err *err)
         *disk = definition->disks[i];
         disk->ephemeral |= instance->config.ephemeral;
         disk->point = instance->config.folder;
-        if (!disk->serial[0])
+        /* A disk by itself has no lasting identity: better no number than another one each time. */
+        if (!disk->serial[0] && instance->config.folder)
             identity_disk_serial(instance->config.identity, i, disk->serial);
     }
     instance->machine_config.disks = instance->disks;

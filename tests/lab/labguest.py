@@ -262,7 +262,7 @@ def _qemu_disk(value, number, cpus):
     path, *flags = value.split(",")
     keys = dict(flag.partition("=")[::2] for flag in flags)
     cache = "writeback" if keys.get("cache") != "writethrough" else "writethrough"
-    drive = f"id=d{number},if=none,format=raw,file={path},discard=unmap"
+    drive = f"id=d{number},if=none,format={keys.get('format', 'raw')},file={path},discard=unmap"
     drive += f",cache={'none' if 'direct' in keys or keys.get('cache') == 'none' else cache}"
     drive += f",aio={keys.get('engine', 'io_uring')}" + (",readonly=on" if "readonly" in keys else ",werror=report")
     if "limit" in keys:
