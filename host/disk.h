@@ -86,7 +86,7 @@ struct disk_ops {
     /* Bytes that the host has to write for ZEROES, as far as is known; for limits. NULL: all. */
     uint64_t (*zeroes_cost)(struct disk *disk, const struct disk_request *request);
     struct disk *(*inner)(struct disk *disk); /* which this one stands before; NULL: none to tell */
-    void (*destroy)(struct disk *disk); /* detached; takes half-built ones */
+    void (*destroy)(struct disk *disk);       /* detached; takes half-built ones */
 };
 
 struct disk {
