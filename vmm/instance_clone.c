@@ -299,6 +299,9 @@ static int set_up_copies(struct clone *clone, struct err *err)
 /* The machine stands still. */
 static int capture_disk(struct clone_disk *disk, struct err *err)
 {
+    /* Not all that a qcow2 disk knows is in its file: mappings are written later, many at once. */
+    if (disk->shares && disk->format == DISK_FORMAT_QCOW2)
+        disk_drain(disk->disk);
     if (disk->shares && ioctl(disk->fd, FICLONE, disk->image) == 0)
         return 0;
     int ret = disk->copy ? 0 : set_up_copy(disk, err);
