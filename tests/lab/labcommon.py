@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What every part of the lab stands on: its errors, where things are, and the programs it needs."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -50,6 +52,17 @@ def images_dir(build=None):
     """Where downloaded and built images are kept: MINIVMM_IMAGES, or images/ in the build folder."""
     named = os.environ.get("MINIVMM_IMAGES")
     return Path(named).resolve() if named else Path(build or build_dir()) / "images"
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """One process at a time."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def find_program(name):

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from labcommon import HERE, REPOSITORY, LabError, find_program, images_dir, run_tool
+from labcommon import HERE, REPOSITORY, LabError, find_program, images_dir, locked, run_tool
 from labcpio import CpioWriter
 
 # The modules of a lab host, with what they depend on. init loads those that every host needs; the
@@ -112,7 +112,10 @@ class Images:
     def _script(self, name, *arguments):
         # Not run_tool: these may download for a while, and then it is good to hear from them.
         command = [REPOSITORY / "images" / name, *(arguments or [self.folder])]
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+        if code != 0:
             raise LabError(f"cannot prepare {self.folder}; hint: the line above says why")
 
     def cached(self, name, inputs, make):
@@ -122,14 +125,18 @@ class Images:
             digest.update(path.name.encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         result = self.folder / f"{name}-{digest.hexdigest()[:16]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            self._make(name, result, make)
+        os.utime(result)
+        return result
+
+    def _make(self, name, result, make):
         if not result.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{name}-") as work:
                 make(Path(work) / name)
                 os.replace(Path(work) / name, result)
             self._remove_unused(name)
-        os.utime(result)
-        return result
 
     def _remove_unused(self, name):
         for path in self.folder.glob(f"{name}-*"):

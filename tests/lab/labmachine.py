@@ -37,13 +37,13 @@ def start_machine(host, lab, agent_socket):
             pass_fds=[agent_socket.fileno()],
             # Signals from the keyboard are for the harness: it ends the machine, in order.
             start_new_session=True,
-            preexec_fn=lambda: _die_with(parent),
+            preexec_fn=lambda: die_with(parent, signal.SIGKILL),
         )
 
 
-def _die_with(parent):
-    """In the child before exec: when the harness dies, even by SIGKILL, the kernel ends the machine."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent, number):
+    """In a child: when its parent dies, even by SIGKILL, the kernel sends it a signal."""
+    _libc.prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -20,7 +20,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from labcommon import LabError, build_dir
+from labcommon import LabError, build_dir, locked
 from labhost import Host
 from labimage import Images
 from labnet import Network
@@ -69,9 +69,11 @@ class Lab:
             host.wait_ready(timeout)
 
     def __enter__(self):
-        _sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = _lock_folder(self.folder)
+        # Or another one might sweep it away between the making of the folder and of the lock in it.
+        with locked(tempfile.gettempdir()):
+            _sweep()
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self._lock = _lock_folder(self.folder)
         self.net = Network(self.folder)
         if threading.current_thread() is threading.main_thread():
             # The default would end us without the cleanup; SystemExit unwinds the block instead.

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Several processes that share one list of work, and what they print is not mixed.
+
+    for index, verdict in share(len(tests), 2, make_worker):
+
+make_worker() is called in each process and returns a context manager, whose value is called with the
+number of each piece of work that this process gets, and returns a byte. What it prints appears as a
+whole when it is done. A piece whose process has died on it is missing from what comes back.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+
+from labmachine import die_with
+
+_NUMBER = struct.Struct("<I")
+_RESULT = struct.Struct("<Ic")
+
+
+def share(count, processes, make_worker):
+    work_out, work_in = os.pipe()
+    result_out, result_in = os.pipe()
+    # Small reads and writes of a pipe are never torn: so one pipe serves all.
+    os.write(work_in, b"".join(_NUMBER.pack(number) for number in range(count)))
+    os.close(work_in)
+    with tempfile.TemporaryFile() as printing, open(result_out, "rb") as results:
+        children = [_start(work_out, result_in, printing, make_worker) for _ in range(processes)]
+        os.close(work_out)
+        os.close(result_in)
+        try:
+            while record := results.read(_RESULT.size):
+                yield _RESULT.unpack(record)
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGTERM)
+            for child in children:
+                os.waitpid(child, 0)
+
+
+def _start(work, results, printing, make_worker):
+    sys.stdout.flush()
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        die_with(parent, signal.SIGTERM)
+        _work(work, results, printing, make_worker)
+        status = 0
+    except (KeyboardInterrupt, SystemExit):
+        pass
+    finally:
+        os._exit(status)
+
+
+def _work(work, results, printing, make_worker):
+    with make_worker() as worker:
+        while record := os.read(work, _NUMBER.size):
+            (number,) = _NUMBER.unpack(record)
+            with _gathered(printing):
+                verdict = worker(number)
+            os.write(results, _RESULT.pack(number, verdict))
+
+
+@contextlib.contextmanager
+def _gathered(printing):
+    """What this process and its children print meanwhile comes out at the end, and while it does, nothing else."""
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as words:
+        os.dup2(words.fileno(), 1)
+        os.dup2(words.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            os.close(kept[0])
+            os.close(kept[1])
+            words.seek(0)
+            with open(f"/proc/self/fd/{printing.fileno()}", "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                shutil.copyfileobj(words, sys.stdout.buffer)
+                sys.stdout.flush()
