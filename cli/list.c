@@ -316,9 +316,17 @@ static int describe_stopped(const char *word, json_t **ret_status, struct err *e
     return *ret_status ? 0 : err_sys(err, ERR_HOST, ENOMEM, "%s", word);
 }
 
-static int take_json(void *ctx, int what, const char *value, struct err *err)
+enum { STATUS_JSON, STATUS_REGISTERS, STATUS_HELP };
+
+struct status_wish {
+    bool json, registers;
+};
+
+static int take_status_option(void *ctx, int what, const char *value, struct err *err)
 {
-    *(bool *)ctx = true;
+    struct status_wish *wish = ctx;
+    wish->json |= what == STATUS_JSON;
+    wish->registers |= what == STATUS_REGISTERS;
     return 0;
 }
 
@@ -348,13 +356,25 @@ static int ask_status(const char *word, json_t **ret_status, struct err *err)
     return ret == -ESRCH ? describe_stopped(word, ret_status, err) : ret;
 }
 
+static void print_registers(const json_t *answer)
+{
+    size_t i;
+    json_t *text;
+    json_array_foreach(json_object_get(answer, "vcpus"), i, text)
+    {
+        printf("vCPU %zu:\n%s", i, json_string_value(text) ? json_string_value(text) : "");
+    }
+}
+
 int verb_status(int argc, char **argv)
 {
     static const struct option table[] = {
-        {"json", 0, NULL, "one JSON object, for programs"},
-        {"help", 'h', NULL, "this text"},
+        [STATUS_JSON] = {"json", 0, NULL, "one JSON object, for programs"},
+        [STATUS_REGISTERS] = {"registers", 0, NULL,
+                              "those of its vCPUs, and their stacks, instead"},
+        [STATUS_HELP] = {"help", 'h', NULL, "this text"},
     };
-    bool json = false;
+    struct status_wish wish = {0};
     struct err err = {0};
     struct verb_words words = {.verb = "status",
                                .table = table,
@@ -362,13 +382,14 @@ int verb_status(int argc, char **argv)
                                .examples = "Examples:\n"
                                            "  minivmm status web1\n"
                                            "  minivmm status web1 --json\n"
+                                           "  minivmm status web1 --registers\n"
                                            "\n"
                                            "Usage: minivmm status VM [OPTION...]\n"
                                            "\n"
                                            "VM is a folder, or the name or UUID of one that "
                                            "runs.\n",
-                               .take = take_json,
-                               .ctx = &json,
+                               .take = take_status_option,
+                               .ctx = &wish,
                                .least = 1,
                                .most = 1,
                                .missing = "of which VM?"};
@@ -376,11 +397,14 @@ int verb_status(int argc, char **argv)
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
     json_t *status = NULL;
-    ret = ask_status(words.words[0], &status, &err);
+    ret = wish.registers ? vm_call(words.words[0], "registers", NULL, &status, &err)
+                         : ask_status(words.words[0], &status, &err);
     if (ret < 0)
         return fail(&err);
-    if (json)
+    if (wish.json)
         print_json(status);
+    else if (wish.registers)
+        print_registers(status);
     else
         print_status(status);
     json_decref(status);

@@ -208,8 +208,9 @@ static int remove_taken(struct taken *taken, const char *word, struct err *err)
     return ret;
 }
 
-static int remove_vm(const char *word, bool yes, struct err *err)
+static int remove_vm(const char *word, const void *ctx, struct err *err)
 {
+    const bool *yes = ctx;
     struct taken taken;
     struct tree_size size;
     char what[80];
@@ -223,7 +224,7 @@ static int remove_vm(const char *word, bool yes, struct err *err)
     }
     describe(&size, what, sizeof(what));
     tell_what_stays(&taken.folder);
-    ret = yes ? 1 : ask(word, what, err);
+    ret = *yes ? 1 : ask(word, what, err);
     if (ret > 0)
         ret = remove_taken(&taken, word, err);
     if (ret == 0)
@@ -242,7 +243,6 @@ int verb_remove(int argc, char **argv)
         [REMOVE_HELP] = {"help", 'h', NULL, "this text"},
     };
     bool yes = false;
-    int code = 0;
     struct err err = {0};
     struct verb_words words = {.verb = "remove",
                                .table = table,
@@ -264,12 +264,5 @@ int verb_remove(int argc, char **argv)
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
-    for (size_t i = 0; i < words.word_count; i++) {
-        err = (struct err){0};
-        if (remove_vm(words.words[i], yes, &err) < 0) {
-            int failed = fail(&err);
-            code = code ? code : failed;
-        }
-    }
-    return code;
+    return verb_words_each(&words, remove_vm, &yes);
 }

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_FILE_MAX = 64 << 10 };
-
 static bool is_key_itself(const char *text)
 {
     return strncmp(text, "ssh-", 4) == 0 || strncmp(text, "ecdsa-", 6) == 0 ||
@@ -39,27 +37,12 @@ static int take_key(struct run_devices *devices, const char *value, struct err *
         return devices->seed_key ? 0 : err_sys(err, ERR_HOST, ENOMEM, "--seed");
     }
     char path[PATH_MAX];
-    FILE *file = fopen(at_home(value, path), "re");
-    if (!file) {
-        int ret = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
-                          "--seed: cannot read the key file %s", value);
-        err_hint(err, "ssh-keygen makes a pair of keys; the public one ends in .pub");
-        return ret;
-    }
-    char *text = calloc(1, KEY_FILE_MAX + 1);
-    errno = text ? 0 : ENOMEM;
-    size_t length = text ? fread(text, 1, KEY_FILE_MAX + 1, file) : 0;
-    int error = errno ? errno : EIO;
-    bool bad = !text || ferror(file);
-    fclose(file);
-    if (!bad && length <= KEY_FILE_MAX && strlen(text) == length) {
-        devices->seed_key = text;
-        return 0;
-    }
-    free(text);
-    if (bad)
-        return err_sys(err, ERR_FAILED, error, "--seed: cannot read the key file %s", value);
-    return err_say(err, ERR_USAGE, EINVAL, "--seed: %s is no file of public keys", value);
+    int ret = seed_read_keys(at_home(value, path), &devices->seed_key, err);
+    if (ret == -EINVAL)
+        err->kind = ERR_USAGE;
+    if (ret < 0)
+        err_prefix(err, "--seed");
+    return ret;
 }
 
 int run_devices_set_seed(struct run_devices *devices, const char *text, struct err *err)

@@ -121,21 +121,6 @@ static int stop_one(const char *word, const void *ctx, struct err *err)
     return ret;
 }
 
-/* All of them, whatever becomes of one; the first error is the exit code. */
-static int for_each(const struct verb_words *words,
-                    int (*act)(const char *word, const void *ctx, struct err *err), const void *ctx)
-{
-    int code = 0;
-    for (size_t i = 0; i < words->word_count; i++) {
-        struct err err = {0};
-        if (act(words->words[i], ctx, &err) < 0) {
-            int failed = fail(&err);
-            code = code ? code : failed;
-        }
-    }
-    return code;
-}
-
 int verb_stop(int argc, char **argv)
 {
     static const struct option table[] = {
@@ -166,7 +151,7 @@ int verb_stop(int argc, char **argv)
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
-    return for_each(&words, stop_one, &stop);
+    return verb_words_each(&words, stop_one, &stop);
 }
 
 /* --- pause, resume, reset --------------------------------------------------------------------- */
@@ -198,7 +183,7 @@ static int plain_verb(const struct plain *plain, const char *examples, int argc,
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
-    return for_each(&words, act_plainly, plain);
+    return verb_words_each(&words, act_plainly, plain);
 }
 
 int verb_pause(int argc, char **argv)

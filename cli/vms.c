@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/vms.h"
 
+#include "cli/verbs.h"
 #include "core/clock.h"
 #include "vmm/folder.h"
 #include "vmm/identity.h"
@@ -57,6 +58,20 @@ int verb_words_read(struct verb_words *words, int argc, char **argv, struct err 
     int ret = err_say(err, ERR_USAGE, EINVAL, "%s: %s", words->verb, words->missing);
     err_hint(err, "minivmm %s --help shows how", words->verb);
     return ret;
+}
+
+int verb_words_each(const struct verb_words *words,
+                    int (*act)(const char *word, const void *ctx, struct err *err), const void *ctx)
+{
+    int code = 0;
+    for (size_t i = 0; i < words->word_count; i++) {
+        struct err err = {0};
+        if (act(words->words[i], ctx, &err) < 0) {
+            int failed = fail(&err);
+            code = code ? code : failed;
+        }
+    }
+    return code;
 }
 
 /* --- talking ---------------------------------------------------------------------------------- */

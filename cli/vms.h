@@ -10,7 +10,7 @@
 
 /*
  * The command line of a verb with a table of options and up to `most` plain words. Prints
- * help(table) and leaves *ret_done where that was asked for.
+ * help(table) where that is asked for.
  */
 struct verb_words {
     const char *verb;
@@ -28,6 +28,12 @@ struct verb_words {
 
 /* 1: help was printed. */
 int verb_words_read(struct verb_words *words, int argc, char **argv, struct err *err) must_check;
+
+/* Does it with each word, whatever becomes of the others. Each error is said; the first one's exit
+ * code is what comes back. */
+int verb_words_each(const struct verb_words *words,
+                    int (*act)(const char *word, const void *ctx, struct err *err),
+                    const void *ctx) must_check;
 
 /* How long a VM may take for an answer, ms. */
 enum { VM_ANSWER_MS = 10000 };

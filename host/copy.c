@@ -13,6 +13,7 @@
 #include "host/copy.h"
 
 #include "core/clock.h"
+#include "core/zero.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -72,11 +73,6 @@ static int tell(struct copy *copy, uint64_t done)
     if (progress->tell(progress->ctx, done, copy->size))
         return 0;
     return err_say(copy->err, ERR_FAILED, ECANCELED, "canceled");
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
 }
 
 static int write_all(const struct copy *copy, const uint8_t *bytes, size_t length, uint64_t at)

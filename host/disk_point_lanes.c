@@ -3,6 +3,7 @@
  * they are for is in disk_point_copy.c. */
 #include "host/disk_point_parts.h"
 
+#include "core/zero.h"
 #include <errno.h>
 #include <string.h>
 
@@ -84,11 +85,6 @@ static void free_lane(struct lane *lane)
     copy->background -= lane->background;
     copy->moved = true;
     copy_want_turn(copy);
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
 }
 
 /* The next bytes of the lane that are worth writing; length 0: there are none. */

@@ -38,7 +38,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { USER_MAX = 32, HOST_MAX = 64, KIND_MAX = 64 };
+enum { USER_MAX = 32, HOST_MAX = 64, KIND_MAX = 64, KEY_FILE_MAX = 64 << 10 };
 
 /* Text as YAML. */
 
@@ -348,4 +348,30 @@ int seed_make(const struct seed_config *config, void **ret_bytes, size_t *ret_si
     free(meta);
     free(user);
     return r;
+}
+
+/* Files of keys. */
+
+int seed_read_keys(const char *path, char **ret_keys, struct err *err)
+{
+    FILE *file = fopen(path, "re");
+
+    if (!file) {
+        int r = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
+                        "cannot read the key file %s", path);
+        err_hint(err, "ssh-keygen makes a pair of keys; the public one ends in .pub");
+        return r;
+    }
+    char *text = calloc(1, KEY_FILE_MAX + 2);
+    errno = 0;
+    size_t length = text ? fread(text, 1, KEY_FILE_MAX + 1, file) : 0;
+    int error = !text ? ENOMEM : !ferror(file) ? 0 : errno ? errno : EIO;
+    fclose(file);
+    if (error == 0 && length <= KEY_FILE_MAX && strlen(text) == length) {
+        *ret_keys = text;
+        return 0;
+    }
+    free(text);
+    return error ? err_sys(err, ERR_FAILED, error, "cannot read the key file %s", path)
+                 : err_say(err, ERR_DEFINITION, EINVAL, "%s is no file of public keys", path);
 }

@@ -20,6 +20,10 @@ struct seed_config {
 bool seed_is_user(const char *name);
 bool seed_is_hostname(const char *name);
 
+/* A file of public keys, a line each: *ret_keys, free() it. -EINVAL, of which ERR_DEFINITION is the
+ * kind: it is none. */
+int seed_read_keys(const char *path, char **ret_keys, struct err *err) must_check;
+
 /* The disk's bytes (free() them), a multiple of 512. */
 int seed_make(const struct seed_config *config, void **ret_bytes, size_t *ret_size,
               struct err *err) must_check;

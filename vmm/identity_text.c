@@ -8,6 +8,7 @@
  */
 #include "vmm/identity_text.h"
 #include "core/words.h"
+#include "core/zero.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -25,14 +26,6 @@ void identity_format_uuid(const uint8_t uuid[16], char ret_text[37])
             *at++ = '-';
         at += snprintf(at, 3, "%02x", uuid[i]);
     }
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (bytes[i])
-            return false;
-    return true;
 }
 
 static bool take_uuid(const json_t *root, const char *key, uint8_t ret_uuid[16])

@@ -1,48 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* A definition and an identity, and what they come to as a machine. */
+#include "core/zero.h"
 #include "vmm/instance_parts.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { KEY_FILE_MAX = 64 << 10 };
-
 /* --- the seed --------------------------------------------------------------------------------- */
-
-/* One or more public keys, a line each. */
-static int read_keys(struct instance *instance, const char *path, struct err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0) {
-        int ret = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
-                          "cannot read the key file %s", path);
-        err_hint(err, "ssh-keygen makes a pair of keys; the public one ends in .pub");
-        return ret;
-    }
-    char *text = calloc(1, KEY_FILE_MAX + 1);
-    ssize_t length = text ? read(fd, text, KEY_FILE_MAX + 1) : 0;
-    int error = text ? errno : ENOMEM;
-    close(fd);
-    instance->seed_key = text;
-    if (!text || length < 0)
-        return err_sys(err, ERR_FAILED, error, "cannot read the key file %s", path);
-    if (length == 0 || length > KEY_FILE_MAX || strlen(text) != (size_t)length)
-        return err_say(err, ERR_DEFINITION, EINVAL, "%s is no file of public keys", path);
-    return 0;
-}
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if (bytes[i])
-            return false;
-    return true;
-}
 
 /* The seed stands behind the other disks. cloud-init begins anew for another VM: a clone gets its
  * own host keys. */
@@ -55,7 +23,7 @@ static int add_seed(struct instance *instance, struct err *err)
         return err_say(err, ERR_USAGE, EINVAL,
                        "the seed is a disk too: a VM has at most %d disks, and all are taken",
                        MACHINE_MAX_DISKS);
-    int ret = key_file ? read_keys(instance, key_file, err) : 0;
+    int ret = key_file ? seed_read_keys(key_file, &instance->seed_key, err) : 0;
     if (ret < 0)
         return ret;
     if (key_file)

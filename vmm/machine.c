@@ -222,6 +222,7 @@ static void fill_world(struct machine *machine)
 {
     machine->world = (struct vcpu_world){.ports = machine->ports,
                                          .mmio = machine->mmio,
+                                         .memory = machine->memory,
                                          .pic = machine->pic,
                                          .ioapic = machine->ioapic,
                                          .handle_crash = handle_crash,
@@ -329,6 +330,12 @@ int machine_run(struct machine *machine, struct machine_end *ret_end, struct err
 struct loop *machine_loop(struct machine *machine)
 {
     return machine->loop;
+}
+
+void machine_describe_vcpu(const struct machine *machine, unsigned id, char ret_text[VCPU_TEXT])
+{
+    assert(!machine->running && id < machine->config.cpus);
+    vcpu_arch_describe(machine->vcpus[id], ret_text, VCPU_TEXT);
 }
 
 struct memory *machine_memory(struct machine *machine)

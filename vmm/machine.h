@@ -92,6 +92,9 @@ void machine_set_console_size(struct machine *machine, unsigned columns, unsigne
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 
+/* A vCPU's registers and the top of its stack, for a person. Paused only. */
+void machine_describe_vcpu(const struct machine *machine, unsigned id, char ret_text[VCPU_TEXT]);
+
 /* Power-on state, kernel loaded again. Paused only. */
 int machine_reset(struct machine *machine, struct err *err) must_check;
 /* The same, and what the guest has asked for is forgotten: another machine_run may follow. */

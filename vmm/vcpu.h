@@ -17,6 +17,7 @@
 
 #include "core/bus.h"
 #include "core/counter.h"
+#include "core/memory.h"
 #include "core/thread.h"
 #include "vmm/kvm.h"
 #include <stdatomic.h>
@@ -34,17 +35,20 @@ struct vcpu;
 struct pic;
 struct ioapic;
 
+enum { VCPU_TEXT = 3200 };
+
 /* Why a guest cannot go on, in words, and the registers at that point. */
 struct vcpu_crash {
     char reason[400];
     char hint[240];
-    char registers[2400];
+    char registers[VCPU_TEXT];
 };
 
 /* What a vCPU's accesses reach. One for all vCPUs of a machine. */
 struct vcpu_world {
     struct bus *ports;
     struct bus *mmio;
+    struct memory *memory; /* where the stack is, for vcpu_arch_describe */
     struct pic *pic;
     struct ioapic *ioapic;
     /* On the vCPU's thread, which has given itself the order to pause. */
@@ -98,4 +102,6 @@ void vcpu_kick(struct vcpu *vcpu);
 void vcpu_arch_before_run(struct vcpu *vcpu);
 void vcpu_arch_after_run(struct vcpu *vcpu, bool interrupted);
 bool vcpu_arch_handle_exit(struct vcpu *vcpu, struct vcpu_crash *ret_crash) must_check;
+/* The registers and the top of the stack, for a person. On the vCPU's thread, or PAUSED. */
+void vcpu_arch_describe(const struct vcpu *vcpu, char *ret_text, size_t size);
 void vcpu_arch_describe_error(struct vcpu *vcpu, int error, struct vcpu_crash *ret_crash);

@@ -39,7 +39,7 @@ while read -r number line; do eval "$line"; echo "@$number $?"; done
 COMPLAINTS = "WARNING:|BUG:|Oops|Call Trace|LOCKUP|rcu.*stall|unexpected IRQ trap|spurious|nobody cared"
 
 # Where each thread of a VMM that does not go on spends its time, whether its vCPUs still move, what KVM
-# counts, and where in the guest the last exits were. (The host's console names the address of one known
+# counts, where in the guest the last exits were, and what is on its stack. (The host's console names the address of one known
 # place for each boot, native_write_msr; the kernel's other symbols lie at fixed distances from it.)
 LOOK = """mount -t debugfs none /sys/kernel/debug 2>/dev/null
 for i in 1 2; do
@@ -52,7 +52,8 @@ done
 mount -t tracefs none /sys/kernel/tracing 2>/dev/null; cd /sys/kernel/tracing
 echo 1 >events/kvm/kvm_exit/enable && usleep 300000
 echo 0 >events/kvm/kvm_exit/enable
-tail -n 30 trace; echo >trace"""
+tail -n 12 trace; echo >trace
+minivmm list -q | while read -r name; do minivmm status "$name" --registers; done"""
 
 _numbers = itertools.count(1)
 

@@ -116,6 +116,22 @@ def test_killed():
         assert events == ["start", "lost"] * 5 + ["start", "stop"], events
 
 
+def test_registers():
+    """status --registers tells where each vCPU is, of a VM that runs, is paused, or does not run; and it stays so."""
+    with Folder() as vms:
+        vms.make("web1", kernel="worker.elf", cpus=2, boot={"kernel": "kernel", "cmdline": "pages=4 rounds=0"})
+        vms.start("web1", until="\n")
+        for state in ["running", "paused"]:
+            text = vms.good("status", "web1", "--registers")
+            assert re.findall(r"(?m)^vCPU (\d+):\n  rip [0-9a-f]{16} ", text) == ["0", "1"], text
+            assert re.search(r"(?m)^  stack( [0-9a-f]{16}){4}$", text), text
+            assert vms.status("web1")["state"] == state
+            if state == "running":
+                vms.good("pause", "web1")
+        vms.good("stop", "--force", "web1")
+        vms.bad(4, "web1 does not run|not running", "status", "web1", "--registers")
+
+
 def test_pause_resume_reset():
     """pause lets it stand still, resume go on, reset boot anew; what is not possible now is exit code 4."""
     with Folder() as vms:

@@ -47,6 +47,7 @@ START_TEST(test_a_guest_ends_as_it_wants)
         if (end.outcome == MACHINE_CRASHED) {
             ck_assert_ptr_nonnull(strstr(end.crash.reason, "triple fault"));
             ck_assert_ptr_nonnull(strstr(end.crash.registers, "rip "));
+            ck_assert_ptr_nonnull(strstr(end.crash.registers, "stack "));
         }
         rig_finish(&rig);
     }

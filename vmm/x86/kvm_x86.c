@@ -72,6 +72,14 @@ int kvm_x86_set_cpuid(int vcpu, const struct kvm_x86_cpuid *cpuid)
     return done(request(vcpu, KVM_SET_CPUID2, cpuid));
 }
 
+int kvm_x86_translate(int vcpu, uint64_t linear, uint64_t *ret_physical)
+{
+    struct kvm_translation translation = {.linear_address = linear};
+    int ret = done(request(vcpu, KVM_TRANSLATE, &translation));
+    *ret_physical = translation.physical_address;
+    return ret < 0 ? ret : translation.valid ? 0 : -EFAULT;
+}
+
 int kvm_x86_get_sregs(int vcpu, struct kvm_sregs *ret_sregs)
 {
     return done(request(vcpu, KVM_GET_SREGS, ret_sregs));

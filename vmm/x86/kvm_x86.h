@@ -39,6 +39,8 @@ int kvm_x86_set_clock(int vm, const struct kvm_clock_data *clock) must_check;
 /* A vCPU. get_msrs and set_msrs do as many as they can and return how many. */
 int kvm_x86_get_cpuid(int vcpu, struct kvm_x86_cpuid *ret_cpuid) must_check;
 int kvm_x86_set_cpuid(int vcpu, const struct kvm_x86_cpuid *cpuid) must_check;
+/* The place in guest memory; -EFAULT: none is mapped there. */
+int kvm_x86_translate(int vcpu, uint64_t linear, uint64_t *ret_physical) must_check;
 int kvm_x86_get_sregs(int vcpu, struct kvm_sregs *ret_sregs) must_check;
 int kvm_x86_set_sregs(int vcpu, const struct kvm_sregs *sregs) must_check;
 int kvm_x86_get_sregs2(int vcpu, struct kvm_sregs2 *ret_sregs) must_check;

@@ -149,7 +149,7 @@ bool vcpu_arch_handle_exit(struct vcpu *vcpu, struct vcpu_crash *ret_crash)
                  vcpu->id, run->exit_reason);
         break;
     }
-    vcpu_x86_dump(vcpu, ret_crash->registers, sizeof(ret_crash->registers));
+    vcpu_arch_describe(vcpu, ret_crash->registers, sizeof(ret_crash->registers));
     return false;
 }
 
@@ -158,10 +158,12 @@ void vcpu_arch_describe_error(struct vcpu *vcpu, int error, struct vcpu_crash *r
     char words[64];
     snprintf(ret_crash->reason, sizeof(ret_crash->reason), "vCPU %u: KVM_RUN failed: %s", vcpu->id,
              strerror_r(-error, words, sizeof(words)));
-    vcpu_x86_dump(vcpu, ret_crash->registers, sizeof(ret_crash->registers));
+    vcpu_arch_describe(vcpu, ret_crash->registers, sizeof(ret_crash->registers));
 }
 
 /* --- the register dump -------------------------------------------------------------------- */
+
+enum { STACK_WORDS = 24 };
 
 struct text {
     char *at;
@@ -190,7 +192,23 @@ static void add_segment(struct text *text, const char *name, const struct kvm_se
         segment->unusable ? " unusable" : "");
 }
 
-void vcpu_x86_dump(const struct vcpu *vcpu, char *ret_text, size_t size)
+/* As words of the mode that the CPU is in. */
+static void add_stack(struct text *text, const struct vcpu *vcpu, uint64_t sp,
+                      const struct kvm_sregs *sregs)
+{
+    unsigned width = sregs->cs.l ? 8 : sregs->ss.db ? 4 : 2;
+    uint64_t physical, word = 0;
+    for (unsigned i = 0; i < STACK_WORDS; i++, sp += width) {
+        uint64_t linear = sregs->cs.l ? sp : (uint32_t)(sregs->ss.base + sp);
+        if (kvm_x86_translate(vcpu->fd, linear, &physical) < 0 ||
+            memory_read(vcpu->world->memory, physical, &word, width) < 0)
+            break;
+        add(text, "%s%0*llx%s", i % 4 == 0 ? (i ? "        " : "  stack ") : " ", (int)width * 2,
+            (unsigned long long)word, i % 4 == 3 ? "\n" : "");
+    }
+}
+
+void vcpu_arch_describe(const struct vcpu *vcpu, char *ret_text, size_t size)
 {
     struct text text = {.at = ret_text, .left = size};
     struct kvm_regs r;
@@ -224,4 +242,5 @@ void vcpu_x86_dump(const struct vcpu *vcpu, char *ret_text, size_t size)
     if (kvm_vcpu_get_events(vcpu->fd, &events) == 0 && events.exception.injected)
         add(&text, "  exception %u error code %x\n", events.exception.nr,
             events.exception.error_code);
+    add_stack(&text, vcpu, r.rsp, &s);
 }

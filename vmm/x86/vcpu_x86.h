@@ -13,6 +13,3 @@ void vcpu_x86_forget_interrupts(struct vcpu *vcpu);
 
 /* Puts the boot vCPU, fresh from reset, where the boot protocol wants it. PAUSED only. */
 int vcpu_x86_enter(struct vcpu *vcpu, const struct cpu_entry *entry, struct err *err) must_check;
-
-/* The registers as text, for a crash report. On the vCPU's thread, or PAUSED. */
-void vcpu_x86_dump(const struct vcpu *vcpu, char *ret_text, size_t size);
