@@ -2,8 +2,8 @@
 /*
  * The system calls that are left to the helper, by what they are for. All others kill it: there is
  * no way to open a file for writing, to run a program, to see or touch another process, to make a
- * socket that is not of the Internet, or to take a port of the host's (forwards have theirs
- * before).
+ * socket that is not of the Internet's usual ones, or to take a port of the host's (forwards have
+ * theirs before).
  *
  * Found by strace, and by reading what libslirp and glibc may call; tests/unit/test_netif_user.c
  * walks through them. A new libslirp that needs another dies with SIGSYS, and the sentence that the
@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -87,10 +88,16 @@ static void refuse(struct filter *filter, const int *calls, size_t count)
         filter->ret = seccomp_rule_add(filter->context, SCMP_ACT_ERRNO(EPERM), calls[i], 0);
 }
 
-static void allow_if(struct filter *filter, uint32_t action, int call, struct scmp_arg_cmp arg)
+static void allow_if_all(struct filter *filter, uint32_t action, int call,
+                         const struct scmp_arg_cmp *args, unsigned count)
 {
     if (filter->ret == 0)
-        filter->ret = seccomp_rule_add(filter->context, action, call, 1, arg);
+        filter->ret = seccomp_rule_add_array(filter->context, action, call, count, args);
+}
+
+static void allow_if(struct filter *filter, uint32_t action, int call, struct scmp_arg_cmp arg)
+{
+    allow_if_all(filter, action, call, &arg, 1);
 }
 
 static void allow_files_and_memory(struct filter *filter)
@@ -119,10 +126,33 @@ static void allow_flags(struct filter *filter)
                  SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]));
 }
 
+/* TCP, UDP and pings: the kernel has others, whose code few have looked at. */
+static void allow_protocols(struct filter *filter, int family, int icmp)
+{
+    enum { TYPE = 0xf }; /* beside it: SOCK_CLOEXEC, SOCK_NONBLOCK */
+    const struct {
+        int type, protocol;
+    } usual[] = {{SOCK_STREAM, 0},
+                 {SOCK_STREAM, IPPROTO_TCP},
+                 {SOCK_DGRAM, 0},
+                 {SOCK_DGRAM, IPPROTO_UDP},
+                 {SOCK_DGRAM, icmp}};
+    struct scmp_arg_cmp args[] = {SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family),
+                                  SCMP_A1(SCMP_CMP_MASKED_EQ, TYPE, SOCK_RAW),
+                                  SCMP_A2(SCMP_CMP_EQ, 0)};
+    /* Tried where pings as a datagram are refused. */
+    allow_if_all(filter, SCMP_ACT_ERRNO(EPERM), CALL(socket), args, 2);
+    for (size_t i = 0; i < array_size(usual); i++) {
+        args[1].datum_b = (scmp_datum_t)usual[i].type;
+        args[2].datum_a = (scmp_datum_t)usual[i].protocol;
+        allow_if_all(filter, SCMP_ACT_ALLOW, CALL(socket), args, 3);
+    }
+}
+
 static void allow_sockets(struct filter *filter)
 {
-    allow_if(filter, SCMP_ACT_ALLOW, CALL(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET));
-    allow_if(filter, SCMP_ACT_ALLOW, CALL(socket), SCMP_A0(SCMP_CMP_EQ, AF_INET6));
+    allow_protocols(filter, AF_INET, IPPROTO_ICMP);
+    allow_protocols(filter, AF_INET6, IPPROTO_ICMPV6);
     /* Tried by glibc where another would do, too. */
     allow_if(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), CALL(socket), SCMP_A0(SCMP_CMP_LT, AF_INET));
     /* FIONREAD and FIONBIO; the rest (a terminal? an interface's number?) gets a no. */

@@ -2,6 +2,7 @@
 /* What a worker of user networking that was broken into can still ask the kernel for. */
 #include "tests/unit/unit.h"
 #include "usernet/sandbox.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -43,12 +44,41 @@ static void not_wait(int fd)
         _exit(1);
 }
 
+static void open_the_usual(int fd)
+{
+    const struct {
+        int type, protocol;
+    } usual[] = {{SOCK_STREAM, 0},
+                 {SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP},
+                 {SOCK_DGRAM, 0},
+                 {SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_UDP}};
+    for (size_t i = 0; i < array_size(usual); i++)
+        if (socket(AF_INET, usual[i].type, usual[i].protocol) < 0)
+            _exit(1);
+    /* Not everybody may ping, but everybody may ask. */
+    int ping = socket(AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6), raw = socket(AF_INET, SOCK_RAW, 1);
+    (void)ping;
+    if (raw >= 0 || errno != EPERM)
+        _exit(1);
+}
+
+static void open_a_rare_protocol(int fd)
+{
+    socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP);
+}
+
+static void open_a_rare_type(int fd)
+{
+    socket(AF_INET6, SOCK_SEQPACKET, 0);
+}
+
 static const struct {
     void (*attempt)(int fd);
     bool allowed;
 } attempts[] = {
-    {own_signals, false},      {choose_signal, false},  {take_a_port, false},
-    {wait_for_callers, false}, {signal_another, false}, {not_wait, true},
+    {own_signals, false},      {choose_signal, false},        {take_a_port, false},
+    {wait_for_callers, false}, {signal_another, false},       {not_wait, true},
+    {open_the_usual, true},    {open_a_rare_protocol, false}, {open_a_rare_type, false},
 };
 
 START_TEST(what_a_worker_does_not_need_ends_it)
