@@ -5,7 +5,9 @@
 
 #include "core/words.h"
 #include "host/netif_forward.h"
+#include "vmm/folder.h"
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -231,9 +233,29 @@ static bool same_path(const char *a, const char *b)
     }
 }
 
+/* A guest writes to its disks. */
+static bool is_of_the_folder(const struct definition_reader *reader, const char *path)
+{
+    static const char *const names[] = {FOLDER_DEFINITION, FOLDER_IDENTITY, FOLDER_CONSOLE,
+                                        FOLDER_JOURNAL, FOLDER_LOG};
+    char ours[PATH_MAX];
+    for (size_t i = 0; i < array_size(names); i++) {
+        snprintf(ours, sizeof(ours), "%s/%s", reader->folder, names[i]);
+        if (same_path(path, ours))
+            return true;
+    }
+    return false;
+}
+
 static void check_files(struct definition_reader *reader, const struct definition_found *found)
 {
     const struct definition *definition = reader->definition;
+    for (unsigned i = 0; i < definition->disk_count; i++) {
+        const char *path = definition->disks[i].path;
+        if (path && is_of_the_folder(reader, path))
+            definition_wrong(reader, place_in(reader, found, "disks", i, "file"),
+                             "is a file in which minivmm keeps what it knows of the VM");
+    }
     for (unsigned i = 1; i < definition->disk_count; i++) {
         for (unsigned j = 0; j < i; j++) {
             const char *path = definition->disks[i].path, *other = definition->disks[j].path;

@@ -141,6 +141,8 @@ static const struct wrong values[] = {
      "1:50: disks[0].limits.bandwidth must be a size from 1K to 1T, like \"512M\", not \"0\""},
     {"{\"disks\": [{\"file\": \"a\"},\n{\"file\": \".//./a\"}]}",
      "2:10: disks[1].file is the file of disks[0] too, in line 1"},
+    {"{\"disks\": [{\"file\": \"a\"},\n{\"file\": \"./identity.json\"}]}",
+     "2:10: disks[1].file is a file in which minivmm keeps what it knows of the VM"},
     {"{" DISK ",\n\"nets\": [{\"mode\": \"usr\"}]}",
      "2:19: nets[0].mode \"usr\" is not known; did you mean \"user\"?"},
     {"{" DISK ",\n\"nets\": [{\"mode\": \"usr\", \"bridge\": \"br0\"}]}",
