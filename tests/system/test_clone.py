@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 
 from labcommon import Skip
 from test_cli import MINIVMM
@@ -166,9 +165,7 @@ def begin(folder, name):
     folder.processes.append(process)
     process.stdout = open(os.devnull)
     hidden = folder.root / f".{name}.new" / "a.img"
-    deadline = time.monotonic() + 20
-    while not hidden.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
+    folder.wait_until(lambda: hidden.exists() or process.poll() is not None, "the clone's first file")
     return process
 
 
@@ -177,8 +174,9 @@ def make_large(folder):
     with open(web / "a.img", "r+b") as image:
         image.truncate(600 * MIB)
         image.seek(40 * MIB)
+        block = os.urandom(10 * MIB)
         for _ in range(50):
-            image.write(os.urandom(10 * MIB))
+            image.write(block)
     return web
 
 
@@ -212,14 +210,10 @@ def try_what_comes_between(how):
         else:
             process.send_signal(how)
             assert process.wait(30) == -how
-            deadline = time.monotonic() + 20
-            while (hidden / "a.img").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert not (hidden / "a.img").exists() and not copy.exists()
-            assert vm.poll() is None
-            while folder.run("clone", "web1", "web2").returncode != 0:  # the VM may still be ending the last one
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            folder.wait_until(lambda: not (hidden / "a.img").exists(), "the end of what was begun")
+            assert not copy.exists() and vm.poll() is None
+            # The VM may still be ending the last one.
+            folder.wait_until(lambda: folder.run("clone", "web1", "web2").returncode == 0, "another clone")
             check_moment(copy)
         assert is_clean(folder)
         assert copy.exists() == (how not in ["stop", "kill"])
