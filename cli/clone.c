@@ -10,6 +10,7 @@
  * their names in the folder, and their format is written down, for it must never be guessed from
  * what a guest has written.
  */
+#include "cli/hold.h"
 #include "cli/making.h"
 #include "cli/progress.h"
 #include "cli/verbs.h"
@@ -41,7 +42,8 @@ struct clone {
     struct folder from;
     struct definition *definition;
     bool runs;
-    json_t *answer; /* the running VM's */
+    struct runtime_info info; /* who runs it */
+    json_t *answer;           /* the running VM's */
     struct progress progress;
 };
 
@@ -430,18 +432,13 @@ static int ask_for_disks(struct clone *clone, struct control_client *client, str
 static int copy_running_disks(struct clone *clone, struct err *err)
 {
     struct control_client *client;
-    struct runtime_info info;
-    int ret = runtime_find(clone->from.path, &info, err);
+    int ret = vm_connect_to(&clone->info, PATIENCE_MS, &client, err);
     if (ret < 0)
         return ret;
-    ret = control_connect(&client, info.control, PATIENCE_MS, err);
-    if (ret == 0) {
-        ret = ask_for_disks(clone, client, err);
-        control_disconnect(client);
-    }
+    ret = ask_for_disks(clone, client, err);
+    control_disconnect(client);
     if (ret < 0 && ret != -EREMOTEIO) /* it calls itself by its name */
         err_prefix(err, "%s", clone->from.name);
-    runtime_info_finish(&info);
     return ret;
 }
 
@@ -466,16 +463,9 @@ static int find_place(struct clone *clone, const char *name, struct err *err)
 /* Who has the folder's lock: we, or a VM that runs. */
 static int take(struct clone *clone, struct err *err)
 {
-    int ret = folder_lock(&clone->from, err);
-    if (ret == 0 || err->kind != ERR_STATE)
-        return ret;
-    struct runtime_info info;
-    if (runtime_find(clone->from.path, &info, NULL) < 0)
-        return ret; /* it is just being made, renamed, cloned */
-    runtime_info_finish(&info);
-    *err = (struct err){0};
-    clone->runs = true;
-    return 0;
+    int ret = hold_vm_or_find(&clone->from, &clone->info, err);
+    clone->runs = ret > 0;
+    return ret < 0 ? ret : 0;
 }
 
 static int fill(struct clone *clone, struct err *err)
@@ -552,6 +542,8 @@ int verb_clone(int argc, char **argv)
     folder_close(&clone.from);
     definition_destroy(clone.definition);
     json_decref(clone.answer);
+    if (clone.runs)
+        runtime_info_finish(&clone.info);
     int code = ret < 0 ? fail(&err) : 0;
     making_let_signals(&clone.making);
     return code;

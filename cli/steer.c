@@ -85,7 +85,7 @@ static int stop_process(int process, const struct runtime_info *info, const stru
 {
     struct control_client *client;
     uint64_t start = clock_monotonic_ns();
-    int ret = vm_connect_to(info, &client, err);
+    int ret = vm_connect_to(info, VM_ANSWER_MS, &client, err);
     if (ret == 0) {
         ret = control_call(client, "stop", json_pack("{sb}", "force", (int)stop->force), NULL, err);
         control_disconnect(client);

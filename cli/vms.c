@@ -95,12 +95,12 @@ static void rest(unsigned ms)
     nanosleep(&time, NULL);
 }
 
-int vm_connect_to(const struct runtime_info *info, struct control_client **ret_client,
-                  struct err *err)
+int vm_connect_to(const struct runtime_info *info, unsigned silence_ms,
+                  struct control_client **ret_client, struct err *err)
 {
     uint64_t deadline_ns = clock_monotonic_ns() + VM_ANSWER_MS * 1000000ull;
     for (unsigned ms = FIRST_LOOK_MS;; ms = ms < LAST_LOOK_MS / 2 ? 2 * ms : LAST_LOOK_MS) {
-        int ret = control_connect(ret_client, info->control, VM_ANSWER_MS, err);
+        int ret = control_connect(ret_client, info->control, silence_ms, err);
         if (ret != -ENOENT && ret != -ECONNREFUSED) {
             if (ret < 0)
                 err_prefix(err, "%s", info->name);
@@ -124,7 +124,7 @@ int vm_connect(const char *word, struct control_client **ret_client, struct runt
     int ret = runtime_find(word, ret_info, err);
     if (ret < 0)
         return ret;
-    ret = vm_connect_to(ret_info, ret_client, err);
+    ret = vm_connect_to(ret_info, VM_ANSWER_MS, ret_client, err);
     if (ret < 0)
         runtime_info_finish(ret_info);
     return ret;

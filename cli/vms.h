@@ -41,10 +41,11 @@ enum { VM_ANSWER_MS = 10000 };
 /*
  * To a VM that runtime_find has found. Between the lock on its info.json and its control socket
  * lies a start, and an end: both are waited for. -EPIPE: it has ended since (ERR_STATE); -EAGAIN:
- * neither came within VM_ANSWER_MS (ERR_STATE).
+ * neither came within VM_ANSWER_MS (ERR_STATE). `silence_ms`: how long it may later say nothing
+ * where an answer is due.
  */
-int vm_connect_to(const struct runtime_info *info, struct control_client **ret_client,
-                  struct err *err) must_check;
+int vm_connect_to(const struct runtime_info *info, unsigned silence_ms,
+                  struct control_client **ret_client, struct err *err) must_check;
 /* Both in one: what runtime_find and vm_connect_to return. */
 int vm_connect(const char *word, struct control_client **ret_client, struct runtime_info *ret_info,
                struct err *err) must_check;
