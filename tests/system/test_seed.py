@@ -121,7 +121,7 @@ def test_cloud_init_makes_the_account(lab):
     options = "--memory 512M -p 2222:22 --seed user=anna,key=/root/id.pub,hostname=web1"
     with run_disk(host, "/dev/vda", options) as vm:
         vm.wait_for(GRUB_MENU, timeout=BOOT)
-        vm.wait_for(r"web1 login: ", timeout=900)
+        vm.wait_for(r"login: ", timeout=900)  # the name before it may have cloud-init's own words behind it
         # cloud-init may still be at work, and sshd about to be started anew with host keys.
         host.run(f"until {ssh} true; do sleep 1; done", timeout=300, check=True)
         told = host.run(f"{ssh} 'hostname; id -un; sudo -n id -un; cloud-init status --wait'", timeout=600)
