@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import tempfile
+import traceback
 
 from labmachine import die_with
 
@@ -56,6 +57,8 @@ def _start(work, results, printing, make_worker):
         status = 0
     except (KeyboardInterrupt, SystemExit):
         pass
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

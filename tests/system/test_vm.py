@@ -267,6 +267,28 @@ def test_killed_at_any_moment():
         vms.good("stop", "web1")
 
 
+def test_rename_and_remove_killed_at_any_moment():
+    """SIGKILL at any moment of rename and remove: the VM is there whole, under one of its names, and starts, or it is
+    gone; what is left of a removed one vanishes with the next."""
+    with Folder() as vms:
+        for number in range(60):
+            verb = [["rename", "web1", "web2"], ["remove", "--yes", "web1"]][number % 2]
+            vms.make("web1", kernel="first.elf")
+            process = subprocess.Popen([MINIVMM, *verb], env=vms.env, cwd=vms.root, stderr=subprocess.DEVNULL)
+            time.sleep(number * 0.0001)
+            process.kill()
+            process.wait()
+            left = [path for path in vms.root.iterdir() if not path.name.startswith(".")]
+            assert len(left) == 1 or (verb[0] == "remove" and not left), left
+            for path in left:
+                assert path.name in verb
+                # An identity that is empty was only the lock.
+                assert {file for file in os.listdir(path) if (path / file).stat().st_size} == {"kernel", "vm.json"}
+                vms.good("run", path, "--no-reboot")
+                vms.good("remove", "--yes", path)
+        assert os.listdir(vms.root) in [[], [".run"]]
+
+
 def test_where_it_cannot_run():
     """A folder that cannot be written, and one on a full disk, are refused in words, or run; nothing is lost."""
     if os.geteuid() != 0:
