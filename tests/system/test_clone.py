@@ -183,10 +183,12 @@ def make_large(folder):
 def test_what_comes_between():
     """Whatever ends a clone: nothing is left of it, or it is whole; and the VM is not hurt."""
     for how in [signal.SIGKILL, signal.SIGINT, "stop", "reset", "kill", "twice"]:
-        try_what_comes_between(how)
+        # On a machine with much to do the clone may be done before anything can come.
+        assert any(try_what_comes_between(how) for _ in range(5)), f"{how} came too late each time"
 
 
 def try_what_comes_between(how):
+    """False: too late."""
     with Folder() as folder:
         make_large(folder)
         vm = folder.start("web1", until="sequence 256")
@@ -194,29 +196,37 @@ def try_what_comes_between(how):
         hidden, copy = folder.root / ".web2.new", folder.root / "web2"
         if how == "stop":
             folder.good("stop", "--force", "web1")
-            assert process.wait(30) == 4, process.stderr.read()
         elif how == "kill":
             vm.kill()
-            assert process.wait(30) == 4, process.stderr.read()
         elif how == "reset":
             folder.good("reset", "web1")
-            assert process.wait(60) == 0, process.stderr.read()
-            check_moment(copy)
         elif how == "twice":
-            folder.bad(4, "is just being cloned|just being made", "clone", "web1", "web2")
-            folder.bad(4, "is just being cloned", "clone", "web1", "web3")
-            assert process.wait(60) == 0, process.stderr.read()
-            check_moment(copy)
+            others = [folder.run("clone", "web1", name) for name in ["web2", "web3"]]
         else:
             process.send_signal(how)
-            assert process.wait(30) == -how
+        between = process.poll() is None or process.returncode != 0
+        code = process.wait(60)
+        if not between or (code == 0 and how not in ["reset", "twice"]):
+            return False
+        if how in ["stop", "kill"]:
+            assert code == 4, process.stderr.read()
+        elif how in ["reset", "twice"]:
+            assert code == 0, process.stderr.read()
+            check_moment(copy)
+        else:
+            assert code == -how
             folder.wait_until(lambda: not (hidden / "a.img").exists(), "the end of what was begun")
             assert not copy.exists() and vm.poll() is None
             # The VM may still be ending the last one.
             folder.wait_until(lambda: folder.run("clone", "web1", "web2").returncode == 0, "another clone")
             check_moment(copy)
+        if how == "twice":
+            for other in others:
+                assert other.returncode == 4, other
+                assert "is just being cloned" in other.stderr or "is just being made" in other.stderr, other
         assert is_clean(folder)
         assert copy.exists() == (how not in ["stop", "kill"])
+        return True
 
 
 @contextlib.contextmanager
