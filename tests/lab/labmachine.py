@@ -15,7 +15,9 @@ from labcpio import CpioWriter
 # nothing that needs it: a kernel that finds AVX without it uses AVX all the same, and dies of it.
 CPU = "max,+svm,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-pku,-mpx"
 
-KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 quiet"
+# A periodic tick: a host that programs its timer for one shot at a time can lose it, and then stands still
+# for as long as half a minute (docs/architecture.md).
+KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 quiet highres=off nohz=off"
 
 PR_SET_PDEATHSIG = 1
 # Loaded here, because between fork and exec is no place for it.

@@ -3,7 +3,7 @@
 
 import json
 
-from labcommon import LabTimeout
+from labcommon import LabError
 from labguest import BOOT, look
 from test_bios import IMAGES, put_disk, wait_for_shell
 
@@ -31,11 +31,7 @@ def status(host, name):
 def wait_for_shell_on_console(host, name):
     """Attaches to its console, which tells what was said before; waits for the prompt, and leaves by Ctrl-a d."""
     job = host.spawn(f"cd {ROOT} && exec minivmm console {name}", terminal=(25, 80))
-    try:
-        wait_for_shell(job)
-    except LabTimeout as error:
-        error.add_note(look(host))
-        raise
+    wait_for_shell(job)
     job.write(b"\x01d")
     assert job.wait(30) == 0
 
@@ -48,6 +44,9 @@ def test_a_life_in_folders(host):
     put_disk(host, IMAGES.tiny_disk(), f"{ROOT}/tiny.img")
     try:
         live(host)
+    except (AssertionError, LabError) as error:
+        error.add_note(look(host))
+        raise
     finally:
         host.run(f"cd {ROOT} && minivmm stop --force $(minivmm list -q); rm -rf {ROOT}")
 
@@ -76,7 +75,7 @@ def live(host):
     good(host, "reset", "web2")
     assert page(host, 8082).code != 0
 
-    good(host, "stop", "web2", "--timeout", str(BOOT), timeout=BOOT + 10)
+    good(host, "stop", "web2", "--timeout", str(BOOT), timeout=2 * BOOT)
     good(host, "clone", "web1", "web3")
     host.run(f"cd {ROOT} && sed -i s/8081/8083/ web3/vm.json && kill -9 {status(host, 'web1')['pid']}", check=True)
     good(host, "run web1 --detach")
@@ -84,7 +83,7 @@ def live(host):
     wait_for_shell_on_console(host, "web1")
     wait_for_shell_on_console(host, "web3")
     assert has_page(host, 8083)
-    good(host, "stop", "web1", "web3", "--timeout", str(BOOT), timeout=2 * BOOT + 10)
+    good(host, "stop", "web1", "web3", "--timeout", str(BOOT), timeout=3 * BOOT)
 
     report = json.loads(good(host, "report", "web1", "--json"))
     assert report["failures"] == 1 and report["starts"] == 2, report

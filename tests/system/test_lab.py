@@ -316,8 +316,9 @@ def test_traffic_is_counted_and_captured(lab):
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from labsession import Lab
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
 with Lab() as lab:
     host = lab.host("a", memory=600)
     host.launch()
