@@ -190,6 +190,9 @@ static bool pump(struct client *client)
     client->blocked = false;
     for (unsigned i = 0; i < PIECES_A_TURN && !client->gone; i++) {
         if (client->piece_at == client->piece_end) {
+            /* What the guest writes while we send is for the next turn. */
+            if (i > 0 && client->piece_end < PIECE)
+                break;
             client->piece_at = 0;
             client->piece_end = take(client->hub, &client->reader, client->piece);
         }
