@@ -43,14 +43,27 @@ static void look_around(void *arg)
     seen->ran = true;
 }
 
+/* It has its name when thread_start has returned, which it may be quicker than. */
+static void look_around_when_told(void *arg)
+{
+    struct seen *seen = arg;
+
+    wait_for(seen->go);
+    look_around(arg);
+}
+
 START_TEST(a_thread_runs_under_its_name_with_all_signals_blocked)
 {
     struct seen seen = {0};
     sigset_t before, after;
 
+    open_pipes(&seen);
+
     pthread_sigmask(SIG_SETMASK, NULL, &before);
-    ck_assert_int_eq(
-        thread_start(&seen.thread, "a name that is far too long", look_around, &seen, NULL), 0);
+    ck_assert_int_eq(thread_start(&seen.thread, "a name that is far too long",
+                                  look_around_when_told, &seen, NULL),
+                     0);
+    tell(seen.go);
     thread_join(&seen.thread);
     ck_assert(seen.ran);
     ck_assert_str_eq(seen.name, "a name that is ");
