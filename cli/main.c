@@ -27,6 +27,10 @@ static const struct verb {
     {"resume", verb_resume, "let it go on"},
     {"reset", verb_reset, "press the reset button"},
     {"set", verb_set, "change a VM while it runs"},
+    {"snapshot", verb_snapshot, "keep a VM as it is now, with its memory if it runs"},
+    {"snapshots", verb_snapshots, "which snapshots a VM has"},
+    {"restore", verb_restore, "go back to a snapshot"},
+    {"remove-snapshot", verb_remove_snapshot, "remove snapshots of a VM"},
     {"rename", verb_rename, "give a VM another name"},
     {"remove", verb_remove, "remove VMs, with their disks"},
     {"report", verb_report, "how available a VM was"},
@@ -48,7 +52,7 @@ static int verb_help(int argc, char **argv)
            "\n"
            "Verbs:\n");
     for (size_t i = 0; i < array_size(verbs); i++)
-        printf("  %-8s %s\n", verbs[i].name, verbs[i].help);
+        printf("  %-15s %s\n", verbs[i].name, verbs[i].help);
     printf("\n"
            "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 wrong state or locked,\n"
            "5 bad definition or image, 6 the host lacks something, 7 the guest crashed, 124 timed "

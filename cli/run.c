@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* minivmm run: a VM in the foreground, its console on this terminal, or in the background. */
+#include "cli/run.h"
 #include "cli/detach.h"
 #include "cli/hold.h"
+#include "cli/restoring.h"
 #include "cli/run_files.h"
 #include "cli/run_words.h"
 #include "cli/verbs.h"
+#include "cli/vm_copy.h"
 #include "core/log.h"
+#include "ft/copies.h"
+#include "ft/snapshot.h"
 #include "host/term.h"
 #include "vmm/instance.h"
 
@@ -13,6 +18,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
@@ -25,6 +31,11 @@ struct run {
     struct folder folder;
     struct identity identity;
     struct detach detached;
+    struct copies *copies;
+    char *snapshot_path; /* whole; NULL: it boots */
+    bool restores;       /* the VM is there: its own snapshot's files are in their places */
+    bool is_new;         /* another VM than the snapshot's */
+    struct snapshot snapshot;
     struct instance *instance;
     struct term_handlers handlers;
     struct term *term; /* NULL where it runs in the background */
@@ -211,6 +222,12 @@ static int open_folder(struct run *run, struct err *err)
 {
     const struct definition_judge judge = {.problem = handle_problem};
     enum identity_found found;
+    if (snapshot_is_one(run->words.folder)) {
+        int refused = err_say(err, ERR_STATE, EINVAL, "%s is a snapshot, which stays as it is",
+                              run->words.folder);
+        err_hint(err, "a new VM made of it: minivmm run --from %s NAME", run->words.folder);
+        return refused;
+    }
     int ret = folder_open(&run->folder, run->words.folder, err);
     if (ret == 0)
         warn_of_foreign_owner(&run->folder);
@@ -221,12 +238,85 @@ static int open_folder(struct run *run, struct err *err)
     if (ret == 0)
         ret = hold_vm(&run->folder, err);
     if (ret == 0)
+        ret = restoring_check(&run->folder, run->snapshot_path, err);
+    if (ret == 0)
         ret = identity_settle(&run->identity, &run->folder, run->loaded->keep_identity, &found,
                               err);
+    /* It goes on from a past state: whatever its guest has drawn since could be drawn again. */
+    if (ret == 0 && run->snapshot_path && found != IDENTITY_NEW)
+        ret = identity_renew_generation(&run->identity, &run->folder, err);
     if (ret < 0)
         return ret;
     tell_identity(run, found);
     return 0;
+}
+
+/* --- from a snapshot -------------------------------------------------------------------------- */
+
+static int open_snapshot(struct run *run, const char *path, struct err *err)
+{
+    run->snapshot_path = realpath(path, NULL);
+    if (!run->snapshot_path)
+        return err_sys(err, ERR_NOT_FOUND, errno, "snapshot %s", path);
+    int ret = snapshot_open(&run->snapshot, run->snapshot_path, err);
+    if (ret == 0)
+        ret = snapshot_verify(&run->snapshot, NULL, err);
+    if (ret == 0 && run->snapshot.has_memory)
+        ret = snapshot_check_host(&run->snapshot, err);
+    return ret;
+}
+
+static int mark(struct vm_copy *copy, struct err *err)
+{
+    return restoring_begin(&copy->making.folder, copy->word, err);
+}
+
+/* The VM's folder, with the snapshot's files. */
+static int make_vm(struct run *run, struct err *err)
+{
+    struct vm_copy copy = VM_COPY_INIT;
+    copy.word = run->snapshot_path;
+    copy.making.path = run->words.folder;
+    run->is_new = true;
+    making_hold_signals(&copy.making);
+    int ret = vm_copy_open(&copy, err);
+    if (ret == 0)
+        ret = place_find(&copy.making.place, copy.making.path, err);
+    if (ret == 0)
+        ret = vm_copy_make(&copy, mark, err);
+    vm_copy_close(&copy);
+    making_let_signals(&copy.making);
+    return ret;
+}
+
+/*
+ * Its guest has the MAC and the addresses of the snapshot's VM, until it boots again. Where others
+ * would see them twice its cable is out at first.
+ */
+static int isolate(const struct run *run, struct err *err)
+{
+    struct machine *machine = instance_machine(run->instance);
+    int ret = 0;
+    for (unsigned i = 0; i < run->loaded->net_count && ret == 0; i++) {
+        enum netif_mode mode = run->loaded->nets[i].mode;
+        if (mode != NETIF_TAP && mode != NETIF_BRIDGE)
+            continue;
+        ret = machine_set_link(machine, i, false, err);
+        if (ret == 0)
+            log_info("%s has the addresses of the VM that it was made of: net%u is unplugged "
+                     "(minivmm set %s --link %u=up)",
+                     run->folder.name, i, run->folder.name, i);
+    }
+    return ret;
+}
+
+/* Nothing can go wrong any more that another try would not have to begin anew. */
+static int begin_from_snapshot(struct run *run, struct err *err)
+{
+    int ret = run->is_new && run->snapshot.has_memory ? isolate(run, err) : 0;
+    if (ret == 0)
+        restoring_end(&run->folder);
+    return ret;
 }
 
 /* A disk by itself has no identity but the one that --uuid gives it. */
@@ -248,6 +338,9 @@ static const char *last_part(const char *path)
 static int create_instance(struct run *run, struct err *err)
 {
     const struct run_words *words = &run->words;
+    int ret = copies_create(&run->copies, err);
+    if (ret < 0)
+        return ret;
     struct instance_config config = {
         .definition = words->folder ? run->loaded : &words->definition,
         .identity = &run->identity,
@@ -256,6 +349,8 @@ static int create_instance(struct run *run, struct err *err)
         .ephemeral = words->ephemeral,
         .stop_at_reset = words->no_reboot,
         .exit_port = words->exit_port,
+        .blank = run->snapshot.has_memory,
+        .part = copies_part(run->copies, run->snapshot.has_memory ? &run->snapshot : NULL),
         .output = handle_output,
         .input_room = handle_input_room,
         .ctx = run,
@@ -284,9 +379,15 @@ static int open_terminal(struct run *run, struct err *err)
 static int run_instance(struct run *run, const sigset_t *signals, struct machine_end *ret_end,
                         struct err *err)
 {
-    int ret = run->words.folder ? open_folder(run, err) : open_image(run, err);
+    int ret = run->words.from ? open_snapshot(run, run->words.from, err) : 0;
+    if (ret == 0 && run->words.from && !run->restores)
+        ret = make_vm(run, err);
+    if (ret == 0)
+        ret = run->words.folder ? open_folder(run, err) : open_image(run, err);
     if (ret == 0)
         ret = create_instance(run, err);
+    if (ret == 0 && run->snapshot_path)
+        ret = begin_from_snapshot(run, err);
     if (ret == 0)
         ret = watch_signals(run, signals, err);
     if (ret == 0 && run->detached.ready < 0)
@@ -312,6 +413,9 @@ static void finish(struct run *run)
     if (run->instance)
         unwatch_signals(run);
     instance_destroy(run->instance);
+    copies_destroy(run->copies);
+    snapshot_close(&run->snapshot);
+    free(run->snapshot_path);
     identity_finish(&run->identity);
     definition_destroy(run->loaded);
     folder_close(&run->folder);
@@ -320,28 +424,49 @@ static void finish(struct run *run)
         log_warning("standard output: %s: console output was lost", strerror(-output));
 }
 
-int verb_run(int argc, char **argv)
+static int run_all(struct run *run)
 {
     struct err err = {0};
-    bool help = false;
-    struct run run = {.words.definition = {.cpus = 1, .memory = 512ull << 20},
-                      .folder = {.fd = -1, .lock = -1},
-                      .detached.ready = -1,
-                      .signals.fd = -1};
-    int ret = run_words_read(&run.words, argc, argv, &help, &err);
-    if (ret < 0 || help) {
-        run_words_finish(&run.words);
-        return help ? run_print_help() : fail(&err);
-    }
-    int code = 0;
-    if (run.words.detach && (ret = detach_fork(&run.detached, &code, &err)) != 0) {
-        run_words_finish(&run.words);
+    int code = 0, ret = run->words.detach ? detach_fork(&run->detached, &code, &err) : 0;
+    if (ret != 0) {
+        run_words_finish(&run->words);
         return ret < 0 ? fail(&err) : code;
     }
     sigset_t signals;
     block_signals(&signals);
     struct machine_end end = {0};
-    ret = run_instance(&run, &signals, &end, &err);
-    finish(&run);
-    return ret < 0 ? fail(&err) : report(&run, &end);
+    ret = run_instance(run, &signals, &end, &err);
+    finish(run);
+    return ret < 0 ? fail(&err) : report(run, &end);
+}
+
+static const struct run beginning = {
+    .words.definition = {.cpus = 1, .memory = 512ull << 20},
+    .folder = {.fd = -1, .lock = -1},
+    .snapshot = {.folder = -1, .memory = -1},
+    .detached.ready = -1,
+    .signals.fd = -1,
+};
+
+int run_from_snapshot(const char *folder, const char *snapshot, bool detach)
+{
+    struct run run = beginning;
+    run.words.folder = folder;
+    run.words.from = snapshot;
+    run.words.detach = detach;
+    run.restores = true;
+    return run_all(&run);
+}
+
+int verb_run(int argc, char **argv)
+{
+    struct err err = {0};
+    bool help = false;
+    struct run run = beginning;
+    int ret = run_words_read(&run.words, argc, argv, &help, &err);
+    if (ret < 0 || help) {
+        run_words_finish(&run.words);
+        return help ? run_print_help() : fail(&err);
+    }
+    return run_all(&run);
 }

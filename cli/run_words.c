@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/run_words.h"
 
+#include "cli/words.h"
 #include "core/log.h"
 #include "vmm/folder.h"
 #include <errno.h>
@@ -12,9 +13,11 @@ enum {
     RUN_INITRD,
     RUN_CMDLINE,
     RUN_CPUS,
+    RUN_CPU,
     RUN_MEMORY,
     RUN_DISK,
     RUN_EPHEMERAL,
+    RUN_FROM,
     RUN_SEED,
     RUN_NET,
     RUN_FORWARD,
@@ -35,10 +38,12 @@ static const struct option run_options[] = {
     [RUN_INITRD] = {"initrd", 'i', "FILE", "initial RAM disk, or the first multiboot module"},
     [RUN_CMDLINE] = {"cmdline", 0, "TEXT", "kernel command line (console=ttyS0)"},
     [RUN_CPUS] = {"cpus", 'c', "N", "virtual CPUs (1)"},
+    [RUN_CPU] = {"cpu", 0, "MODEL", "host, x86-64-v2, x86-64-v3 or x86-64-v4 (host)"},
     [RUN_MEMORY] = {"memory", 'm', "SIZE", "guest memory: 512M, 6G (512M)"},
     [RUN_DISK] = {"disk", 'd', "FILE[,...]",
                   "one more disk: an image or a block device; more options below"},
     [RUN_EPHEMERAL] = {"ephemeral", 0, NULL, "what the guest writes to its disks is forgotten"},
+    [RUN_FROM] = {"from", 0, "SNAPSHOT", "a new VM, which goes on where the snapshot was taken"},
     [RUN_SEED] = {"seed", 0, "user=NAME,key=FILE", "an account for a cloud image; more below"},
     [RUN_NET] = {"net", 'n', "MODE[,...]", "user, passt, tap[:NAME], bridge:NAME or none (user)"},
     [RUN_FORWARD] = {"forward", 'p', "HOST:GUEST", "a port of this host that leads into the guest"},
@@ -64,6 +69,7 @@ int run_print_help(void)
         "  minivmm run disk.img\n"
         "  minivmm run web1\n"
         "  minivmm run web1 --detach\n"
+        "  minivmm run --from web1/snapshots/ready web3\n"
         "  minivmm run disk.img --cpus 2 --memory 2G -p 2222:22\n"
         "  minivmm run cloud.qcow2 --ephemeral --seed user=me,key=~/.ssh/id_ed25519.pub\n"
         "  minivmm run --kernel vmlinuz --initrd initrd.img\n"
@@ -72,7 +78,8 @@ int run_print_help(void)
         "Usage: minivmm run [VM | DISK] [OPTION...]\n"
         "\n"
         "VM is a folder with a vm.json, which says all that options say for a disk; --detach,\n"
-        "--ephemeral, --no-reboot and --verbose go with it.\n"
+        "--ephemeral, --no-reboot and --verbose go with it. With --from it is new, and made of\n"
+        "the snapshot: another UUID, other MACs at its next boot, the same disks and memory.\n"
         "\n"
         "Options (defaults in brackets):\n");
     options_print(run_options, array_size(run_options));
@@ -95,8 +102,17 @@ int run_print_help(void)
 /* What a folder's vm.json has the say of. */
 static bool is_of_machine(int what)
 {
-    return what != RUN_EPHEMERAL && what != RUN_DETACH && what != RUN_NO_REBOOT &&
-           what != RUN_EXIT_PORT && what != RUN_VERBOSE;
+    return what != RUN_EPHEMERAL && what != RUN_FROM && what != RUN_DETACH &&
+           what != RUN_NO_REBOOT && what != RUN_EXIT_PORT && what != RUN_VERBOSE;
+}
+
+static int take_cpu(struct definition *definition, const char *value, struct err *err)
+{
+    int model = words_find(cpu_model_names, value);
+    if (model < 0)
+        return words_unknown("--cpu", "model", value, cpu_model_names, err);
+    definition->cpu = (enum cpu_model)model;
+    return 0;
 }
 
 static int take_option(struct run_words *words, int what, const char *value, struct err *err)
@@ -121,6 +137,9 @@ static int take_option(struct run_words *words, int what, const char *value, str
         ret = parse_number(value, "--cpus", 1, 1024, &number, err);
         definition->cpus = (unsigned)number;
         break;
+    case RUN_CPU:
+        ret = take_cpu(definition, value, err);
+        break;
     case RUN_MEMORY:
         ret = parse_size(value, "--memory", &definition->memory, err);
         definition->memory &= ~(PAGE_SIZE - 1);
@@ -130,6 +149,9 @@ static int take_option(struct run_words *words, int what, const char *value, str
         break;
     case RUN_EPHEMERAL:
         words->ephemeral = true;
+        break;
+    case RUN_FROM:
+        words->from = value;
         break;
     case RUN_SEED:
         ret = run_devices_set_seed(devices, value, err);
@@ -204,6 +226,22 @@ static int check_folder(const struct run_words *words, struct err *err)
     return ret;
 }
 
+static int check_from(struct run_words *words, const char *name, struct err *err)
+{
+    if (words->ephemeral)
+        return err_say(err, ERR_USAGE, EINVAL, "run: --ephemeral and --from do not go together");
+    if (words->folder)
+        return err_say(err, ERR_STATE, EEXIST, "run --from makes a new VM, and %s is there already",
+                       words->folder);
+    if (!name) {
+        int ret = err_say(err, ERR_USAGE, EINVAL, "run --from makes a new VM: what is its name?");
+        err_hint(err, "minivmm run --from %s NAME", words->from);
+        return ret;
+    }
+    words->folder = name;
+    return 0;
+}
+
 static int take_argument(struct run_words *words, const char **image, const char *word,
                          struct err *err)
 {
@@ -246,9 +284,10 @@ int run_words_read(struct run_words *words, int argc, char **argv, bool *ret_hel
         if (ret < 0)
             return ret;
     }
-    if (words->folder)
-        return check_folder(words, err);
-    int ret = image ? run_devices_set_image(&words->devices, image, err) : 0;
+    int ret = words->from ? check_from(words, image, err) : 0;
+    if (ret < 0 || words->folder)
+        return ret < 0 ? ret : check_folder(words, err);
+    ret = image ? run_devices_set_image(&words->devices, image, err) : 0;
     if (ret == 0)
         ret = check_boot(words, err);
     if (ret < 0)

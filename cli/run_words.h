@@ -6,6 +6,7 @@
 
 struct run_words {
     const char *folder;           /* a VM's; its vm.json has the say, and NULL: */
+    const char *from;             /* the snapshot of which that VM is to be made */
     struct definition definition; /* what the options come to, for a disk or a kernel */
     const char *name;             /* of that disk or kernel */
     struct run_devices devices;

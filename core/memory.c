@@ -11,11 +11,17 @@
 #define HUGE_PAGE   (2ull << 20)
 #define SMALL_PAGES (16ull << 20) /* Linux loads above it */
 
+/* Each stretch of a file's mapping that is replaced may cost two mappings, and a process has 65530
+ * of them, of which others want some too. */
+enum { MOST_PATCHES = 16384 };
+
 struct memory {
     uint8_t *host; /* all of it, at a multiple of HUGE_PAGE */
     uint64_t size;
     struct memory_range ranges[MEMORY_MAX_RANGES];
     unsigned range_count;
+    bool is_file;             /* memory_map_file */
+    _Atomic unsigned patches; /* stretches of it that were discarded since */
 
     /* One bit a page, in the order of the mapping. Mapped on first use, so RAM that is never logged
      * costs no bitmap; kept afterwards, because a writer may be about to set a bit. */
@@ -92,9 +98,26 @@ void memory_destroy(struct memory *memory)
     free(memory);
 }
 
+int memory_map_file(struct memory *memory, int fd, struct err *err)
+{
+    /* In the place where KVM looks for it. */
+    void *at = mmap(memory->host, memory->size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, 0);
+    if (at == MAP_FAILED)
+        return err_sys(err, ERR_HOST, errno, "cannot map the file of guest memory");
+    (void)madvise(memory->host, memory->size, MADV_DONTDUMP);
+    memory->is_file = true;
+    return 0;
+}
+
 uint64_t memory_size(const struct memory *memory)
 {
     return memory->size;
+}
+
+bool memory_is_file(const struct memory *memory)
+{
+    return memory->is_file;
 }
 
 unsigned memory_ranges(const struct memory *memory, const struct memory_range **ret_ranges)
@@ -177,6 +200,24 @@ void memory_written_at(struct memory *memory, const void *pointer, size_t length
                                  memory_order_release);
 }
 
+/*
+ * Where a file lies below, giving pages back would show what the file holds: memory of its own is
+ * put in its place. When that has been done too often, the pages are cleared, and kept.
+ */
+static int give_back(struct memory *memory, void *pointer, uint64_t length)
+{
+    if (!memory->is_file)
+        return madvise(pointer, length, MADV_DONTNEED) < 0 ? -errno : 0;
+    if (atomic_fetch_add(&memory->patches, 1) < MOST_PATCHES &&
+        mmap(pointer, length, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
+        (void)madvise(pointer, length, MADV_DONTDUMP);
+        return 0;
+    }
+    memset(pointer, 0, length);
+    return 0;
+}
+
 int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length)
 {
     void *pointer;
@@ -185,10 +226,10 @@ int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length)
     int ret = memory_borrow(memory, gpa, length, &pointer);
     if (ret < 0)
         return ret;
-    if (madvise(pointer, length, MADV_DONTNEED) < 0)
-        return -errno;
-    memory_written_at(memory, pointer, length);
-    return 0;
+    ret = give_back(memory, pointer, length);
+    if (ret == 0)
+        memory_written_at(memory, pointer, length);
+    return ret;
 }
 
 int memory_log_start(struct memory *memory)

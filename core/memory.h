@@ -42,7 +42,16 @@ int memory_create(struct memory **ret_memory, uint64_t size, uint64_t below, gpa
                   struct err *err) must_check;
 void memory_destroy(struct memory *memory);
 
+/*
+ * RAM is what the file holds: fd's bytes from 0, as many as the memory has. They come as they are
+ * touched, and no write of the guest's goes back to the file, which nobody may change as long as
+ * the memory is there. Before a vCPU or a device has touched the memory; fd stays the caller's.
+ */
+int memory_map_file(struct memory *memory, int fd, struct err *err) must_check;
+
 uint64_t memory_size(const struct memory *memory);
+/* Whether a page that the host has not got a copy of holds more than zeroes. */
+bool memory_is_file(const struct memory *memory);
 unsigned memory_ranges(const struct memory *memory, const struct memory_range **ret_ranges);
 
 int memory_read(const struct memory *memory, gpa_t gpa, void *to, size_t length) must_check;

@@ -52,8 +52,11 @@ struct control {
     struct loop *loop;
     struct door *door;
     struct loop_timer more; /* whole lines wait in some client's `in` */
-    const struct control_verb *verbs;
-    void *ctx;
+    struct {
+        const struct control_verb *verbs;
+        void *ctx;
+    } tables[3]; /* the first is the control's own */
+    unsigned table_count;
     struct client *clients[CONTROL_MAX_CLIENTS];
 };
 
@@ -243,8 +246,11 @@ static const struct control_verb own_verbs[] = {
 static const char *verb_name(const void *ctx, size_t i)
 {
     const struct control *control = ctx;
-    size_t own = array_size(own_verbs) - 1;
-    return i < own ? own_verbs[i].name : control->verbs[i - own].name;
+    for (unsigned table = 0; table < control->table_count; table++)
+        for (const struct control_verb *verb = control->tables[table].verbs; verb->name; verb++)
+            if (i-- == 0)
+                return verb->name;
+    return NULL;
 }
 
 static int handle_verbs(void *ctx, struct control_request *request, const json_t *arguments,
@@ -270,14 +276,6 @@ static int handle_watch(void *ctx, struct control_request *request, const json_t
     return ret;
 }
 
-static const struct control_verb *find_verb(const struct control_verb *verbs, const char *name)
-{
-    for (; verbs->name; verbs++)
-        if (strcmp(verbs->name, name) == 0)
-            return verbs;
-    return NULL;
-}
-
 static int unknown_verb(const struct control *control, const char *name, struct err *err)
 {
     const char *nearest = nearest_word(name, verb_name, control);
@@ -292,13 +290,11 @@ static int unknown_verb(const struct control *control, const char *name, struct 
 static int call_verb(struct control *control, struct control_request *request, const char *name,
                      const json_t *arguments, json_t **ret_answer, struct err *err)
 {
-    const struct control_verb *verb = find_verb(own_verbs, name);
-    if (verb)
-        return verb->handle(control, request, arguments, ret_answer, err);
-    verb = find_verb(control->verbs, name);
-    if (!verb)
-        return unknown_verb(control, name, err);
-    return verb->handle(control->ctx, request, arguments, ret_answer, err);
+    for (unsigned i = 0; i < control->table_count; i++)
+        for (const struct control_verb *verb = control->tables[i].verbs; verb->name; verb++)
+            if (strcmp(verb->name, name) == 0)
+                return verb->handle(control->tables[i].ctx, request, arguments, ret_answer, err);
+    return unknown_verb(control, name, err);
 }
 
 int control_check_keys(const json_t *arguments, const char *const *known, struct err *err)
@@ -501,6 +497,13 @@ static void handle_enter(void *ctx, int fd)
 
 /* --- life --------------------------------------------------------------------------------- */
 
+void control_add_verbs(struct control *control, const struct control_verb *verbs, void *ctx)
+{
+    assert(control->table_count < array_size(control->tables));
+    control->tables[control->table_count].verbs = verbs;
+    control->tables[control->table_count++].ctx = ctx;
+}
+
 int control_create(struct control **ret_control, struct loop *loop, const char *path,
                    const struct control_verb *verbs, void *ctx, struct err *err)
 {
@@ -508,8 +511,8 @@ int control_create(struct control **ret_control, struct loop *loop, const char *
     if (!control)
         return err_sys(err, ERR_HOST, ENOMEM, "cannot make the control socket %s", path);
     control->loop = loop;
-    control->verbs = verbs;
-    control->ctx = ctx;
+    control_add_verbs(control, own_verbs, control);
+    control_add_verbs(control, verbs, ctx);
     loop_timer_init(&control->more, loop, handle_more, control);
     const struct door_config config = {.path = path,
                                        .name = "control socket",

@@ -43,6 +43,8 @@ struct control_verb {
  * "verbs" are the control's own. Not to be destroyed by a handler of its own. */
 int control_create(struct control **ret_control, struct loop *loop, const char *path,
                    const struct control_verb *verbs, void *ctx, struct err *err) must_check;
+/* More of them, of somebody else (once). */
+void control_add_verbs(struct control *control, const struct control_verb *verbs, void *ctx);
 void control_destroy(struct control *control); /* deferred requests get an error; NULL is fine */
 
 /*

@@ -30,6 +30,7 @@ struct definition_ft {
  * folder, and ~/ is the home of whoever asks. */
 struct definition {
     unsigned cpus;
+    enum cpu_model cpu;
     uint64_t memory; /* bytes */
     const char *kernel, *initrd, *cmdline;
     struct disk_config disks[MACHINE_MAX_DISKS];

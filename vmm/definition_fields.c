@@ -164,6 +164,8 @@ static const struct definition_field balloon_size = {
 
 static const struct definition_field root_fields[] = {
     {"cpus", KIND_NUMBER, .min = 1, .max = 1024, AT(struct definition, cpus)},
+    {"cpu", KIND_WORD, .words = cpu_model_names, .first_word = CPU_HOST,
+     AT(struct definition, cpu)},
     {"memory", KIND_SIZE, .min = 2 * MIB, .max = TIB, AT(struct definition, memory),
      .instead = &memory_number},
     {"boot", KIND_OBJECT, .object = &boot},

@@ -21,6 +21,7 @@
 #define FOLDER_JOURNAL    "journal.jsonl"
 #define FOLDER_LOG        "minivmm.log"
 #define FOLDER_SNAPSHOTS  "snapshots"
+#define FOLDER_RESTORING  ".restoring" /* a snapshot's path: its files are being put in place */
 
 struct folder {
     char *path; /* whole, without symbolic links */

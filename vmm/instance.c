@@ -358,6 +358,14 @@ static int publish(struct instance *instance, struct err *err)
     return ret;
 }
 
+static int begin_part(struct instance *instance, const struct instance_part *part, struct err *err)
+{
+    if (instance->control)
+        control_add_verbs(instance->control, part->verbs, part->ctx);
+    instance->part_began = true;
+    return part->begin(part->ctx, instance, err);
+}
+
 /* The machine has the loop that all the others live on. */
 static int build(struct instance *instance, struct err *err)
 {
@@ -382,6 +390,8 @@ static int build(struct instance *instance, struct err *err)
     ret = open_sockets(instance, loop, err);
     if (ret == 0)
         ret = open_journal(instance, err);
+    if (ret == 0 && instance->config.part)
+        ret = begin_part(instance, instance->config.part, err);
     if (ret == 0 && instance->config.folder)
         handle_tick(instance);
     return ret;
@@ -421,12 +431,14 @@ void instance_destroy(struct instance *instance)
         loop_timer_cancel(&instance->tick_timer);
         loop_timer_cancel(&instance->troubles.timer);
     }
-    instance_clone_abandon(instance);
+    if (instance->part_began)
+        instance->config.part->abandon(instance->config.part->ctx);
     control_destroy(instance->control);
     metrics_socket_destroy(instance->metrics);
     console_hub_destroy(instance->hub);
     machine_destroy(instance->machine);
-    instance_clone_destroy(instance);
+    if (instance->part_began)
+        instance->config.part->finish(instance->config.part->ctx);
     journal_close(&instance->journal);
     runtime_destroy(&instance->runtime);
     free(instance->vsock_path);
@@ -439,4 +451,35 @@ void instance_destroy(struct instance *instance)
 struct machine *instance_machine(struct instance *instance)
 {
     return instance->machine;
+}
+
+const struct instance_config *instance_config(const struct instance *instance)
+{
+    return &instance->config;
+}
+
+struct loop *instance_loop(struct instance *instance)
+{
+    return machine_loop(instance->machine);
+}
+
+struct control *instance_control(struct instance *instance)
+{
+    return instance->control;
+}
+
+unsigned instance_disks(const struct instance *instance)
+{
+    return instance->machine_config.disk_count;
+}
+
+bool instance_stands_still(const struct instance *instance)
+{
+    return instance->paused || instance->waiting;
+}
+
+void instance_note_pause(struct instance *instance, const char *why, uint64_t ns)
+{
+    if (ns / 1000000 > JOURNAL_PAUSE_MS)
+        journal_pause(&instance->journal, why, ns / 1000000);
 }

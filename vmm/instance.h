@@ -18,6 +18,21 @@
 #include "vmm/machine.h"
 
 struct instance;
+struct control;
+struct control_verb;
+
+/*
+ * What a floor above adds to a VM that runs: verbs of its control socket, asked with `ctx`, and
+ * what is done about them when the VM ends. On the loop's thread.
+ */
+struct instance_part {
+    const struct control_verb *verbs;
+    /* The machine is there, and stands still at power-on; its control socket may be missing. */
+    int (*begin)(void *ctx, struct instance *instance, struct err *err);
+    void (*abandon)(void *ctx); /* the VM ends: who waits gets an answer. Always after a begin. */
+    void (*finish)(void *ctx);  /* the machine is gone */
+    void *ctx;
+};
 
 struct instance_config {
     const struct definition *definition;
@@ -27,6 +42,8 @@ struct instance_config {
     bool ephemeral;        /* all disks */
     bool stop_at_reset;
     bool exit_port;
+    bool blank;                       /* machine_config.blank: the part's begin loads a state */
+    const struct instance_part *part; /* or NULL */
     /* The person in the foreground, who gets the console's bytes beside the hub. (any thread, must
      * not block); NULL: nobody. */
     void (*output)(void *ctx, const uint8_t *bytes, size_t length);
@@ -41,6 +58,17 @@ int instance_create(struct instance **ret_instance, const struct instance_config
 void instance_destroy(struct instance *instance); /* NULL and half-built are fine */
 
 struct machine *instance_machine(struct instance *instance);
+
+/* For its part. */
+struct loop *instance_loop(struct instance *instance); /* the machine's */
+const struct instance_config *instance_config(const struct instance *instance);
+struct control *instance_control(struct instance *instance); /* NULL: without a socket */
+/* The disks that the machine has are those of the definition, and perhaps a seed. */
+unsigned instance_disks(const struct instance *instance);
+bool instance_stands_still(const struct instance *instance); /* paused, or waits for a restart */
+/* The VM stood still for something other than a pause: worth a line in the journal, if it was long.
+ */
+void instance_note_pause(struct instance *instance, const char *why, uint64_t ns);
 
 /*
  * Runs until the guest's end, or what instance_stop or a client asks for. A crash is no end where

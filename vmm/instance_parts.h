@@ -43,8 +43,8 @@ struct instance {
     char uuid[37];
     struct journal journal;
     struct instance_troubles troubles;
-    struct clone *clone; /* NULL: nobody has asked for one yet */
-    int64_t started;     /* seconds since 1970 */
+    bool part_began; /* config.part */
+    int64_t started; /* seconds since 1970 */
 
     bool log_lost; /* console.log cannot be written, and that was said */
     bool paused;   /* somebody wants it to stand still */
@@ -64,15 +64,6 @@ int instance_configure(struct instance *instance, struct err *err) must_check;
 
 /* The table of the control socket's verbs (instance_verbs.c). */
 extern const struct control_verb instance_verbs[];
-
-/*
- * The verb "clone" (instance_clone.c). At the VM's end it is abandoned before the control and the
- * machine go, and destroyed after them.
- */
-int instance_clone(struct instance *instance, struct control_request *request,
-                   const json_t *arguments, struct err *err) must_check;
-void instance_clone_abandon(struct instance *instance);
-void instance_clone_destroy(struct instance *instance);
 
 /* On the loop's thread. Each says what has happened to watchers, and to the journal. */
 void instance_pause(struct instance *instance, const char *why);

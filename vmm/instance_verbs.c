@@ -181,14 +181,6 @@ static int verb_console(void *ctx, struct control_request *request, const json_t
     return ret;
 }
 
-/* --- clone ------------------------------------------------------------------------------------ */
-
-static int verb_clone(void *ctx, struct control_request *request, const json_t *arguments,
-                      json_t **ret_answer, struct err *err)
-{
-    return instance_clone(ctx, request, arguments, err);
-}
-
 /* --- what can be changed while it runs -------------------------------------------------------- */
 
 static int take_number(const json_t *arguments, const char *key, uint64_t *ret_number,
@@ -285,8 +277,9 @@ static int verb_set(void *ctx, struct control_request *request, const json_t *ar
 }
 
 const struct control_verb instance_verbs[] = {
-    {"status", verb_status},       {"pause", verb_pause}, {"resume", verb_resume},
-    {"reset", verb_reset},         {"stop", verb_stop},   {"set", verb_set},
-    {"console", verb_console},     {"clone", verb_clone}, {"metrics", verb_metrics},
+    {"status", verb_status},       {"pause", verb_pause},
+    {"resume", verb_resume},       {"reset", verb_reset},
+    {"stop", verb_stop},           {"set", verb_set},
+    {"console", verb_console},     {"metrics", verb_metrics},
     {"registers", verb_registers}, {NULL, NULL},
 };

@@ -258,7 +258,7 @@ int machine_create(struct machine **ret_machine, const struct machine_config *co
     machine_watch_misses(machine);
     for (unsigned i = 0; i < machine->device_count; i++)
         machine->devices[i]->ops->reset(machine->devices[i]);
-    ret = machine_boot(machine, err);
+    ret = config->blank ? 0 : machine_boot(machine, err);
     for (unsigned i = 0; i < config->cpus && ret == 0; i++)
         ret = vcpu_start(machine->vcpus[i], err);
     if (ret < 0)
@@ -357,6 +357,53 @@ void machine_set_generation(struct machine *machine, const uint8_t id[16])
 {
     vmgenid_set(machine->vmgenid, id);
 }
+
+void machine_announce(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config.net_count; i++)
+        if (machine->nets[i].net)
+            net_announce(machine->nets[i].net);
+}
+
+/* --- work for idle threads ------------------------------------------------------------------ */
+
+enum { MOST_SHARES = 16 };
+
+struct share {
+    void (*work)(void *arg, unsigned share, unsigned shares);
+    void *arg;
+    unsigned share, shares;
+};
+
+static void do_share(void *arg)
+{
+    const struct share *share = arg;
+    share->work(share->arg, share->share, share->shares);
+}
+
+/* The first share is the caller's own. */
+void machine_share_work(struct machine *machine,
+                        void (*work)(void *arg, unsigned share, unsigned shares), void *arg)
+{
+    struct share shares[MOST_SHARES];
+    long most = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned count = machine->config.cpus;
+    assert(!machine->running);
+    if (most > 0 && count > (unsigned long)most)
+        count = (unsigned)most;
+    if (count > MOST_SHARES)
+        count = MOST_SHARES;
+    for (unsigned i = 0; i < count; i++) {
+        shares[i] = (struct share){.work = work, .arg = arg, .share = i, .shares = count};
+        if (i > 0)
+            vcpu_lend(machine->vcpus[i], do_share, &shares[i]);
+    }
+    do_share(&shares[0]);
+    for (unsigned i = 1; i < count; i++)
+        vcpu_wait_lent(machine->vcpus[i]);
+}
+
+/* --- what a person does ----------------------------------------------------------------------- */
 
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length)
 {

@@ -14,6 +14,7 @@
 #include "host/netif.h"
 #include "virtio/console.h"
 #include "virtio/vsock.h"
+#include "vmm/cpu_model.h"
 #include "vmm/vcpu.h"
 
 struct machine;
@@ -26,11 +27,14 @@ struct machine_config {
     const char *initrd;  /* or NULL */
     const char *cmdline; /* or NULL */
     unsigned cpus;
+    enum cpu_model cpu;
     uint64_t memory; /* bytes, a multiple of the page size */
     uint8_t uuid[16];
-    uint8_t generation[16];             /* the VM generation id; all zero: a random one */
-    bool stop_at_reset;                 /* the guest's reboot ends the run */
-    bool exit_port;                     /* the port with which test guests say how they ended */
+    uint8_t generation[16]; /* the VM generation id; all zero: a random one */
+    bool stop_at_reset;     /* the guest's reboot ends the run */
+    bool exit_port;         /* the port with which test guests say how they ended */
+    bool blank; /* nothing is loaded into guest memory: it comes with a state, before the first run
+                 */
     const struct serial_host *serial;   /* outlives the machine */
     const struct console_host *console; /* the same; NULL: no virtio console */
     const struct disk_config *disks;    /* outlive the machine; the place here gives the slot */
@@ -65,7 +69,7 @@ struct machine_end {
     struct vcpu_crash crash;
 };
 
-/* After: the machine stands paused at power-on, its kernel loaded. */
+/* After: the machine stands paused at power-on, its kernel loaded unless it is to be blank. */
 int machine_create(struct machine **ret_machine, const struct machine_config *config,
                    struct err *err) must_check;
 void machine_destroy(struct machine *machine); /* NULL and half-built are fine */
@@ -103,6 +107,16 @@ int machine_restart(struct machine *machine, struct err *err) must_check;
 /* The VM goes on from a copied or a past state: its guest learns of it at once, or at the resume.
  * After a load, which brings the id of its state. */
 void machine_set_generation(struct machine *machine, const uint8_t id[16]);
+
+/* The network learns where the guest is now: after a load, somewhere else. Paused or not. */
+void machine_announce(struct machine *machine);
+
+/*
+ * Work for the threads of the vCPUs while the machine is paused: work(arg, share, shares) is called
+ * for each share, from 0, at the same time, and this returns when all are done.
+ */
+void machine_share_work(struct machine *machine,
+                        void (*work)(void *arg, unsigned share, unsigned shares), void *arg);
 
 /*
  * While it runs, or paused; at once. An index of nothing is ERR_NOT_FOUND; what this machine cannot

@@ -11,7 +11,7 @@
 #include "firmware/x86/layout.h"
 #include "vmm/dirty.h"
 #include "vmm/machine_parts.h"
-#include "vmm/x86/cpuid.h"
+#include "vmm/x86/cpu_model.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -22,6 +22,19 @@ static unsigned physical_address_bits(void)
 {
     unsigned a, b, c, d;
     return __get_cpuid(0x80000008, &a, &b, &c, &d) ? (a & 0xff) : 36;
+}
+
+/* The guest's: all that the CPU has, or, for one that is to run on others too, what it needs. */
+static unsigned guest_address_bits(const struct machine_config *config)
+{
+    uint64_t base, size = 0;
+    unsigned bits = CPU_MODEL_ADDRESS_BITS;
+    if (config->cpu == CPU_HOST)
+        return physical_address_bits();
+    layout_pci64(config->memory, bits, &base, &size);
+    while (size == 0)
+        layout_pci64(config->memory, ++bits, &base, &size);
+    return bits;
 }
 
 static int check_config(const struct machine_config *config, const struct kvm *kvm, struct err *err)
@@ -95,13 +108,20 @@ static int create_apics(struct machine *machine, struct err *err)
     return 0;
 }
 
+struct cpuid_config machine_cpuid_config(const struct kvm *kvm, unsigned cpus)
+{
+    return (struct cpuid_config){
+        .cpus = cpus,
+        .tsc_deadline = kvm_check(kvm, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
+        .extended_destination = cpus > 255,
+    };
+}
+
 static int set_cpuid(struct machine *machine, struct err *err)
 {
-    struct cpuid_config config = {
-        .cpus = machine->config.cpus,
-        .tsc_deadline = kvm_check(&machine->kvm, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
-        .extended_destination = machine->config.cpus > 255,
-    };
+    struct cpuid_config config = machine_cpuid_config(&machine->kvm, machine->config.cpus);
+    config.model = machine->config.cpu;
+    config.address_bits = guest_address_bits(&machine->config);
     if (kvm_x86_get_tsc_khz(machine->vcpus[0]->fd, &config.tsc_khz) < 0)
         config.tsc_khz = 0;
     struct kvm_x86_cpuid cpuid;
@@ -150,7 +170,7 @@ int machine_lay_ground(struct machine *machine, struct err *err)
     if (ret == 0)
         ret = create_vcpus(machine, err);
     if (ret == 0)
-        layout_pci64(machine->config.memory, physical_address_bits(), &machine->pci64_base,
-                     &machine->pci64_size);
+        layout_pci64(machine->config.memory, guest_address_bits(&machine->config),
+                     &machine->pci64_base, &machine->pci64_size);
     return ret;
 }

@@ -26,6 +26,7 @@
 #include "virtio/vsock.h"
 #include "vmm/machine.h"
 #include "vmm/routes.h"
+#include "vmm/x86/cpuid.h"
 #include "vmm/x86/vcpu_state.h"
 
 enum { MACHINE_MAX_DEVICES = 96 };
@@ -115,6 +116,9 @@ struct machine {
 
 /* Opens /dev/kvm and builds VM, memory and vCPUs, with their power-on state saved. */
 int machine_lay_ground(struct machine *machine, struct err *err) must_check;
+
+/* What the host has to say of a CPU model, and the machine. */
+struct cpuid_config machine_cpuid_config(const struct kvm *kvm, unsigned cpus);
 
 /* The BIOS has nothing to boot: the guest's last wish. On a vCPU's thread. */
 void machine_handle_unbootable(void *ctx, const char *why);

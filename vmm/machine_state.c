@@ -114,6 +114,14 @@ static void settle_interrupts(struct machine *machine, const struct record *reco
     ioapic_settle(machine->ioapic, live);
 }
 
+/* What a vCPU is belongs to the state: whoever takes this machine's state next is told of it. */
+static void keep_cpu_model(struct machine *machine, unsigned id, const struct vcpu_state *loaded)
+{
+    struct vcpu_state *state = &machine->power_on[id];
+    state->cpuid_count = loaded->cpuid_count;
+    memcpy(state->cpuid, loaded->cpuid, sizeof(state->cpuid));
+}
+
 /* Gives the vCPUs and the clock what was loaded into the record. */
 static int apply(struct machine *machine, struct record *record, struct err *err)
 {
@@ -126,8 +134,10 @@ static int apply(struct machine *machine, struct record *record, struct err *err
         ret = vcpu_state_load(vcpu->fd, &machine->caps, &record->vcpus[i], VCPU_LOAD_ALL, err);
         err_prefix(ret < 0 ? err : NULL, "vCPU %u", i);
         vcpu_x86_forget_interrupts(vcpu);
-        if (ret == 0)
-            kvm_x86_clock_was_paused(vcpu->fd);
+        if (ret < 0)
+            break;
+        kvm_x86_clock_was_paused(vcpu->fd);
+        keep_cpu_model(machine, i, &record->vcpus[i]);
     }
     if (ret == 0)
         settle_interrupts(machine, record);

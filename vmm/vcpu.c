@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/vcpu.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,24 @@ void vcpu_wait_paused(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
     while (vcpu->status == VCPU_RUNNING)
+        pthread_cond_wait(&vcpu->changed, &vcpu->lock);
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    assert(vcpu->status == VCPU_PAUSED && !vcpu->work);
+    vcpu->work = work;
+    vcpu->work_arg = arg;
+    pthread_cond_broadcast(&vcpu->changed);
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_wait_lent(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    while (vcpu->work)
         pthread_cond_wait(&vcpu->changed, &vcpu->lock);
     pthread_mutex_unlock(&vcpu->lock);
 }
@@ -250,14 +269,29 @@ static void set_status(struct vcpu *vcpu, enum vcpu_status status)
     pthread_mutex_unlock(&vcpu->lock);
 }
 
+/* Lock held, and given back meanwhile. */
+static void do_lent_work(struct vcpu *vcpu)
+{
+    void (*work)(void *arg) = vcpu->work;
+    void *arg = vcpu->work_arg;
+    pthread_mutex_unlock(&vcpu->lock);
+    work(arg);
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->work = NULL;
+    pthread_cond_broadcast(&vcpu->changed);
+}
+
 static enum vcpu_status wait_for_order(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->status = VCPU_PAUSED;
     pthread_cond_broadcast(&vcpu->changed);
     enum vcpu_status order;
-    while ((order = atomic_load(&vcpu->order)) == VCPU_PAUSED)
-        pthread_cond_wait(&vcpu->changed, &vcpu->lock);
+    while ((order = atomic_load(&vcpu->order)) == VCPU_PAUSED || vcpu->work)
+        if (vcpu->work)
+            do_lent_work(vcpu);
+        else
+            pthread_cond_wait(&vcpu->changed, &vcpu->lock);
     /* In one step with the order, so that nobody who gave it sees the vCPU still paused. */
     vcpu->status = order;
     pthread_mutex_unlock(&vcpu->lock);

@@ -67,7 +67,9 @@ struct vcpu {
 
     pthread_mutex_t lock; /* status, and changes of order */
     pthread_cond_t changed;
-    enum vcpu_status status;          /* what it is */
+    enum vcpu_status status; /* what it is */
+    void (*work)(void *arg); /* lent out; NULL: not */
+    void *work_arg;
     struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
 
     /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
@@ -84,6 +86,13 @@ void vcpu_destroy(struct vcpu *vcpu); /* finishes the thread first; NULL and hal
 void vcpu_order_pause(struct vcpu *vcpu); /* returns at once (any thread) */
 void vcpu_wait_paused(struct vcpu *vcpu); /* (any thread but the vCPU's own) */
 void vcpu_resume(struct vcpu *vcpu);      /* (any thread) PAUSED only */
+
+/*
+ * The thread of a PAUSED vCPU has time for other work: lend returns at once, wait when it is done.
+ * One at a time, by whoever has paused the vCPU, and done before it resumes it.
+ */
+void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg);
+void vcpu_wait_lent(struct vcpu *vcpu);
 
 /* A word for a reason; NULL where there is none, which counts as VCPU_EXIT_OTHER then. */
 const char *vcpu_exit_name(unsigned reason);

@@ -17,6 +17,7 @@ _minivmm() {
         ;;
     esac
     case $verb/$before in
+    */--cpu) mapfile -t COMPREPLY < <(compgen -W "host x86-64-v2 x86-64-v3 x86-64-v4" -- "$word") ;;
     */--net) mapfile -t COMPREPLY < <(compgen -W "user passt tap bridge: none" -- "$word") ;;
     */--console) mapfile -t COMPREPLY < <(compgen -W "serial virtio" -- "$word") ;;
     */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;

@@ -92,10 +92,11 @@ class Guest:
     """One run of a VMM in a lab host; see the head of this file."""
 
     def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None, folder=None,
-                 definition=None):
+                 definition=None, goes_on=None):
         """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
         columns) of one for the VMM. folder: the VM is this folder, with what `definition` says beside the boot
-        files; one that has a vm.json already is run as it is."""
+        files; one that has a vm.json already is run as it is. goes_on: the minivmm command by which a guest goes on
+        that waits for commands already."""
         script = base64.b64encode(SERVE.format(console=console).encode()).decode()
         # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
         cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
@@ -107,6 +108,9 @@ class Guest:
         command = {"minivmm": minivmm_command, "qemu": qemu_command}[self.vmm](options, cmdline)
         if folder:
             command = f"minivmm run {folder} {options}"
+        if goes_on:
+            command = f"minivmm {goes_on}"
+            self._number = 1000 * number  # nobody's from before
         if definition is not None:
             boot = {"kernel": "/root/vmlinuz", "initrd": "/root/test-guest.cpio", "cmdline": cmdline}
             host.put_bytes(json.dumps({"boot": boot, **definition}).encode(), f"{folder}/vm.json")
@@ -117,8 +121,10 @@ class Guest:
             host.run(f"touch {files}.pid; chown {user} {files}.pid", check=True)
             run = f"exec su {user} -s /bin/sh -c '{run}'"
         self.job = host.spawn(run, terminal=terminal)
+        self._answered = 0
         try:
-            self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
+            if not goes_on:
+                self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
         except LabError as error:
             facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()

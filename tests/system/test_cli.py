@@ -71,6 +71,8 @@ def test_usage_errors():
                      "--memory", size)
     for cpus in ("0", "-1", "two", "1025", "1x", ""):
         expect_error(2, "--cpus .* a number from 1 to 1024", "run", "--kernel", "x", "--cpus", cpus)
+    expect_error(2, '--cpu: model "x86-64-v5" is not known\nhint: did you mean "x86-64-v2"', "run", "--kernel", "x",
+                 "--cpu", "x86-64-v5")
     expect_error(2, "is no UUID", "run", "--kernel", "x", "--uuid", "12345678")
 
 

@@ -158,7 +158,7 @@ def test_a_bad_definition():
         there = vms.make("web1")
         (there / "vm.json").write_text('{\n  "cpu": 2,\n  "memory": "2Q",\n  "nets": [{"mode": "usr"}]\n}\n')
         words = vms.bad(5, "web1/vm.json: 4 errors", "run", "web1")
-        for line in ("web1/vm.json:1:1: .* nothing to boot", r'web1/vm.json:2:3: .*cpu.*did you mean "cpus"', "web1/vm.json:3:13: memory",
+        for line in ("web1/vm.json:1:1: .* nothing to boot", r'web1/vm.json:2:10: cpu must be "host".*not 2', "web1/vm.json:3:13: memory",
                      'web1/vm.json:4:21: nets.0..mode "usr" is not known; did you mean "user"'):
             assert re.search(line, words), f"no {line} in {words}"
         vms.bad(2, "--cpus is for a disk or kernel; web1 is a VM\nhint: write it into web1/vm.json", "run", "web1",
@@ -286,6 +286,8 @@ def test_rename_and_remove_killed_at_any_moment():
                 assert {file for file in os.listdir(path) if (path / file).stat().st_size} == {"kernel", "vm.json"}
                 vms.good("run", path, "--no-reboot")
                 vms.good("remove", "--yes", path)
+        vms.make("web1", kernel="first.elf")
+        vms.good("remove", "--yes", "web1")
         assert os.listdir(vms.root) in [[], [".run"]]
 
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The CPU model that guests see, made out of what this host's KVM offers. */
 #include "tests/unit/machines.h"
+#include "vmm/x86/cpu_model.h"
 #include "vmm/x86/cpuid.h"
 #include <linux/kvm_para.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 static struct kvm kvm;
 
@@ -253,6 +256,46 @@ START_TEST(test_frequencies_and_options_are_told)
 }
 END_TEST
 
+/* A vCPU with this model, and the CPUID that KVM makes of it: kvm_pvm has a mind of its own. */
+static void give(int vm, unsigned id, const struct kvm_x86_cpuid *model,
+                 struct kvm_x86_cpuid *taken)
+{
+    int vcpu = ioctl(vm, KVM_CREATE_VCPU, id);
+    ck_assert_int_ge(vcpu, 0);
+    ck_assert_int_eq(kvm_x86_set_cpuid(vcpu, model), 0);
+    ck_assert_int_eq(kvm_x86_get_cpuid(vcpu, taken), 0);
+    close(vcpu);
+}
+
+START_TEST(test_kvm_takes_each_level_or_the_host_lacks_it)
+{
+    static const struct cpuid_config own = {.cpus = 300, .tsc_deadline = true};
+    struct kvm_x86_cpuid offered, host, cpuid, taken;
+    int vm;
+    ck_assert_int_eq(kvm_create_vm(&kvm, &vm), 0);
+    ck_assert_int_eq(kvm_vm_enable_cap(vm, KVM_CAP_SPLIT_IRQCHIP, 24), 0);
+    build(&own, &offered);
+    give(vm, 0, &offered, &host);
+    for (unsigned model = CPU_X86_64_V2; model <= CPU_X86_64_V4; model++) {
+        struct cpuid_config config = {.cpus = 2,
+                                      .tsc_deadline = true,
+                                      .model = (enum cpu_model)model,
+                                      .address_bits = CPU_MODEL_ADDRESS_BITS};
+        struct err err = {0};
+        if (cpuid_build(&kvm, &config, &cpuid, &err) < 0) {
+            ck_assert_int_eq(err.kind, ERR_HOST);
+            ck_assert_uint_gt(model, cpu_model_best(&offered));
+            continue;
+        }
+        ck_assert_uint_le(model, cpu_model_best(&offered));
+        give(vm, model, &cpuid, &taken);
+        ck_assert_msg(cpu_model_check(&host, &taken, &err) == 0, "%s", err.text);
+    }
+    ck_assert_int_eq(cpu_model_check(&host, &host, NULL), 0);
+    close(vm);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cpuid");
@@ -266,6 +309,7 @@ int main(void)
     tcase_add_test(tests, test_what_kvm_offers_else_stays);
     tcase_add_test(tests, test_each_vcpu_learns_its_apic_id);
     tcase_add_test(tests, test_frequencies_and_options_are_told);
+    tcase_add_test(tests, test_kvm_takes_each_level_or_the_host_lacks_it);
     tcase_set_timeout(tests, 30);
     suite_add_tcase(suite, tests);
     return unit_main_with_kvm(suite, "test_cpuid");

@@ -14,6 +14,7 @@ START_TEST(one_disk_is_a_complete_vm)
     static const struct disk_config disk = {.path = "/vms/web1/disk.img"};
 
     ck_assert_uint_eq(definition->cpus, 1);
+    ck_assert_int_eq(definition->cpu, CPU_HOST);
     ck_assert_uint_eq(definition->memory, 512ull << 20);
     ck_assert_uint_eq(definition->disk_count, 1);
     ck_assert_str_eq(definition->disks[0].path, disk.path);
@@ -86,6 +87,7 @@ START_TEST(the_full_example_arrives_whole)
     struct definition *definition = parse_good(text);
 
     ck_assert_uint_eq(definition->cpus, 4);
+    ck_assert_int_eq(definition->cpu, CPU_X86_64_V3);
     ck_assert_uint_eq(definition->memory, 2ull << 30);
     ck_assert_str_eq(definition->kernel, "/vms/web1/vmlinuz");
     ck_assert_str_eq(definition->initrd, "/vms/web1/initrd.img");
@@ -341,7 +343,8 @@ START_TEST(a_hundred_problems_are_told_and_the_others_counted)
     strcat(text, "}");
     ck_assert_ptr_null(parse_text(&told, text));
     ck_assert_uint_eq(told.count, 101);
-    ck_assert(strstr(told.text, "vm.json:2:1: unheard-of-0 is not known; there are cpus, memory,"));
+    ck_assert(
+        strstr(told.text, "vm.json:2:1: unheard-of-0 is not known; there are cpus, cpu, memory,"));
     ck_assert(strstr(told.text, "vm.json:101:1: unheard-of-99 is not known"));
     ck_assert(strstr(told.text, "\nvm.json: and 150 more\n"));
     ck_assert_str_eq(told.err.text, "vm.json: 250 errors");

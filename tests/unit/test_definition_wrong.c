@@ -91,6 +91,14 @@ static const struct wrong values[] = {
      "2:10: cpus must be a number from 1 to 1024, not 4294967297"},
     {"{" DISK ",\n \"cpus\": null}", "2:10: cpus must be a number from 1 to 1024, not null"},
     {"{" DISK ",\n \"cpus\": [2]}", "2:10: cpus must be a number from 1 to 1024, not a list"},
+    {"{" DISK ",\n \"cpu\": \"x86-64-v5\"}",
+     "2:9: cpu \"x86-64-v5\" is not known; did you mean \"x86-64-v2\"?"},
+    {"{" DISK ",\n \"cpu\": \"hosts\"}", "2:9: cpu \"hosts\" is not known; did you mean \"host\"?"},
+    {"{" DISK ",\n \"cpu\": \"EPYC\"}",
+     "2:9: cpu \"EPYC\" is not known; there are \"host\", \"x86-64-v2\", \"x86-64-v3\" and "
+     "\"x86-64-v4\""},
+    {"{" DISK ",\n \"cpu\": 3}",
+     "2:9: cpu must be \"host\", \"x86-64-v2\", \"x86-64-v3\" or \"x86-64-v4\", not 3"},
     {"{" DISK ",\n \"memory\": \"2GB\"}",
      "2:12: memory \"2GB\" is no size; a whole number with K, M, G or T is: \"512M\", \"6G\""},
     {"{" DISK ",\n \"memory\": \"1M\"}", "2:12: memory must be a size from 2M to 1T, like \"512M\" "
@@ -218,10 +226,11 @@ static const struct wrong values[] = {
      "3:3: cpus is there twice: first in line 2 (column 1), again in line 3; leave one out"},
     {"{" DISK ",\n\"cpus\": 1,\n\"\\u0063pus\": 1}",
      "3:1: cpus is there twice: first in line 2 (column 1), again in line 3; leave one out"},
-    {"{" DISK ",\n\"\u00e4\": 1}", "2:1: \u00e4 is not known; there are cpus, memory, boot, disks, "
-                                   "nets, console, balloon, vsock, seed, limits, "
-                                   "restart, identity and ft"},
-    {"{" DISK ",\n\"\\u001b[2J\": 1}", "2:1: ?[2J is not known; there are cpus, memory, boot, "
+    {"{" DISK ",\n\"\u00e4\": 1}",
+     "2:1: \u00e4 is not known; there are cpus, cpu, memory, boot, disks, "
+     "nets, console, balloon, vsock, seed, limits, "
+     "restart, identity and ft"},
+    {"{" DISK ",\n\"\\u001b[2J\": 1}", "2:1: ?[2J is not known; there are cpus, cpu, memory, boot, "
                                        "disks, nets, console, balloon, vsock, seed, limits, "
                                        "restart, identity and ft"},
 };
@@ -237,14 +246,16 @@ static const struct wrong many[] = {
      "    {\"mode\": \"usr\", \"mac\": \"x\"}\n"
      "  ],\n"
      "  \"cpu\": 2,\n"
+     "  \"cqus\": 2,\n"
      "  \"nets\": []\n"
      "}\n",
      "2:13: memory \"lots\" is no size; a whole number with K, M, G or T is: \"512M\", \"6G\"\n"
      "3:11: cpus must be a number from 1 to 1024, not 0\n"
      "4:14: disks[0].fil is not known; did you mean \"file\"?\n"
      "4:43: disks[0].queues must be a number from 1 to 8, not 0\n"
-     "8:3: cpu is not known; did you mean \"cpus\"?\n"
-     "9:3: nets is there twice: first in line 5 (column 3), again in line 9; leave one out"},
+     "8:10: cpu must be \"host\", \"x86-64-v2\", \"x86-64-v3\" or \"x86-64-v4\", not 2\n"
+     "9:3: cqus is not known; did you mean \"cpus\"?\n"
+     "10:3: nets is there twice: first in line 5 (column 3), again in line 10; leave one out"},
     {"{\"ft\": {\"timeout_ms\": 20, \"heartbeat_ms\": 10}, \"disks\": [{\"file\": \"x\"}, "
      "{\"file\": \"x\", "
      "\"format\": \"x\"}]}",

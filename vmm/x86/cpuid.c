@@ -16,6 +16,7 @@
  */
 #include "vmm/x86/cpuid.h"
 
+#include "vmm/x86/cpu_model.h"
 #include <errno.h>
 #include <linux/kvm_para.h>
 #include <string.h>
@@ -48,11 +49,13 @@ static const struct {
     {0x80000001, 0, REG_C, 1u << 2 | 1u << 23 | 1u << 24 | 1u << 28}, /* SVM, perf counters */
 };
 
-static struct kvm_cpuid_entry2 *find(struct kvm_x86_cpuid *cpuid, uint32_t function, uint32_t index)
+/* Also of a CPUID that came from elsewhere. Who may write to it, may write to what is found. */
+struct kvm_cpuid_entry2 *cpuid_find(const struct kvm_x86_cpuid *cpuid, uint32_t function,
+                                    uint32_t index)
 {
-    for (uint32_t i = 0; i < cpuid->count; i++)
+    for (uint32_t i = 0; i < cpuid->count && i < KVM_X86_MAX_CPUID; i++)
         if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
-            return &cpuid->entries[i];
+            return (struct kvm_cpuid_entry2 *)&cpuid->entries[i];
     return NULL;
 }
 
@@ -67,7 +70,7 @@ static void drop(struct kvm_x86_cpuid *cpuid, uint32_t function)
 
 static struct kvm_cpuid_entry2 *add(struct kvm_x86_cpuid *cpuid, uint32_t function, uint32_t index)
 {
-    struct kvm_cpuid_entry2 *entry = find(cpuid, function, index);
+    struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, function, index);
     if (!entry) {
         if (cpuid->count == KVM_X86_MAX_CPUID)
             return NULL;
@@ -88,7 +91,7 @@ static unsigned bits_for(unsigned count)
 static void withhold(struct kvm_x86_cpuid *cpuid)
 {
     for (size_t i = 0; i < array_size(withheld); i++) {
-        struct kvm_cpuid_entry2 *entry = find(cpuid, withheld[i].function, withheld[i].index);
+        struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, withheld[i].function, withheld[i].index);
         if (entry)
             *reg_of(entry, withheld[i].reg) &= ~withheld[i].mask;
     }
@@ -101,7 +104,7 @@ static void withhold(struct kvm_x86_cpuid *cpuid)
 /* Leaf 1: APIC id in the high byte of EBX, logical CPUs of the socket in the byte below. */
 static void describe_leaf1(struct kvm_x86_cpuid *cpuid, const struct cpuid_config *config)
 {
-    struct kvm_cpuid_entry2 *entry = find(cpuid, 1, 0);
+    struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, 1, 0);
     if (!entry)
         return;
     unsigned logical = 1u << bits_for(config->cpus);
@@ -136,7 +139,7 @@ static void describe_caches(struct kvm_x86_cpuid *cpuid, const struct cpuid_conf
 /* 0xB and 0x1F: thread level of width 0, core level that takes all the APIC id's bits. */
 static int describe_topology(struct kvm_x86_cpuid *cpuid, const struct cpuid_config *config)
 {
-    struct kvm_cpuid_entry2 *base = find(cpuid, 0, 0);
+    struct kvm_cpuid_entry2 *base = cpuid_find(cpuid, 0, 0);
     uint32_t highest = base ? base->eax : 0;
     drop(cpuid, 0xb);
     drop(cpuid, 0x1f);
@@ -158,33 +161,33 @@ static int describe_topology(struct kvm_x86_cpuid *cpuid, const struct cpuid_con
 }
 
 /* By the vendor's name in leaf 0, "AuthenticAMD" or "HygonGenuine": its first four letters. */
-static bool is_amd(struct kvm_x86_cpuid *cpuid)
+bool cpuid_is_amd(const struct kvm_x86_cpuid *cpuid)
 {
-    const struct kvm_cpuid_entry2 *entry = find(cpuid, 0, 0);
+    const struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, 0, 0);
     return entry && (memcmp(&entry->ebx, "Auth", 4) == 0 || memcmp(&entry->ebx, "Hygo", 4) == 0);
 }
 
 /* AMD's: cores in the socket, and who shares a core and a node. */
 static void describe_amd(struct kvm_x86_cpuid *cpuid, const struct cpuid_config *config)
 {
-    struct kvm_cpuid_entry2 *entry = find(cpuid, 0x80000008, 0);
+    struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, 0x80000008, 0);
     if (entry)
         entry->ecx = bits_for(config->cpus) << 12 | ((config->cpus - 1) & 0xff);
-    entry = find(cpuid, 0x80000001, 0);
+    entry = cpuid_find(cpuid, 0x80000001, 0);
     if (entry) /* CmpLegacy: the count in leaf 1 is of cores, not of hyperthreads */
         entry->ecx = config->cpus > 1 ? entry->ecx | 1u << 1 : entry->ecx & ~(1u << 1);
-    entry = find(cpuid, 0x8000001e, 0);
+    entry = cpuid_find(cpuid, 0x8000001e, 0);
     if (entry)
         entry->ebx = entry->ecx = 0; /* one thread a core, one node; core and APIC id per vCPU */
 }
 
 static int describe_kvm(struct kvm_x86_cpuid *cpuid, const struct cpuid_config *config)
 {
-    struct kvm_cpuid_entry2 *entry = find(cpuid, KVM_CPUID_SIGNATURE, 0);
+    struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, KVM_CPUID_SIGNATURE, 0);
     if (!entry)
         return -ENODATA;
     entry->eax = 0x40000010;
-    entry = find(cpuid, KVM_CPUID_FEATURES, 0);
+    entry = cpuid_find(cpuid, KVM_CPUID_FEATURES, 0);
     if (entry) {
         entry->eax &= ~(1u << KVM_FEATURE_ASYNC_PF | 1u << KVM_FEATURE_ASYNC_PF_VMEXIT |
                         1u << KVM_FEATURE_ASYNC_PF_INT | 1u << KVM_FEATURE_MIGRATION_CONTROL);
@@ -210,8 +213,11 @@ int cpuid_build(const struct kvm *kvm, const struct cpuid_config *config,
         return err_sys(err, ERR_HOST, -ret, "cannot learn the CPU model that KVM supports");
     withhold(ret_cpuid);
     describe_leaf1(ret_cpuid, config);
+    ret = cpu_model_apply(ret_cpuid, config->model, config->address_bits, err);
+    if (ret < 0)
+        return ret;
     describe_caches(ret_cpuid, config);
-    if (is_amd(ret_cpuid))
+    if (cpuid_is_amd(ret_cpuid))
         describe_amd(ret_cpuid, config);
     ret = describe_topology(ret_cpuid, config);
     if (ret == 0)

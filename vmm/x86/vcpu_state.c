@@ -51,7 +51,7 @@ static const struct state_field cpuid_entry_fields[] = {
     STATE_FIELD_U32(struct kvm_cpuid_entry2, edx),
     STATE_FIELD_U32(struct kvm_cpuid_entry2, padding),
 };
-static const struct state_table cpuid_entry_table = {
+const struct state_table cpuid_entry_table = {
     .name = "cpuid", .version = 1, STATE_TABLE_OF(struct kvm_cpuid_entry2, cpuid_entry_fields)};
 
 static const struct state_field msr_entry_fields[] = {

@@ -42,7 +42,7 @@ enum vcpu_state_flags {
     VCPU_HAS_XCRS = 4,
 };
 
-extern const struct state_table vcpu_state_table;
+extern const struct state_table vcpu_state_table, cpuid_entry_table;
 
 /* The VM's time. kvmclock and TSC are one moment's readings. */
 struct time_state {

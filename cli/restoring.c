@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/restoring.h"
+
+#include "host/small_file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int restoring_begin(const struct folder *folder, const char *snapshot, struct err *err)
+{
+    const struct small_file file = {.bytes = snapshot, .length = strlen(snapshot), .durable = true};
+    return small_file_replace(folder->fd, FOLDER_RESTORING, &file, err);
+}
+
+int restoring_check(const struct folder *folder, const char *snapshot, struct err *err)
+{
+    char *path;
+    size_t length;
+    int fd = openat(folder->fd, FOLDER_RESTORING, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return snapshot ? err_say(err, ERR_STATE, EBUSY, "somebody else has started %s just now",
+                                  folder->name)
+                        : 0;
+    int ret = fd < 0 ? -errno : small_file_read(fd, PATH_MAX, &path, &length);
+    if (fd >= 0)
+        close(fd);
+    if (ret < 0)
+        return err_sys(err, ERR_FAILED, -ret, "cannot read %s/" FOLDER_RESTORING, folder->path);
+    if (!snapshot || strcmp(path, snapshot) != 0) {
+        const char *slash = strrchr(path, '/');
+        ret = err_say(err, ERR_STATE, EBUSY,
+                      "%s was just being restored from %s, and that was cut short", folder->name,
+                      path);
+        err_hint(err, "minivmm restore %s %s does it again", folder->path,
+                 slash ? slash + 1 : path);
+    }
+    free(path);
+    return ret;
+}
+
+void restoring_end(const struct folder *folder)
+{
+    unlinkat(folder->fd, FOLDER_RESTORING, 0);
+}

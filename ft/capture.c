@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/capture.h"
+
+#include "core/clock.h"
+
+/* Since *at, which is now afterwards. */
+static uint64_t lap(uint64_t *at)
+{
+    uint64_t now = clock_monotonic_ns(), ns = now - *at;
+    *at = now;
+    return ns;
+}
+
+int capture_take(struct capture *capture, struct err *err)
+{
+    struct capture_times *times = &capture->times;
+    uint64_t begin = clock_monotonic_ns(), at = begin;
+    int ret = 0;
+
+    if (capture->runs)
+        machine_pause(capture->machine);
+    times->pause_ns = lap(&at);
+    if (capture->pages)
+        ret = machine_save(capture->machine, &capture->state->stream, err);
+    times->state_ns = lap(&at);
+    if (ret == 0 && capture->disks)
+        ret = disks_capture(capture->disks, err);
+    times->disks_ns = lap(&at);
+    if (ret == 0 && capture->pages)
+        ret = pages_capture(capture->pages, err);
+    times->pages_ns = lap(&at);
+    if (capture->runs)
+        machine_resume(capture->machine);
+    times->resume_ns = lap(&at);
+    times->all_ns = capture->runs ? at - begin : 0;
+    return ret;
+}

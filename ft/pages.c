@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/pages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    RUN_PAGES = 256,    /* that go to a sink at once */
+    FEW_PAGES = 1024,   /* a round of so few is the last: 4 MiB are copied in about a millisecond */
+    MOST_ROUNDS = 8,    /* a guest that writes faster than we do is caught with more */
+    LEAST_ROOM = 4096,  /* pages */
+    MOST_ROOM = 131072, /* pages: 512 MiB aside, and at most an eighth of the guest's memory */
+    WORD_PAGES = 64,
+    MAP_PART = 1 << 16, /* pages that are asked for at once */
+};
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int pages_begin(struct pages *pages, struct err *err)
+{
+    struct memory *memory = machine_memory(pages->machine);
+    const struct memory_range *ranges;
+    memory_ranges(memory, &ranges);
+    pages->host = ranges[0].host;
+    pages->count = memory_size(memory) / PAGE_SIZE;
+    int ret = dirty_create(&pages->dirty, machine_vm(pages->machine), memory, err);
+    if (ret < 0)
+        return ret;
+    pages->words = dirty_words(pages->dirty);
+    pages->written = calloc(pages->words, sizeof(*pages->written));
+    pages->bounce = malloc(RUN_PAGES * PAGE_SIZE);
+    if (!pages->written || !pages->bounce)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot copy guest memory");
+    return dirty_start(pages->dirty, err);
+}
+
+void pages_end(struct pages *pages)
+{
+    dirty_destroy(pages->dirty);
+    pages->dirty = NULL;
+    free(pages->written);
+    free(pages->bounce);
+    free(pages->held_pages);
+    pages->written = NULL;
+    pages->bounce = NULL;
+    pages->held_pages = NULL;
+    if (pages->aside)
+        munmap(pages->aside, pages->room * PAGE_SIZE);
+    pages->aside = NULL;
+    pages->held = pages->room = 0;
+}
+
+/* --- rounds ----------------------------------------------------------------------------------- */
+
+static void mark(struct pages *pages, uint64_t page)
+{
+    pages->written[page / WORD_PAGES] |= 1ull << page % WORD_PAGES;
+}
+
+static bool is_written(const struct pages *pages, uint64_t page)
+{
+    return pages->written[page / WORD_PAGES] >> page % WORD_PAGES & 1;
+}
+
+/*
+ * Pages that nobody has touched hold zeroes, and are not even looked at: to read them would make
+ * the host map them. The kernel's table says which they are, eight bytes a page.
+ */
+static void mark_touched(struct pages *pages)
+{
+    const uint64_t present = 3ull << 62; /* in memory, or in swap */
+    uint64_t touched = 0;
+    int fd = memory_is_file(machine_memory(pages->machine))
+                 ? -1 /* there every page counts */
+                 : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t *entries = fd >= 0 ? malloc(MAP_PART * sizeof(*entries)) : NULL;
+    for (uint64_t first = 0; first < pages->count; first += MAP_PART) {
+        uint64_t count = pages->count - first < MAP_PART ? pages->count - first : MAP_PART;
+        size_t length = count * sizeof(*entries);
+        off_t at = (off_t)(((uintptr_t)pages->host / PAGE_SIZE + first) * sizeof(*entries));
+        bool known = entries && pread(fd, entries, length, at) == (ssize_t)length;
+        for (uint64_t i = 0; i < count; i++)
+            if (!known || (entries[i] & present))
+                mark(pages, first + i);
+        for (uint64_t i = first; i < first + count; i++)
+            touched += is_written(pages, i);
+    }
+    pages->touched = touched;
+    free(entries);
+    if (fd >= 0)
+        close(fd);
+}
+
+static int put(struct pages *pages, uint64_t first, uint64_t count, struct err *err)
+{
+    memcpy(pages->bounce, pages->host + first * PAGE_SIZE, count * PAGE_SIZE);
+    int ret = pages->sink->put(pages->sink->ctx, first * PAGE_SIZE, pages->bounce,
+                               count * PAGE_SIZE, err);
+    pages->sent += count;
+    return ret;
+}
+
+/* All that is marked from `page` on leaves, and the marks with it. */
+static int put_written(struct pages *pages, uint64_t page, const atomic_bool *given_up,
+                       struct err *err)
+{
+    int ret = 0;
+    while (page < pages->count && ret == 0) {
+        if (page % WORD_PAGES == 0 && !pages->written[page / WORD_PAGES]) {
+            page += WORD_PAGES;
+            continue;
+        }
+        uint64_t count = 0;
+        while (count < RUN_PAGES && page + count < pages->count &&
+               is_written(pages, page + count)) {
+            pages->written[(page + count) / WORD_PAGES] &= ~(1ull << (page + count) % WORD_PAGES);
+            count++;
+        }
+        if (count > 0)
+            ret = put(pages, page, count, err);
+        if (ret == 0 && given_up && *given_up)
+            ret = err_sys(err, ERR_FAILED, ECANCELED, "the copy was given up");
+        page += count > 0 ? count : 1;
+    }
+    return ret;
+}
+
+/* Touched beforehand: in the pause each page costs its copy and no more. */
+static int make_room(struct pages *pages, uint64_t last_round, struct err *err)
+{
+    uint64_t room = 2 * last_round;
+    if (room < LEAST_ROOM)
+        room = LEAST_ROOM;
+    if (room > pages->count / 8)
+        room = pages->count / 8;
+    if (room > MOST_ROOM)
+        room = MOST_ROOM;
+    if (room == 0)
+        room = 1;
+    pages->held_pages = calloc(room, sizeof(*pages->held_pages));
+    void *aside = mmap(NULL, room * PAGE_SIZE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (aside == MAP_FAILED || !pages->held_pages)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot keep %llu MiB of guest memory aside",
+                       (unsigned long long)(room * PAGE_SIZE >> 20));
+    (void)madvise(aside, room * PAGE_SIZE, MADV_DONTDUMP);
+    pages->aside = aside;
+    pages->room = room;
+    return 0;
+}
+
+static int harvest(struct pages *pages, uint64_t *ret_found, struct err *err)
+{
+    int ret = dirty_harvest(pages->dirty, pages->written, ret_found);
+    return ret < 0 ? err_sys(err, ERR_HOST, -ret, "cannot see which pages were written") : 0;
+}
+
+int pages_rounds(struct pages *pages, struct err *err)
+{
+    uint64_t found = 0, before;
+    mark_touched(pages);
+    int ret = put_written(pages, 0, pages->given_up, err);
+    do {
+        before = found;
+        if (ret == 0)
+            ret = harvest(pages, &found, err);
+        if (ret == 0)
+            ret = put_written(pages, 0, pages->given_up, err);
+        pages->rounds++;
+        /* Once it no longer gets less, it will not. */
+    } while (ret == 0 && found > FEW_PAGES && pages->rounds < MOST_ROUNDS &&
+             (pages->rounds < 3 || found < before - before / 8));
+    return ret < 0 ? ret : make_room(pages, found, err);
+}
+
+/* --- the pause -------------------------------------------------------------------------------- */
+
+/* How many were listed; *ret_next: the first page that was not looked at. */
+static uint64_t list_written(struct pages *pages, uint64_t *ret_next)
+{
+    uint64_t listed = 0, word = 0;
+    for (; word < pages->words && listed < pages->room; word++) {
+        for (uint64_t bits = pages->written[word]; bits && listed < pages->room; bits &= bits - 1) {
+            uint64_t page = word * WORD_PAGES + (unsigned)__builtin_ctzll(bits);
+            pages->held_pages[listed++] = (uint32_t)page;
+            pages->written[word] &= ~(1ull << page % WORD_PAGES);
+        }
+        if (pages->written[word])
+            break;
+    }
+    *ret_next = word * WORD_PAGES;
+    return listed;
+}
+
+static void copy_aside(void *arg, unsigned share, unsigned shares)
+{
+    struct pages *pages = arg;
+    uint64_t end = pages->held * (share + 1) / shares;
+    for (uint64_t i = pages->held * share / shares; i < end; i++)
+        memcpy(pages->aside + i * PAGE_SIZE,
+               pages->host + (uint64_t)pages->held_pages[i] * PAGE_SIZE, PAGE_SIZE);
+}
+
+int pages_capture(struct pages *pages, struct err *err)
+{
+    enum { WORTH_A_THREAD = 256 };
+    uint64_t next;
+    int ret = harvest(pages, &pages->captured, err);
+    if (ret < 0)
+        return ret;
+    pages->held = list_written(pages, &next);
+    if (pages->held < WORTH_A_THREAD)
+        copy_aside(pages, 0, 1);
+    else
+        machine_share_work(pages->machine, copy_aside, pages);
+    return pages->held < pages->captured ? put_written(pages, next, NULL, err) : 0;
+}
+
+int pages_rest(struct pages *pages, struct err *err)
+{
+    int ret = 0;
+    for (uint64_t i = 0; i < pages->held && ret == 0;) {
+        uint64_t run = 1;
+        while (run < RUN_PAGES && i + run < pages->held &&
+               pages->held_pages[i + run] == pages->held_pages[i] + run)
+            run++;
+        ret = pages->sink->put(pages->sink->ctx, (uint64_t)pages->held_pages[i] * PAGE_SIZE,
+                               pages->aside + i * PAGE_SIZE, run * PAGE_SIZE, err);
+        pages->sent += run;
+        i += run;
+    }
+    return ret;
+}
