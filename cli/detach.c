@@ -93,15 +93,20 @@ static int open_words(int folder, const char *log)
     return fd >= 0 ? fd : open("/dev/null", O_WRONLY | O_CLOEXEC);
 }
 
+void detach_log(int log_folder, const char *log)
+{
+    int fd = open_words(log_folder, log);
+    if (fd < 0)
+        return;
+    dup2(fd, STDERR_FILENO);
+    close(fd);
+}
+
 void detach_ready(struct detach *detach, int log_folder, const char *log)
 {
     if (detach->ready < 0)
         return;
-    int fd = open_words(log_folder, log);
-    if (fd >= 0) {
-        dup2(fd, STDERR_FILENO);
-        close(fd);
-    }
+    detach_log(log_folder, log);
     ssize_t sent = write(detach->ready, "r", 1);
     (void)sent; /* a parent that has gone (Ctrl-C) is no reason to end a VM that runs */
     close(detach->ready);

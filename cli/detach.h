@@ -25,6 +25,9 @@ int detach_fork(struct detach *ret_detach, int *ret_code, struct err *err) must_
  * forked. */
 void detach_ready(struct detach *detach, int log_folder, const char *log);
 
+/* Standard error is the log from now on. */
+void detach_log(int log_folder, const char *log);
+
 /* Tells the service manager that started us (sd_notify's protocol: a datagram to $NOTIFY_SOCKET).
  * Does nothing where there is none. */
 void notify_manager(const char *state);

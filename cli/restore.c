@@ -10,6 +10,7 @@
  *   5. the VM starts from the snapshot's memory, and the mark goes
  */
 #include "cli/hold.h"
+#include "cli/making.h"
 #include "cli/place.h"
 #include "cli/progress.h"
 #include "cli/restoring.h"
@@ -20,6 +21,7 @@
 #include "ft/snapshot.h"
 #include "host/copy.h"
 #include "host/small_file.h"
+#include "host/tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +38,7 @@ struct restore {
     struct snapshot snapshot;
     char path[PATH_MAX]; /* of the snapshot */
     struct progress progress;
+    struct making signals; /* only to hold them, while there are files that would be left */
     bool verify, disks_only, detach;
 };
 
@@ -43,7 +46,7 @@ static bool handle_progress(void *ctx, uint64_t done, uint64_t total)
 {
     struct restore *restore = ctx;
     progress_tell(&restore->progress, done, total);
-    return true;
+    return !making_is_interrupted(&restore->signals);
 }
 
 static void handle_file(void *ctx, const char *file)
@@ -58,9 +61,9 @@ static int open_snapshot(struct restore *restore, const char *name, struct err *
     const struct copy_progress progress = {.tell = handle_progress, .ctx = restore};
     const struct snapshot_check check = {
         .always = restore->verify, .progress = &progress, .begins = handle_file, .ctx = restore};
-    int ret = folder_check_name(name, err);
+    int ret = folder_check_name(name, NULL);
     if (ret < 0)
-        return ret;
+        return err_say(err, ERR_USAGE, EINVAL, "\"%.100s\" cannot be a snapshot's name", name);
     if ((size_t)snprintf(restore->path, sizeof(restore->path), "%s/" FOLDER_SNAPSHOTS "/%s",
                          restore->vm.path, name) >= sizeof(restore->path))
         return err_sys(err, ERR_USAGE, ENAMETOOLONG, "snapshot %.200s", name);
@@ -69,6 +72,10 @@ static int open_snapshot(struct restore *restore, const char *name, struct err *
         err_hint(err, "minivmm snapshots %s lists them", restore->vm.path);
         return ret;
     }
+    char *whole = realpath(restore->path, NULL); /* the snapshots may lie somewhere else */
+    if (whole)
+        snprintf(restore->path, sizeof(restore->path), "%s", whole);
+    free(whole);
     ret = snapshot_open(&restore->snapshot, restore->path, err);
     if (ret == 0) {
         progress_begin(&restore->progress, "checking");
@@ -80,12 +87,10 @@ static int open_snapshot(struct restore *restore, const char *name, struct err *
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* "a/b.img" becomes "a/.b.img.new". */
-static void name_of_new(const char *name, char ret_name[PATH_MAX])
+/* "b.img" becomes ".b.img.new". */
+static void name_of_new(const char *name, char ret_name[NAME_MAX + 8])
 {
-    const char *slash = strrchr(name, '/');
-    int folder = slash ? (int)(slash + 1 - name) : 0;
-    snprintf(ret_name, PATH_MAX, "%.*s.%s.new", folder, name, name + folder);
+    snprintf(ret_name, NAME_MAX + 8, ".%s.new", name);
 }
 
 static bool is_the_vms(const char *name)
@@ -93,47 +98,68 @@ static bool is_the_vms(const char *name)
     return strcmp(name, SNAPSHOT_MEMORY) != 0 && strcmp(name, SNAPSHOT_STATE) != 0;
 }
 
-static int make_folders(int folder, const char *name, struct err *err)
+/* The two folders in which a file lies, there and here, and its name in them. */
+struct ends {
+    int from, to;
+    const char *name;
+};
+
+static int open_ends(const struct restore *restore, const char *path, struct ends *ret_ends,
+                     struct err *err)
 {
-    char path[PATH_MAX];
-    for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
-        snprintf(path, sizeof(path), "%.*s", (int)(slash - name), name);
-        if (mkdirat(folder, path, 0777) < 0 && errno != EEXIST)
-            return err_sys(err, ERR_FAILED, errno, "cannot make %s", path);
+    struct ends ends;
+    ends.from = tree_open_parent(restore->snapshot.folder, path, false, &ends.name);
+    ends.to = ends.from < 0 ? ends.from : tree_open_parent(restore->vm.fd, path, true, &ends.name);
+    if (ends.to < 0) {
+        if (ends.from >= 0)
+            close(ends.from);
+        return err_sys(err, ERR_FAILED, -ends.to, "cannot make %s/%s", restore->vm.path, path);
     }
+    *ret_ends = ends;
     return 0;
 }
 
-static int copy_one(struct restore *restore, const char *name, struct err *err)
+static void close_ends(const struct ends *ends)
+{
+    close(ends->from);
+    close(ends->to);
+}
+
+static int copy_one(struct restore *restore, const char *path, struct err *err)
 {
     const struct copy_progress progress = {.tell = handle_progress, .ctx = restore};
-    char new_name[PATH_MAX];
-    name_of_new(name, new_name);
-    unlinkat(restore->vm.fd, new_name, 0); /* of one that was killed */
-    int ret = make_folders(restore->vm.fd, name, err);
+    char new_name[NAME_MAX + 8];
+    struct ends ends;
+    int ret = open_ends(restore, path, &ends, err);
     if (ret < 0)
         return ret;
-    progress_begin(&restore->progress, name);
-    ret = copy_file(restore->snapshot.folder, name, restore->vm.fd, new_name, &progress, NULL, err);
+    name_of_new(ends.name, new_name);
+    unlinkat(ends.to, new_name, 0); /* of one that was killed */
+    progress_begin(&restore->progress, path);
+    ret = copy_file(ends.from, ends.name, ends.to, new_name, &progress, NULL, err);
     progress_end(&restore->progress);
-    int fd = ret == 0 ? openat(restore->vm.fd, new_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    int fd = ret == 0 ? openat(ends.to, new_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
     if (fd >= 0) {
         small_file_give_to_owner(restore->vm.fd, fd);
         close(fd);
     }
+    close_ends(&ends);
     return ret;
 }
 
 static void remove_copies(const struct restore *restore)
 {
-    char new_name[PATH_MAX];
-    const char *name;
+    char new_name[NAME_MAX + 8];
+    struct ends ends;
+    const char *path;
     json_t *said;
-    json_object_foreach(json_object_get(restore->snapshot.facts, "files"), name, said)
+    json_object_foreach(json_object_get(restore->snapshot.facts, "files"), path, said)
     {
-        name_of_new(name, new_name);
-        if (is_the_vms(name))
-            unlinkat(restore->vm.fd, new_name, 0);
+        if (!is_the_vms(path) || open_ends(restore, path, &ends, NULL) < 0)
+            continue;
+        name_of_new(ends.name, new_name);
+        unlinkat(ends.to, new_name, 0);
+        close_ends(&ends);
     }
 }
 
@@ -152,50 +178,72 @@ static int copy_all(struct restore *restore, struct err *err)
     return 0;
 }
 
-/* Whether it is still the one of which the snapshot was taken. */
+/* Whether it still says what the snapshot's does: nobody has changed it since. */
 static bool has_same_definition(const struct restore *restore)
 {
     const char *then = json_string_value(
         json_object_get(restore->snapshot.facts, SNAPSHOT_DEFINITION));
-    char now[9];
-    return then && snapshot_sum_definition(restore->vm.fd, now) == 0 && strcmp(then, now) == 0;
+    char now[9], copied[9];
+    if (snapshot_sum_definition(restore->vm.fd, now) < 0)
+        return false;
+    return (then && strcmp(then, now) == 0) ||
+           (snapshot_sum_definition(restore->snapshot.folder, copied) == 0 &&
+            strcmp(copied, now) == 0);
 }
 
-/* What somebody has written by hand since is not lost. */
+/* What somebody has written by hand since is not lost: it gets one more name, which is free. There
+ * is a vm.json at every moment. */
 static int keep_definition(const struct restore *restore, struct err *err)
 {
-    if (renameat(restore->vm.fd, FOLDER_DEFINITION, restore->vm.fd, KEPT_DEFINITION) < 0 &&
-        errno != ENOENT)
-        return err_sys(err, ERR_FAILED, errno, "cannot keep " FOLDER_DEFINITION);
-    log_info("%s has the " FOLDER_DEFINITION
-             " of the snapshot again; the one until now is " KEPT_DEFINITION,
-             restore->vm.name);
+    char kept[64];
+    for (unsigned i = 1; i < 1000; i++) {
+        snprintf(kept, sizeof(kept), i > 1 ? KEPT_DEFINITION ".%u" : KEPT_DEFINITION, i);
+        if (linkat(restore->vm.fd, FOLDER_DEFINITION, restore->vm.fd, kept, 0) == 0)
+            break;
+        if (errno == ENOENT)
+            return 0;
+        if (errno != EEXIST &&
+            copy_file(restore->vm.fd, FOLDER_DEFINITION, restore->vm.fd, kept, NULL, NULL, err) < 0)
+            return err_sys(err, ERR_FAILED, errno, "cannot keep " FOLDER_DEFINITION);
+        if (errno != EEXIST)
+            break;
+    }
+    log_info("%s has the " FOLDER_DEFINITION " of the snapshot again; the one until now is %s",
+             restore->vm.name, kept);
     return 0;
+}
+
+static int move_one(const struct restore *restore, const char *path, struct err *err)
+{
+    char new_name[NAME_MAX + 8];
+    struct ends ends;
+    int ret = open_ends(restore, path, &ends, err);
+    if (ret < 0)
+        return ret;
+    name_of_new(ends.name, new_name);
+    bool is_definition = strcmp(path, FOLDER_DEFINITION) == 0;
+    if (is_definition && has_same_definition(restore)) {
+        unlinkat(ends.to, new_name, 0);
+    } else {
+        ret = is_definition ? keep_definition(restore, err) : 0;
+        if (ret == 0 && (renameat(ends.to, new_name, ends.to, ends.name) < 0 || fsync(ends.to) < 0))
+            ret = err_sys(err, ERR_FAILED, errno, "cannot put %s into its place", path);
+    }
+    close_ends(&ends);
+    return ret;
 }
 
 static int move_all(struct restore *restore, struct err *err)
 {
-    const char *name;
+    const char *path;
     json_t *said;
-    json_object_foreach(json_object_get(restore->snapshot.facts, "files"), name, said)
+    json_object_foreach(json_object_get(restore->snapshot.facts, "files"), path, said)
     {
-        char new_name[PATH_MAX];
-        int ret = 0;
-        if (!is_the_vms(name))
-            continue;
-        name_of_new(name, new_name);
-        if (strcmp(name, FOLDER_DEFINITION) == 0 && has_same_definition(restore)) {
-            unlinkat(restore->vm.fd, new_name, 0);
-            continue;
-        }
-        if (strcmp(name, FOLDER_DEFINITION) == 0)
-            ret = keep_definition(restore, err);
-        if (ret == 0 && renameat(restore->vm.fd, new_name, restore->vm.fd, name) < 0)
-            ret = err_sys(err, ERR_FAILED, errno, "cannot put %s into its place", name);
+        int ret = is_the_vms(path) ? move_one(restore, path, err) : 0;
         if (ret < 0)
             return ret;
     }
-    return fsync(restore->vm.fd) < 0 ? err_sys(err, ERR_FAILED, errno, "%s", restore->vm.path) : 0;
+    return 0;
 }
 
 static int prepare(struct restore *restore, const char *word, const char *name, struct err *err)
@@ -209,6 +257,10 @@ static int prepare(struct restore *restore, const char *word, const char *name, 
         ret = snapshot_check_host(&restore->snapshot, err);
     if (ret == 0)
         ret = copy_all(restore, err);
+    if (ret == 0 && making_is_interrupted(&restore->signals)) {
+        ret = err_say(err, ERR_FAILED, ECANCELED, "interrupted: nothing was restored");
+        remove_copies(restore);
+    }
     if (ret == 0 && (ret = restoring_begin(&restore->vm, restore->path, err)) < 0)
         remove_copies(restore);
     return ret == 0 ? move_all(restore, err) : ret;
@@ -256,6 +308,7 @@ int verb_restore(int argc, char **argv)
     };
     struct err err = {0};
     struct restore restore = {.vm = {.fd = -1, .lock = -1},
+                              .signals = MAKING_INIT,
                               .snapshot = {.folder = -1, .memory = -1}};
     struct verb_words words = {
         .verb = "restore",
@@ -280,7 +333,9 @@ int verb_restore(int argc, char **argv)
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
+    making_hold_signals(&restore.signals);
     ret = prepare(&restore, words.words[0], words.words[1], &err);
+    making_let_signals(&restore.signals);
     if (ret == 0)
         return go_on(&restore);
     snapshot_close(&restore.snapshot);

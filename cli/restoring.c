@@ -31,11 +31,18 @@ int restoring_check(const struct folder *folder, const char *snapshot, struct er
         return err_sys(err, ERR_FAILED, -ret, "cannot read %s/" FOLDER_RESTORING, folder->path);
     if (!snapshot || strcmp(path, snapshot) != 0) {
         const char *slash = strrchr(path, '/');
+        size_t depth = strlen(folder->path);
+        bool own = strncmp(path, folder->path, depth) == 0 &&
+                   strncmp(path + depth, "/" FOLDER_SNAPSHOTS "/", strlen(FOLDER_SNAPSHOTS) + 2) ==
+                       0;
         ret = err_say(err, ERR_STATE, EBUSY,
                       "%s was just being restored from %s, and that was cut short", folder->name,
                       path);
-        err_hint(err, "minivmm restore %s %s does it again", folder->path,
-                 slash ? slash + 1 : path);
+        if (own && slash)
+            err_hint(err, "minivmm restore %s %s does it again", folder->path, slash + 1);
+        else
+            err_hint(err, "minivmm remove --yes %s; then minivmm run --from %s %s", folder->path,
+                     path, folder->name);
     }
     free(path);
     return ret;

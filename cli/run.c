@@ -9,12 +9,14 @@
 #include "cli/verbs.h"
 #include "cli/vm_copy.h"
 #include "core/log.h"
-#include "ft/copies.h"
-#include "ft/snapshot.h"
+#include "ft/handover.h"
+#include "ft/part.h"
 #include "host/term.h"
+#include "host/tree.h"
 #include "vmm/instance.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,11 +33,14 @@ struct run {
     struct folder folder;
     struct identity identity;
     struct detach detached;
-    struct copies *copies;
-    char *snapshot_path; /* whole; NULL: it boots */
-    bool restores;       /* the VM is there: its own snapshot's files are in their places */
-    bool is_new;         /* another VM than the snapshot's */
+    struct ft_part *part;
+    char definition[9];    /* the sum of vm.json, "": not known */
+    char *snapshot_path;   /* whole; NULL: it boots */
+    bool restores;         /* the VM is there: its own snapshot's files are in their places */
+    bool is_new;           /* another VM than the snapshot's */
+    bool is_made, settled; /* its folder is there; and it is a VM */
     struct snapshot snapshot;
+    struct arrival *arrival; /* NULL: it does not come from another host */
     struct instance *instance;
     struct term_handlers handlers;
     struct term *term; /* NULL where it runs in the background */
@@ -231,14 +236,22 @@ static int open_folder(struct run *run, struct err *err)
     int ret = folder_open(&run->folder, run->words.folder, err);
     if (ret == 0)
         warn_of_foreign_owner(&run->folder);
+    if (ret == 0 && snapshot_sum_definition(run->folder.fd, run->definition) < 0)
+        run->definition[0] = '\0';
     if (ret == 0)
         ret = definition_load(&run->loaded, run->words.folder, &judge, err);
     if (ret == 0)
         ret = run_files_check(run->loaded, NULL, err);
     if (ret == 0)
         ret = hold_vm(&run->folder, err);
+    if (ret == 0 && !run->arrival)
+        ret = handover_check(run->folder.fd, run->folder.path, err);
     if (ret == 0)
         ret = restoring_check(&run->folder, run->snapshot_path, err);
+    if (ret == 0 && run->arrival) {
+        arrival_identity(run->arrival, &run->identity);
+        return identity_adopt(&run->identity, &run->folder, err);
+    }
     if (ret == 0)
         ret = identity_settle(&run->identity, &run->folder, run->loaded->keep_identity, &found,
                               err);
@@ -284,6 +297,7 @@ static int make_vm(struct run *run, struct err *err)
         ret = place_find(&copy.making.place, copy.making.path, err);
     if (ret == 0)
         ret = vm_copy_make(&copy, mark, err);
+    run->is_made = ret == 0;
     vm_copy_close(&copy);
     making_let_signals(&copy.making);
     return ret;
@@ -314,8 +328,10 @@ static int isolate(const struct run *run, struct err *err)
 static int begin_from_snapshot(struct run *run, struct err *err)
 {
     int ret = run->is_new && run->snapshot.has_memory ? isolate(run, err) : 0;
-    if (ret == 0)
+    if (ret == 0) {
         restoring_end(&run->folder);
+        run->settled = true;
+    }
     return ret;
 }
 
@@ -338,7 +354,11 @@ static const char *last_part(const char *path)
 static int create_instance(struct run *run, struct err *err)
 {
     const struct run_words *words = &run->words;
-    int ret = copies_create(&run->copies, err);
+    struct ft_part_config ft = {.restore = run->snapshot.has_memory ? &run->snapshot : NULL,
+                                .arrival = run->arrival};
+    if (words->folder)
+        memcpy(ft.definition, run->definition, sizeof(ft.definition));
+    int ret = ft_part_create(&run->part, &ft, err);
     if (ret < 0)
         return ret;
     struct instance_config config = {
@@ -349,8 +369,9 @@ static int create_instance(struct run *run, struct err *err)
         .ephemeral = words->ephemeral,
         .stop_at_reset = words->no_reboot,
         .exit_port = words->exit_port,
-        .blank = run->snapshot.has_memory,
-        .part = copies_part(run->copies, run->snapshot.has_memory ? &run->snapshot : NULL),
+        .blank = run->snapshot.has_memory || run->arrival,
+        .awaited = run->arrival ? "arriving" : NULL,
+        .part = ft_part_of(run->part),
         .output = handle_output,
         .input_room = handle_input_room,
         .ctx = run,
@@ -404,6 +425,16 @@ static int run_instance(struct run *run, const sigset_t *signals, struct machine
     return ret;
 }
 
+/* A VM that was made of a snapshot, and never ran: whatever was wrong, the next try begins anew. */
+static void unmake_vm(const struct run *run)
+{
+    struct place place;
+    if (place_of(&place, &run->folder, NULL) < 0)
+        return;
+    (void)!tree_remove(place.parent, place.name, NULL);
+    place_close(&place);
+}
+
 static void finish(struct run *run)
 {
     int output = run->term ? term_output_error(run->term) : 0;
@@ -413,11 +444,13 @@ static void finish(struct run *run)
     if (run->instance)
         unwatch_signals(run);
     instance_destroy(run->instance);
-    copies_destroy(run->copies);
+    ft_part_destroy(run->part);
     snapshot_close(&run->snapshot);
     free(run->snapshot_path);
     identity_finish(&run->identity);
     definition_destroy(run->loaded);
+    if (run->is_made && !run->settled && run->folder.fd >= 0)
+        unmake_vm(run);
     folder_close(&run->folder);
     run_words_finish(&run->words);
     if (output < 0 && output != -EPIPE && output != -EIO) /* a reader that left needs no word */
@@ -456,6 +489,41 @@ int run_from_snapshot(const char *folder, const char *snapshot, bool detach)
     run.words.detach = detach;
     run.restores = true;
     return run_all(&run);
+}
+
+/* Standard error is shared with the standby's until the VM has a log. */
+int run_arrival(struct arrival *arrival)
+{
+    struct run run = beginning;
+    struct machine_end end = {0};
+    struct err err = {0};
+    sigset_t signals;
+    int words = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    run.words.folder = arrival_folder(arrival);
+    run.arrival = arrival;
+    block_signals(&signals);
+    log_info("%s is coming from %s", run.words.folder, arrival_peer(arrival));
+    int ret = open_folder(&run, &err);
+    if (ret == 0)
+        ret = create_instance(&run, &err);
+    if (ret == 0)
+        ret = watch_signals(&run, &signals, &err);
+    if (ret < 0)
+        arrival_refuse(arrival, &err);
+    if (ret == 0) {
+        detach_log(run.folder.fd, FOLDER_LOG);
+        ret = instance_run(run.instance, &end, &err);
+    }
+    bool come = arrival_has_come(arrival);
+    if (!come && words >= 0)
+        dup2(words, STDERR_FILENO);
+    if (!come && ret == 0)
+        err = *arrival_error(arrival);
+    finish(&run);
+    arrival_destroy(arrival);
+    if (!come)
+        err_prefix(&err, "a VM did not come");
+    return ret < 0 || !come ? fail(&err) : report(&run, &end);
 }
 
 int verb_run(int argc, char **argv)

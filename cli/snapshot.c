@@ -2,6 +2,7 @@
 /* minivmm snapshot, snapshots and remove-snapshot. */
 #include "ft/snapshot.h"
 #include "cli/hold.h"
+#include "cli/restoring.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
 #include "cli/vm_copy.h"
@@ -32,17 +33,47 @@ static void default_name(char ret_name[64])
     strftime(ret_name, 64, "%Y-%m-%d-%H%M%S", &tm);
 }
 
+static int check_name(const char *name, struct err *err)
+{
+    int ret = folder_check_name(name, NULL);
+    return ret < 0 ? err_say(err, ERR_USAGE, EINVAL, "\"%.100s\" cannot be a snapshot's name", name)
+                   : 0;
+}
+
+/* What a `snapshot` or `remove-snapshot` that was killed has left, whatever it was called. */
+static void sweep(const struct folder *vm)
+{
+    char path[PATH_MAX], one[PATH_MAX + NAME_MAX + 2];
+    snprintf(path, sizeof(path), "%s/" FOLDER_SNAPSHOTS, vm->path);
+    DIR *list = opendir(path);
+    struct dirent *entry;
+    while (list && (entry = readdir(list))) {
+        const char *name = entry->d_name;
+        size_t length = strlen(name);
+        bool made = length > 5 && strcmp(name + length - 4, ".new") == 0;
+        if (name[0] != '.' || (!made && !strstr(name, ".removed-")))
+            continue;
+        snprintf(one, sizeof(one), "%s/%s", path, name);
+        if (!folder_is_locked(one))
+            (void)!tree_remove(dirfd(list), name, NULL);
+    }
+    if (list)
+        closedir(list);
+}
+
 static int find_place(struct vm_copy *copy, const char *name, char path[PATH_MAX], struct err *err)
 {
-    int ret = folder_check_name(name, err);
+    int ret = check_name(name, err);
     if (ret < 0)
         return ret;
+    sweep(&copy->from);
     if (mkdirat(copy->from.fd, FOLDER_SNAPSHOTS, 0777) == 0) {
         int fd = openat(copy->from.fd, FOLDER_SNAPSHOTS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd >= 0) {
             small_file_give_to_owner(copy->from.fd, fd);
             close(fd);
         }
+        (void)!fsync(copy->from.fd);
     } else if (errno != EEXIST) {
         return err_sys(err, ERR_FAILED, errno, "cannot make %s/" FOLDER_SNAPSHOTS, copy->from.path);
     }
@@ -312,23 +343,42 @@ int verb_snapshots(int argc, char **argv)
 
 /* --- remove-snapshot -------------------------------------------------------------------------- */
 
+/* It may be a link, to a place of the VM's owner. */
+static int open_snapshots(const struct folder *vm)
+{
+    struct stat there, here;
+    int fd = openat(vm->fd, FOLDER_SNAPSHOTS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &there) == 0 && fstat(vm->fd, &here) == 0 &&
+        there.st_uid == here.st_uid)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
 static int remove_one(const char *name, const void *ctx, struct err *err)
 {
     const struct folder *vm = ctx;
     char hidden[NAME_MAX + 1], path[PATH_MAX];
-    int ret = folder_check_name(name, err);
+    int ret = check_name(name, err);
+    if (ret == 0 && faccessat(vm->fd, FOLDER_RESTORING, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        ret = restoring_check(vm, NULL, err); /* it may be the one that is needed for that */
     if (ret < 0)
         return ret;
-    snprintf(path, sizeof(path), "%s/" FOLDER_SNAPSHOTS "/%s", vm->path, name);
-    int folder = openat(vm->fd, FOLDER_SNAPSHOTS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    sweep(vm);
+    snprintf(path, sizeof(path), "%s/" FOLDER_SNAPSHOTS "/%s/" SNAPSHOT_MANIFEST, vm->path, name);
+    int folder = open_snapshots(vm);
     if (folder < 0 || faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
         ret = err_say(err, ERR_NOT_FOUND, ENOENT, "%s has no snapshot %s", vm->name, name);
         err_hint(err, "minivmm snapshots %s lists them", vm->path);
-    } else if (!snapshot_is_one(path)) {
-        ret = err_say(err, ERR_STATE, EINVAL, "%s is no snapshot", path);
+    } else if (access(path, F_OK) < 0) { /* a damaged one, too, has this */
+        ret = err_say(err, ERR_STATE, EINVAL, "%s/" FOLDER_SNAPSHOTS "/%s is no snapshot", vm->path,
+                      name);
     }
     /* Under another name first: there is all of it, or nothing. */
-    snprintf(hidden, sizeof(hidden), ".%.200s.removed-%d", name, getpid());
+    struct place place = {.parent = folder};
+    snprintf(place.name, sizeof(place.name), "%s", name);
+    place_removed_name(&place, hidden);
     if (ret == 0)
         ret = tree_move(folder, name, folder, hidden, err);
     if (ret == 0)

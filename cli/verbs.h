@@ -19,9 +19,12 @@ int verb_snapshot(int argc, char **argv);
 int verb_snapshots(int argc, char **argv);
 int verb_remove_snapshot(int argc, char **argv);
 int verb_restore(int argc, char **argv);
+int verb_migrate(int argc, char **argv);
+int verb_standby(int argc, char **argv);
 int verb_rename(int argc, char **argv);
 int verb_remove(int argc, char **argv);
 int verb_report(int argc, char **argv);
+int verb_key(int argc, char **argv);
 int verb_check(int argc, char **argv);
 
 /* Prints what went wrong and returns the exit code that belongs to it. */

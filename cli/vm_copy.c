@@ -4,6 +4,8 @@
 #include "cli/hold.h"
 #include "cli/vms.h"
 #include "core/log.h"
+#include "core/words.h"
+#include "ft/handover.h"
 #include "ft/snapshot.h"
 #include "host/copy.h"
 #include "host/small_file.h"
@@ -87,22 +89,29 @@ static bool begins_with(const char *text, const char *begin)
     return strncmp(text, begin, strlen(begin)) == 0;
 }
 
-/* What is the VM's own, and what a file is called while it is replaced. */
-static bool is_left_out(const char *name)
+static const char *const snapshot_files[] = {SNAPSHOT_MEMORY, SNAPSHOT_STATE, SNAPSHOT_MANIFEST,
+                                             SNAPSHOT_VERIFIED, NULL};
+
+/* What a file is called while it is replaced, or made. */
+static bool is_unfinished(const char *name)
+{
+    size_t length = strlen(name);
+    return name[0] == '.' && length > 4 && strcmp(name + length - 4, ".new") == 0;
+}
+
+/* What is the VM's own, or the snapshot's. */
+static bool is_left_out(const struct vm_copy *copy, const char *name)
 {
     static const char *const begins[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
-    static const char *const own[] = {FOLDER_IDENTITY,  FOLDER_SNAPSHOTS,  FOLDER_DEFINITION,
-                                      FOLDER_RESTORING, SNAPSHOT_MANIFEST, SNAPSHOT_VERIFIED,
-                                      SNAPSHOT_MEMORY,  SNAPSHOT_STATE};
-    size_t length = strlen(name);
+    static const char *const own[] = {FOLDER_IDENTITY,   FOLDER_SNAPSHOTS,  FOLDER_DEFINITION,
+                                      FOLDER_RESTORING,  HANDOVER_MOVED,    HANDOVER_ARRIVED,
+                                      HANDOVER_ARRIVING, HANDOVER_UNWANTED, NULL};
 
     for (size_t i = 0; i < array_size(begins); i++)
         if (begins_with(name, begins[i]))
             return true;
-    for (size_t i = 0; i < array_size(own); i++)
-        if (strcmp(name, own[i]) == 0)
-            return true;
-    return name[0] == '.' && length > 4 && strcmp(name + length - 4, ".new") == 0;
+    return words_find(own, name) >= 0 ||
+           (copy->is_snapshot && words_find(snapshot_files, name) >= 0);
 }
 
 /* What root copies belongs to the VM's owner. */
@@ -217,8 +226,8 @@ static int copy_level(struct vm_copy *copy, const struct level *level, struct er
     }
     while (ret == 0 && (entry = readdir(folder))) {
         const char *name = entry->d_name;
-        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-            (level->depth == 0 && is_left_out(name)))
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || is_unfinished(name) ||
+            (level->depth == 0 && is_left_out(copy, name)))
             continue;
         ret = copy_entry(copy, level, name, err);
     }
@@ -427,12 +436,40 @@ static int copy_running_disks(struct vm_copy *copy, struct err *err)
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-/* Who has the folder's lock: we, or a VM that runs. */
+/* Who has the folder's lock: we, or a VM that runs. A snapshot is not changed, and needs none. */
 static int take(struct vm_copy *copy, struct err *err)
 {
+    if (copy->is_snapshot)
+        return 0;
     int ret = hold_vm_or_find(&copy->from, &copy->info, err);
     copy->runs = ret > 0;
     return ret < 0 ? ret : 0;
+}
+
+/* The memory goes with the vm.json with which the VM was started. */
+static int check_definition(const struct vm_copy *copy, struct err *err)
+{
+    const char *then = json_string_value(json_object_get(copy->answer, "definition"));
+    char now[9];
+    if (!then || (snapshot_sum_definition(copy->from.fd, now) == 0 && strcmp(then, now) == 0))
+        return 0;
+    int ret = err_say(err, ERR_STATE, ESTALE,
+                      "%s/" FOLDER_DEFINITION " was changed since %s was started: its memory does "
+                      "not go with it",
+                      copy->from.path, copy->from.name);
+    err_hint(err, "start it anew, or put the old " FOLDER_DEFINITION " back");
+    return ret;
+}
+
+/* In a snapshot they would be taken for what they are called. */
+static int check_names(const struct vm_copy *copy, struct err *err)
+{
+    for (size_t i = 0; copy->for_itself && snapshot_files[i]; i++)
+        if (faccessat(copy->from.fd, snapshot_files[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+            return err_say(err, ERR_STATE, EEXIST,
+                           "%s has a file \"%s\": a snapshot has one of its own by that name",
+                           copy->from.name, snapshot_files[i]);
+    return 0;
 }
 
 static int fill(struct vm_copy *copy, struct err *err)
@@ -441,6 +478,8 @@ static int fill(struct vm_copy *copy, struct err *err)
     int ret = copy_files(copy, true, err);
     if (ret == 0 && copy->runs)
         ret = copy_running_disks(copy, err);
+    if (ret == 0 && copy->runs && copy->with_memory)
+        ret = check_definition(copy, err);
     if (ret == 0)
         ret = copy_files(copy, false, err);
     if (ret == 0)
@@ -453,6 +492,9 @@ int vm_copy_open(struct vm_copy *copy, struct err *err)
     int ret = place_open_vm(&copy->from, copy->word, err);
     if (ret == 0)
         ret = definition_load(&copy->definition, copy->from.path, NULL, err);
+    copy->is_snapshot = ret == 0 && snapshot_is_one(copy->from.path);
+    if (ret == 0)
+        ret = check_names(copy, err);
     return ret < 0 ? ret : check_disks(copy, err);
 }
 

@@ -27,6 +27,7 @@ struct vm_copy {
     struct making making;
     struct folder from;
     struct definition *definition;
+    bool is_snapshot;
     bool runs;
     struct runtime_info info; /* who runs it */
     json_t *answer;           /* the running VM's */

@@ -187,6 +187,11 @@ static int buffer_read(struct stream *stream, void *to, size_t length)
 static const struct stream_ops buffer_ops = {.write = buffer_write, .read = buffer_read};
 static const struct stream_ops borrowed_ops = {.write = borrowed_write, .read = buffer_read};
 
+int stream_buffer_reserve(struct stream_buffer *buffer, size_t size)
+{
+    return size > buffer->capacity ? grow(buffer, size) : 0;
+}
+
 void stream_buffer_init(struct stream_buffer *buffer, size_t limit)
 {
     *buffer = (struct stream_buffer){.stream.ops = &buffer_ops, .limit = limit};

@@ -72,6 +72,8 @@ struct stream_buffer {
 void stream_buffer_init(struct stream_buffer *buffer, size_t limit); /* no memory until a write */
 /* Reads bytes that somebody else owns and keeps; writing to it is -EROFS. */
 void stream_buffer_init_read(struct stream_buffer *buffer, const void *bytes, size_t length);
+/* Room for so many bytes from the start, which the caller fills by itself: length is its to set. */
+int stream_buffer_reserve(struct stream_buffer *buffer, size_t size) must_check;
 void stream_buffer_rewind(struct stream_buffer *buffer); /* read from the start; clears the error */
 void stream_buffer_finish(struct stream_buffer *buffer);
 

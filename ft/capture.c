@@ -2,6 +2,7 @@
 #include "ft/capture.h"
 
 #include "core/clock.h"
+#include <errno.h>
 
 /* Since *at, which is now afterwards. */
 static uint64_t lap(uint64_t *at)
@@ -19,6 +20,11 @@ int capture_take(struct capture *capture, struct err *err)
 
     if (capture->runs)
         machine_pause(capture->machine);
+    if (machine_has_wish(capture->machine)) {
+        if (capture->runs)
+            machine_resume(capture->machine);
+        return err_say(err, ERR_STATE, EAGAIN, "the machine is about to be reset");
+    }
     times->pause_ns = lap(&at);
     if (capture->pages)
         ret = machine_save(capture->machine, &capture->state->stream, err);

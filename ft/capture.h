@@ -28,4 +28,6 @@ struct capture {
     struct capture_times times;
 };
 
+/* -EAGAIN, and nothing has happened: the machine is about to be reset, or to end. Again, when the
+ * main loop has had its turn. */
 int capture_take(struct capture *capture, struct err *err) must_check;

@@ -28,10 +28,9 @@ enum { TICK_MS = 200 };
 enum phase { PHASE_NONE, PHASE_PREPARE, PHASE_COPY, PHASE_SYNC };
 
 struct copies {
-    struct instance_part part;
     struct instance *instance;
     struct machine *machine;
-    struct snapshot *restore;
+    const char *definition;
 
     /* Of the one copy that is under way. */
     struct control_request *request;
@@ -49,7 +48,7 @@ struct copies {
     struct thread thread;
     atomic_bool given_up;
     struct err thread_err; /* kind 0: it went well */
-    struct loop_call thread_call, copy_call;
+    struct loop_call thread_call, copy_call, again_call;
     struct loop_timer tick;
     struct err err; /* what has failed first */
 };
@@ -187,12 +186,25 @@ static int take(struct copies *copies, struct err *err)
 
 static void begin_copy(struct copies *copies)
 {
+    int ret = copies->err.kind ? 0 : take(copies, &copies->err);
+    if (ret == -EAGAIN) {
+        copies->err = (struct err){0};
+        loop_post(instance_loop(copies->instance), &copies->again_call);
+        return;
+    }
     copies->phase = PHASE_COPY;
-    if (!copies->err.kind && take(copies, &copies->err) < 0)
+    if (ret < 0)
         give_up(copies);
     if (!copies->err.kind && copies->with_memory && start(copies, run_rest, &copies->err) < 0)
         give_up(copies);
     handle_copied(copies);
+}
+
+static void handle_again(void *arg)
+{
+    struct copies *copies = arg;
+    if (copies->phase == PHASE_PREPARE && !copies->thread.started)
+        begin_copy(copies);
 }
 
 static void handle_thread(void *arg)
@@ -239,6 +251,8 @@ static json_t *describe(const struct copies *copies)
                                disks_describe(&copies->disks));
     if (!copies->with_memory)
         return answer;
+    if (copies->definition[0])
+        json_object_set_new(answer, "definition", json_string(copies->definition));
     json_object_set_new(
         answer, "memory",
         json_pack("{sI, sI, sI, sI, sf, sf, sf, sf, sf}", "size", (json_int_t)copies->memory.size,
@@ -259,10 +273,8 @@ static void clear(struct copies *copies)
     pages_end(&copies->pages);
     if (copies->memory.fd >= 0) {
         close(copies->memory.fd);
-        if (!keep) {
+        if (!keep)
             unlinkat(copies->folder, SNAPSHOT_MEMORY, 0);
-            unlinkat(copies->folder, SNAPSHOT_STATE, 0);
-        }
     }
     memory_file_end(&copies->memory);
     stream_buffer_finish(&copies->state);
@@ -358,11 +370,10 @@ static int begin(struct copies *copies, struct control_request *request, const c
     return 0;
 }
 
-static int verb_clone(void *ctx, struct control_request *request, const json_t *arguments,
-                      json_t **ret_answer, struct err *err)
+int copies_clone(struct copies *copies, struct control_request *request, const json_t *arguments,
+                 struct err *err)
 {
     static const char *const keys[] = {"to", "memory", NULL};
-    struct copies *copies = ctx;
     const char *to = json_string_value(json_object_get(arguments, "to"));
     const json_t *memory = json_object_get(arguments, "memory");
     int ret = control_check_keys(arguments, keys, err);
@@ -375,36 +386,42 @@ static int verb_clone(void *ctx, struct control_request *request, const json_t *
     if (!instance_config(copies->instance)->folder)
         return err_say(err, ERR_STATE, ENOTSUP, "%s runs without a folder that could be cloned",
                        vm_name(copies));
+    if (json_is_true(memory) && instance_has_ephemeral(copies->instance))
+        return err_say(err, ERR_STATE, ENOTSUP,
+                       "%s has an ephemeral disk, which no copy of its memory can go on with",
+                       vm_name(copies));
     if (copies->phase != PHASE_NONE)
-        return err_say(err, ERR_STATE, EBUSY, "%s is just being cloned", vm_name(copies));
+        return err_say(err, ERR_STATE, EBUSY, "%s is just being copied", vm_name(copies));
     return begin(copies, request, to, json_is_true(memory), err);
 }
 
-static const struct control_verb verbs[] = {{"clone", verb_clone}, {NULL, NULL}};
+bool copies_are_under_way(const struct copies *copies)
+{
+    return copies->phase != PHASE_NONE;
+}
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-static int handle_begin(void *ctx, struct instance *instance, struct err *err)
+int copies_create(struct copies **ret_copies, struct instance *instance, const char *definition,
+                  struct err *err)
 {
-    struct copies *copies = ctx;
+    struct copies *copies = calloc(1, sizeof(*copies));
+    if (!copies)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for clones");
+    copies->folder = -1;
+    copies->definition = definition;
     copies->instance = instance;
     copies->machine = instance_machine(instance);
     copies->thread_call = (struct loop_call){.handle = handle_thread, .arg = copies};
+    copies->again_call = (struct loop_call){.handle = handle_again, .arg = copies};
     copies->copy_call = (struct loop_call){.handle = handle_copied, .arg = copies};
     loop_timer_init(&copies->tick, instance_loop(instance), handle_tick, copies);
-    if (!copies->restore)
-        return 0;
-    int ret = snapshot_load(copies->restore, copies->machine, err);
-    if (ret < 0)
-        return ret;
-    machine_set_generation(copies->machine, instance_config(instance)->identity->generation);
-    machine_announce(copies->machine);
+    *ret_copies = copies;
     return 0;
 }
 
-static void handle_abandon(void *ctx)
+void copies_abandon(struct copies *copies)
 {
-    struct copies *copies = ctx;
     if (copies->phase == PHASE_NONE)
         return;
     copies->given_up = copies->disks.given_up = true;
@@ -418,35 +435,11 @@ static void handle_abandon(void *ctx)
     pages_end(&copies->pages); /* the machine is still there */
 }
 
-static void handle_finish(void *ctx)
-{
-    struct copies *copies = ctx;
-    if (copies->phase != PHASE_NONE)
-        clear(copies);
-}
-
-const struct instance_part *copies_part(struct copies *copies, struct snapshot *restore)
-{
-    copies->restore = restore;
-    return &copies->part;
-}
-
-int copies_create(struct copies **ret_copies, struct err *err)
-{
-    struct copies *copies = calloc(1, sizeof(*copies));
-    if (!copies)
-        return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for clones");
-    copies->folder = -1;
-    copies->part = (struct instance_part){.verbs = verbs,
-                                          .begin = handle_begin,
-                                          .abandon = handle_abandon,
-                                          .finish = handle_finish,
-                                          .ctx = copies};
-    *ret_copies = copies;
-    return 0;
-}
-
 void copies_destroy(struct copies *copies)
 {
+    if (!copies)
+        return;
+    if (copies->phase != PHASE_NONE)
+        clear(copies);
     free(copies);
 }

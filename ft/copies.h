@@ -7,14 +7,17 @@
  */
 #pragma once
 
+#include "vmm/control.h"
 #include "vmm/instance.h"
 
 struct copies;
 
-int copies_create(struct copies **ret_copies, struct err *err) must_check;
-void copies_destroy(struct copies *copies); /* after the instance; NULL is fine */
-
-/* What the instance is given. `restore`: a snapshot from which the (blank) machine goes on, or
- * NULL; it outlives the instance's creation. */
-struct snapshot;
-const struct instance_part *copies_part(struct copies *copies, struct snapshot *restore);
+/* definition: the sum of the vm.json that it was started with, which outlives it; "": not known. */
+int copies_create(struct copies **ret_copies, struct instance *instance, const char *definition,
+                  struct err *err) must_check;
+/* The verb. */
+int copies_clone(struct copies *copies, struct control_request *request, const json_t *arguments,
+                 struct err *err) must_check;
+bool copies_are_under_way(const struct copies *copies);
+void copies_abandon(struct copies *copies); /* the VM ends: who waits gets an answer */
+void copies_destroy(struct copies *copies); /* the machine is gone; NULL is fine */

@@ -199,7 +199,7 @@ int disks_set_up(struct disks *disks, struct err *err)
 {
     int ret = 0;
     for (unsigned i = 0; i < disks->count && ret == 0; i++)
-        if (!disks->copies[i].shares)
+        if (!disks->copies[i].shares && !disks->copies[i].copy)
             ret = set_up_copy(&disks->copies[i], err);
     return ret;
 }

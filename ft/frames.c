@@ -8,6 +8,7 @@
 enum {
     MAGIC = 0x3146564d, /* "MVF1" */
     COMMIT_LENGTH = 8,
+    PIECE = 1 << 20,
 };
 
 static const struct {
@@ -18,7 +19,22 @@ static const struct {
     [FRAME_SUMS] = {"SUMS", 16 << 20}, /* of 8 TiB */
     [FRAME_STATE] = {"STATE", 128 << 20},
     [FRAME_COMMIT] = {"COMMIT", COMMIT_LENGTH},
+    [FRAME_FILE] = {"FILE", FRAME_MAX_FILE + 1024},
+    [FRAME_DISK] = {"DISK", 1024},
+    [FRAME_OPEN] = {"OPEN", 0},
+    [FRAME_PAGES] = {"PAGES", 12 + FRAME_MAX_PAGES *(4096 + 3)},
+    [FRAME_BLOCKS] = {"BLOCKS", FRAME_MAX_BLOCK + 17},
+    [FRAME_ROUND] = {"ROUND", 0},
+    [FRAME_ACK] = {"ACK", 20},
+    [FRAME_ERROR] = {"ERROR", 1024},
+    [FRAME_GO] = {"GO", 16},
+    [FRAME_ASK] = {"ASK", 32},
 };
+
+const char *frame_name(uint8_t kind)
+{
+    return kind < array_size(kinds) && kinds[kind].name ? kinds[kind].name : "?";
+}
 
 static void count(struct frame_tally *tally, uint32_t crc)
 {
@@ -44,6 +60,7 @@ void frame_write(struct stream *stream, const struct frame *frame, const void *p
     stream_put_u64(stream, frame->generation);
     stream_put_u64(stream, frame->epoch);
     stream_put_u32(stream, stream->checksum);
+    stream->summing = false; /* the payload's sum is known */
     stream_write(stream, payload, frame->length);
     stream_put_u32(stream, crc);
     count(tally, crc);
@@ -104,27 +121,37 @@ static int read_header(struct stream *stream, struct frame *ret_frame, struct er
     return 0;
 }
 
+/* The buffer grows with the bytes that are really there, whatever the head says, and is kept. */
+static int read_bytes(struct stream *stream, uint32_t length, struct stream_buffer *payload)
+{
+    payload->length = 0;
+    stream_buffer_rewind(payload);
+    while (payload->length < length && stream_error(stream) == 0) {
+        size_t piece = length - payload->length < PIECE ? length - payload->length : PIECE;
+        int ret = stream_buffer_reserve(payload, payload->length + piece);
+        if (ret < 0)
+            return ret;
+        stream_read(stream, payload->bytes + payload->length, piece);
+        payload->length += piece;
+    }
+    return 0;
+}
+
 static int read_payload(struct stream *stream, const struct frame *frame,
                         struct stream_buffer *payload, struct frame_tally *tally, struct err *err)
 {
-    uint8_t piece[4096];
     stream_checksum_start(stream);
-    for (uint32_t left = frame->length; left > 0 && stream_error(stream) == 0;) {
-        uint32_t length = left < sizeof(piece) ? left : (uint32_t)sizeof(piece);
-        stream_read(stream, piece, length);
-        stream_write(&payload->stream, piece, length);
-        left -= length;
-    }
+    int ret = read_bytes(stream, frame->length, payload);
+    if (ret < 0)
+        return err_sys(err, ERR_HOST, -ret, "no room for a frame of %u bytes", frame->length);
     uint32_t sum = stream->checksum;
     uint32_t crc = stream_get_u32(stream);
     if (stream_error(stream) < 0)
         return stream_says(stream, err);
-    if (stream_error(&payload->stream) < 0)
-        return err_sys(err, ERR_HOST, ENOMEM, "no room for a frame of %u bytes", frame->length);
     if (crc != sum)
         return err_say(err, ERR_DEFINITION, EBADMSG, "a frame %s is damaged",
                        kinds[frame->kind].name);
-    if (frame->kind != FRAME_COMMIT)
+    if (frame->kind != FRAME_COMMIT && frame->epoch != 0)
         count(tally, crc);
     return 0;
 }
@@ -147,8 +174,6 @@ int frame_read(struct stream *stream, struct frame *ret_frame, struct stream_buf
     int ret = read_header(stream, &frame, err);
     if (ret < 0)
         return ret;
-    stream_buffer_finish(payload);
-    stream_buffer_init(payload, 0);
     ret = read_payload(stream, &frame, payload, tally, err);
     if (ret < 0)
         return ret;

@@ -17,11 +17,26 @@
  * An epoch is the frames from its first up to a COMMIT with the same number: it counts only as a
  * whole, and nothing of it is used before.
  *
- *   HELLO   what is coming: sections (core/state.h) "hello" and "model" (vmm/machine_model.h)
+ *   HELLO   what is coming: sections (core/state.h) "hello" (of a snapshot) or "moving" (on a
+ *           connection), and "model" (vmm/machine_model.h)
  *   SUMS    checksums of guest memory in a file (ft/memory_file.h), u32 each
  *   STATE   all of the machine's state but its memory: the sections of machine_save()
  *   COMMIT  u32 how many frames the epoch has, this one not counted; u32 CRC-32C of their payloads'
  *           CRCs, in order
+ *
+ * On a connection only (ft/moving.h says in which order):
+ *
+ *   FILE    of the VM's folder: u16 length of the name, name, u32 mode, content
+ *   DISK    u32 place in vm.json, u64 bytes, u16 length of the name, name
+ *   OPEN    no more of these
+ *   PAGES   u64 first page, u32 count, u8 encoding of each page, then what the encodings ask for:
+ *           0 zeroes: nothing; 1 raw: 4096 bytes; 2 LZ4: u16 length, block
+ *   BLOCKS  u32 place of the disk, u64 offset, u32 length, u8 encoding; 0 zeroes, 1 raw: the bytes
+ *   ROUND   all that came before is to be on stable storage; is acknowledged
+ *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place
+ *   ERROR   u32 kind (core/err.h), u16 length of the sentence, sentence, u16 length of the hint,
+ * hint GO      16 bytes ticket: the VM is yours ASK     16 bytes ticket, 16 bytes place: whose is
+ * it?
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.
@@ -30,7 +45,33 @@
 
 #include "core/stream.h"
 
-enum frame_kind { FRAME_HELLO = 1, FRAME_SUMS, FRAME_STATE, FRAME_COMMIT };
+enum frame_kind {
+    FRAME_HELLO = 1,
+    FRAME_SUMS,
+    FRAME_STATE,
+    FRAME_COMMIT,
+    FRAME_FILE,
+    FRAME_DISK,
+    FRAME_OPEN,
+    FRAME_PAGES,
+    FRAME_BLOCKS,
+    FRAME_ROUND,
+    FRAME_ACK,
+    FRAME_ERROR,
+    FRAME_GO,
+    FRAME_ASK,
+};
+
+enum frame_ack {
+    FRAME_WELCOME = 1, /* it can come: the pages may follow */
+    FRAME_STORED,      /* of a ROUND */
+    FRAME_READY,       /* all of the epoch is here, whole, and loaded */
+    FRAME_YOURS,       /* to GO and ASK: it runs here, and nowhere else */
+    FRAME_NOT_MINE,    /* to ASK: it never ran here, and never will by that ticket */
+    FRAME_UNKNOWN,     /* to ASK: this is another place than the one that was asked for */
+};
+
+enum { FRAME_MAX_PAGES = 256, FRAME_MAX_BLOCK = 1 << 20, FRAME_MAX_FILE = 64 << 20 };
 
 struct frame {
     uint8_t kind;
@@ -55,3 +96,5 @@ void frame_write_commit(struct stream *stream, uint64_t generation, uint64_t epo
  */
 int frame_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
                struct frame_tally *tally, struct err *err) must_check;
+
+const char *frame_name(uint8_t kind); /* "HELLO" */

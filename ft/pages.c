@@ -160,18 +160,27 @@ static int harvest(struct pages *pages, uint64_t *ret_found, struct err *err)
     return ret < 0 ? err_sys(err, ERR_HOST, -ret, "cannot see which pages were written") : 0;
 }
 
+int pages_all(struct pages *pages, struct err *err)
+{
+    mark_touched(pages);
+    return put_written(pages, 0, pages->given_up, err);
+}
+
+int pages_round(struct pages *pages, uint64_t *ret_pages, struct err *err)
+{
+    int ret = harvest(pages, ret_pages, err);
+    pages->rounds++;
+    return ret < 0 ? ret : put_written(pages, 0, pages->given_up, err);
+}
+
 int pages_rounds(struct pages *pages, struct err *err)
 {
     uint64_t found = 0, before;
-    mark_touched(pages);
-    int ret = put_written(pages, 0, pages->given_up, err);
+    int ret = pages_all(pages, err);
     do {
         before = found;
         if (ret == 0)
-            ret = harvest(pages, &found, err);
-        if (ret == 0)
-            ret = put_written(pages, 0, pages->given_up, err);
-        pages->rounds++;
+            ret = pages_round(pages, &found, err);
         /* Once it no longer gets less, it will not. */
     } while (ret == 0 && found > FEW_PAGES && pages->rounds < MOST_ROUNDS &&
              (pages->rounds < 3 || found < before - before / 8));
@@ -232,6 +241,8 @@ int pages_rest(struct pages *pages, struct err *err)
         ret = pages->sink->put(pages->sink->ctx, (uint64_t)pages->held_pages[i] * PAGE_SIZE,
                                pages->aside + i * PAGE_SIZE, run * PAGE_SIZE, err);
         pages->sent += run;
+        if (ret == 0 && pages->given_up && *pages->given_up)
+            ret = err_sys(err, ERR_FAILED, ECANCELED, "the copy was given up");
         i += run;
     }
     return ret;

@@ -5,10 +5,15 @@
  * leaves when it runs again.
  *
  *   begin     writes are noted from here on
- *   rounds    (any thread; slow)
+ *   all       (any thread; slow)
+ *   round     what was written since the last one, and so on; or, all of this at once:
+ *   rounds    until it is little
  *   capture   the machine stands still: what was written since the last round is copied aside
  *   rest      what was copied aside leaves (any thread)
  *   end       writes are no longer noted
+ *
+ * Where the machine goes on elsewhere nothing has to be copied aside: it stands still, and another
+ * round is the last.
  *
  * One way for snapshots, migration and fault tolerance; who takes the pages is a sink.
  */
@@ -50,6 +55,8 @@ struct pages {
 
 /* Zeroed but for the first three. */
 int pages_begin(struct pages *pages, struct err *err) must_check;
+int pages_all(struct pages *pages, struct err *err) must_check;
+int pages_round(struct pages *pages, uint64_t *ret_pages, struct err *err) must_check;
 int pages_rounds(struct pages *pages, struct err *err) must_check;
 /* More than was made ready for goes to the sink at once, while the machine stands still. */
 int pages_capture(struct pages *pages, struct err *err) must_check;

@@ -2,8 +2,11 @@
 #include "ft/snapshot.h"
 
 #include "ft/file_sum.h"
+#include "ft/handover.h"
 #include "ft/snapshot_parts.h"
 #include "host/small_file.h"
+#include "host/tree.h"
+#include "vmm/folder.h"
 #include "vmm/machine.h"
 
 #include <errno.h>
@@ -16,14 +19,6 @@
 #include <unistd.h>
 
 enum { MANIFEST_MAX = 8 << 20 };
-
-bool snapshot_is_one(const char *path)
-{
-    char manifest[PATH_MAX];
-    return (size_t)snprintf(manifest, sizeof(manifest), "%s/" SNAPSHOT_MANIFEST, path) <
-               sizeof(manifest) &&
-           access(manifest, F_OK) == 0;
-}
 
 /* --- the manifest ----------------------------------------------------------------------------- */
 
@@ -48,7 +43,8 @@ static int read_manifest(struct snapshot *snapshot, struct err *err)
 {
     char *text, sum[9];
     size_t length;
-    int fd = openat(snapshot->folder, SNAPSHOT_MANIFEST, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(snapshot->folder, SNAPSHOT_MANIFEST,
+                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return err_say(err, ERR_NOT_FOUND, ENOENT,
                        "%s is no snapshot: it has no " SNAPSHOT_MANIFEST, snapshot->path);
@@ -61,8 +57,8 @@ static int read_manifest(struct snapshot *snapshot, struct err *err)
     free(text);
     json_t *facts = json_incref(json_object_get(root, "snapshot"));
     const char *said = json_string_value(json_object_get(root, "crc32c"));
-    bool whole = json_is_object(facts) && said && snapshot_sum_of(facts, sum) == 0 &&
-                 strcmp(said, sum) == 0;
+    bool whole = json_is_object(json_object_get(facts, "files")) && said &&
+                 snapshot_sum_of(facts, sum) == 0 && strcmp(said, sum) == 0;
     json_decref(root);
     snapshot->facts = facts;
     if (!whole)
@@ -73,6 +69,19 @@ static int read_manifest(struct snapshot *snapshot, struct err *err)
                        "%s has format %lld, and this minivmm knows %d: it is of a newer minivmm",
                        snapshot->path, (long long)format, SNAPSHOT_FORMAT);
     return 0;
+}
+
+bool snapshot_is_one(const char *path)
+{
+    struct snapshot snapshot = {.memory = -1, .path = (char *)(uintptr_t)path};
+    snapshot.folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (snapshot.folder < 0)
+        return false;
+    int ret = read_manifest(&snapshot, NULL);
+    bool is_one = ret == 0 || snapshot.facts; /* a damaged one, too */
+    json_decref(snapshot.facts);
+    close(snapshot.folder);
+    return is_one;
 }
 
 int snapshot_open(struct snapshot *ret_snapshot, const char *path, struct err *err)
@@ -114,35 +123,56 @@ void snapshot_close(struct snapshot *snapshot)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* A name of the manifest leads to nothing outside of the folder. */
-static bool is_inside(const char *name)
+/* What is the folder's own, of this VM or of any. */
+static bool is_own(const char *name)
 {
-    if (!*name || *name == '/')
-        return false;
-    for (const char *at = name; at; at = strchr(at, '/')) {
-        at += *at == '/';
-        if (strncmp(at, "..", 2) == 0 && (at[2] == '/' || at[2] == '\0'))
-            return false;
+    static const char *const own[] = {FOLDER_IDENTITY,   FOLDER_JOURNAL,    FOLDER_CONSOLE,
+                                      FOLDER_LOG,        FOLDER_SNAPSHOTS,  FOLDER_RESTORING,
+                                      HANDOVER_MOVED,    HANDOVER_ARRIVED,  HANDOVER_ARRIVING,
+                                      HANDOVER_UNWANTED, SNAPSHOT_MANIFEST, SNAPSHOT_VERIFIED};
+    for (size_t i = 0; i < array_size(own); i++) {
+        size_t length = strlen(own[i]);
+        if (strncmp(name, own[i], length) == 0 && (name[length] == '\0' || name[length] == '/'))
+            return true;
     }
-    return true;
+    /* What a restore calls a file that is on its way. */
+    const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+    size_t length = strlen(last);
+    return last[0] == '.' && length > 4 && strcmp(last + length - 4, ".new") == 0;
+}
+
+static int open_inside(int folder, const char *name)
+{
+    const char *last;
+    int parent = tree_open_parent(folder, name, false, &last);
+    if (parent < 0)
+        return parent;
+    int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int error = errno;
+    close(parent);
+    return fd < 0 ? -error : fd;
 }
 
 static int open_file(const struct snapshot *snapshot, const char *name, const json_t *said,
                      int *ret_fd, struct err *err)
 {
     struct stat stat;
-    if (!is_inside(name) || !json_is_object(said))
+    int fd = is_own(name) || !json_is_object(said) ? -EINVAL : open_inside(snapshot->folder, name);
+    if (fd == -EINVAL)
         return damaged(snapshot, SNAPSHOT_MANIFEST, "it names what no snapshot has", err);
-    int fd = openat(snapshot->folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && (errno == ENOENT || errno == ELOOP))
+    if (fd == -ENOENT || fd == -ELOOP || fd == -ENOTDIR)
         return damaged(snapshot, name, "it is not there", err);
-    if (fd < 0 || fstat(fd, &stat) < 0) {
+    if (fd < 0)
+        return err_sys(err, ERR_FAILED, -fd, "cannot read %s/%s", snapshot->path, name);
+    if (fstat(fd, &stat) < 0) {
         int ret = err_sys(err, ERR_FAILED, errno, "cannot read %s/%s", snapshot->path, name);
-        if (fd >= 0)
-            close(fd);
+        close(fd);
         return ret;
     }
     json_int_t size = json_integer_value(json_object_get(said, "size"));
+    /* It is mapped as it is, and a guest that looked behind its end would be the end of us. */
+    if (strcmp(name, SNAPSHOT_MEMORY) == 0 && stat.st_size == size)
+        size = (json_int_t)machine_model_memory(snapshot->model);
     if (!S_ISREG(stat.st_mode) || stat.st_size != size) {
         char why[100];
         snprintf(why, sizeof(why), "it has %lld bytes instead of %lld", (long long)stat.st_size,
@@ -186,7 +216,8 @@ static json_t *read_stamps(const struct snapshot *snapshot)
 {
     char sum[9];
     json_t *root = NULL;
-    int fd = openat(snapshot->folder, SNAPSHOT_VERIFIED, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(snapshot->folder, SNAPSHOT_VERIFIED,
+                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     char *text;
     size_t length;
     if (fd < 0)
@@ -241,10 +272,13 @@ static int verify_file(struct snapshot *snapshot, const char *name, const json_t
             err_prefix(err, "%s/%s is damaged", snapshot->path, name);
     }
     json_object_set_new(stamps, name, stamp);
-    if (ret == 0 && is_memory)
+    if (ret == 0 && is_memory) {
+        if (snapshot->memory >= 0) /* verified once more */
+            close(snapshot->memory);
         snapshot->memory = fd;
-    else
+    } else {
         close(fd);
+    }
     return ret;
 }
 

@@ -29,12 +29,12 @@ struct seal {
 /* By its first blocks. */
 static bool shares_blocks(int fd)
 {
-    struct {
+    union {
         struct fiemap map;
-        struct fiemap_extent extent;
+        uint8_t room[sizeof(struct fiemap) + sizeof(struct fiemap_extent)];
     } query = {.map = {.fm_length = FIEMAP_MAX_OFFSET, .fm_extent_count = 1}};
     return ioctl(fd, FS_IOC_FIEMAP, &query.map) == 0 && query.map.fm_mapped_extents == 1 &&
-           (query.extent.fe_flags & FIEMAP_EXTENT_SHARED);
+           (query.map.fm_extents[0].fe_flags & FIEMAP_EXTENT_SHARED);
 }
 
 static int describe(struct seal *seal, int fd, const char *path)

@@ -83,6 +83,8 @@ int snapshot_write_state(int folder, const struct snapshot_hello *hello,
     }
     if (fd >= 0)
         close(fd);
+    if (fd >= 0 && ret < 0)
+        unlinkat(folder, SNAPSHOT_STATE, 0);
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write the machine's state") : 0;
 }
 

@@ -49,7 +49,7 @@ static void handle_trouble(void *ctx, const char *sentence)
 
 static const struct disk_ops ops;
 
-static struct point *find_point(struct disk *disk)
+struct point *point_find(struct disk *disk)
 {
     while (disk && disk->ops != &ops)
         disk = disk->ops->inner ? disk->ops->inner(disk) : NULL;
@@ -58,7 +58,7 @@ static struct point *find_point(struct disk *disk)
 
 int disk_point_image(struct disk *disk)
 {
-    const struct point *point = find_point(disk);
+    const struct point *point = point_find(disk);
     return point ? point->image : -1;
 }
 
@@ -93,7 +93,7 @@ int disk_copy_create(struct disk_copy **ret_copy, struct disk *disk, struct disk
                      const struct disk_copy_handlers *handlers, struct err *err)
 {
     struct disk_copy *copy = calloc(1, sizeof(*copy));
-    struct point *point = find_point(disk);
+    struct point *point = point_find(disk);
 
     assert(point);
     if (!copy) {
@@ -176,6 +176,8 @@ static void point_submit(struct disk *disk, struct disk_request *request)
 {
     struct point *point = point_of(disk);
 
+    if (point->watch)
+        request = watch_wrap(point->watch, request);
     if (point->copy)
         copy_submit(point->copy, request);
     else

@@ -21,8 +21,15 @@ struct point {
     bool has_holes; /* of which the image's file can tell */
     struct loop *loop;
     struct disk_client client;
-    struct disk_copy *copy; /* NULL: all passes */
+    struct disk_copy *copy;   /* NULL: all passes */
+    struct disk_watch *watch; /* host/disk_watch.h; NULL: nobody wants to know */
 };
+
+/* In the row of a disk; NULL: there is none. */
+struct point *point_find(struct disk *disk);
+
+/* What is to be submitted in its place. */
+struct disk_request *watch_wrap(struct disk_watch *watch, struct disk_request *request);
 
 struct lane {
     struct disk_request request;

@@ -170,3 +170,39 @@ int tree_move(int parent, const char *name, int new_parent, const char *new_name
         (void)fsync(parent);
     return 0;
 }
+
+static bool is_part(const char *part, size_t length)
+{
+    return length > 0 && length <= NAME_MAX && !(length == 1 && part[0] == '.') &&
+           !(length == 2 && part[0] == '.' && part[1] == '.');
+}
+
+int tree_open_parent(int folder, const char *path, bool make, const char **ret_last)
+{
+    const char *slash;
+    int at = fcntl(folder, F_DUPFD_CLOEXEC, 0);
+
+    while (at >= 0 && (slash = strchr(path, '/'))) {
+        char part[NAME_MAX + 1] = "";
+        int next = -1, error = EINVAL;
+        if (is_part(path, (size_t)(slash - path))) {
+            memcpy(part, path, (size_t)(slash - path));
+            if (make && mkdirat(at, part, 0777) < 0 && errno != EEXIST)
+                error = errno;
+            else if ((next = openat(at, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+                error = errno;
+        }
+        close(at);
+        at = next;
+        errno = error;
+        path = slash + 1;
+    }
+    if (at < 0)
+        return -errno;
+    if (!is_part(path, strlen(path))) {
+        close(at);
+        return -EINVAL;
+    }
+    *ret_last = path;
+    return at;
+}

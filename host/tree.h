@@ -26,6 +26,13 @@ int tree_remove(int parent, const char *name, struct err *err) must_check;
 int tree_empty(int folder, const char *keep, struct err *err) must_check;
 
 /*
+ * The folder in which the last part of `path` lies, below `folder`: its descriptor, with that part
+ * in *ret_last. No link is followed on the way, and nothing leads out: -ELOOP, -ENOTDIR, -EINVAL
+ * (".", "..", "/x", "a//b"). `make`: folders that are missing are made.
+ */
+int tree_open_parent(int folder, const char *path, bool make, const char **ret_last) must_check;
+
+/*
  * Gives a file or folder another name, where that is still free: -EEXIST, ERR_STATE if not. Both
  * folders are on stable storage afterwards.
  */

@@ -328,6 +328,17 @@ int identity_read(struct identity *ret_identity, const struct folder *folder, st
     return r;
 }
 
+int identity_adopt(struct identity *identity, struct folder *folder, struct err *err)
+{
+    struct birthplace here;
+    int r = find_here(&here, folder, err);
+    if (r < 0)
+        return r;
+    free(identity->birthplace.path);
+    identity->birthplace = here;
+    return write_file(identity, folder, err);
+}
+
 int identity_renew_generation(struct identity *identity, struct folder *folder, struct err *err)
 {
     struct identity renewed = *identity;

@@ -62,6 +62,10 @@ int identity_read(struct identity *ret_identity, const struct folder *folder,
  * one. Nothing is written. */
 int identity_make(struct identity *ret_identity, const uint8_t *uuid, struct err *err) must_check;
 
+/* This VM lives here from now on: it came from somewhere else. Everything but its birthplace is as
+ * it was. */
+int identity_adopt(struct identity *identity, struct folder *folder, struct err *err) must_check;
+
 /* A new generation, written down. */
 int identity_renew_generation(struct identity *identity, struct folder *folder,
                               struct err *err) must_check;

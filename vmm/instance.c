@@ -89,6 +89,8 @@ static void handle_troubles(void *arg)
 
 const char *instance_state(const struct instance *instance)
 {
+    if (instance->held)
+        return instance->held;
     return instance->paused ? "paused" : instance->waiting ? "restarting" : "running";
 }
 
@@ -107,6 +109,8 @@ void instance_resume(struct instance *instance, const char *why)
     if (!instance->paused)
         return;
     instance->paused = false;
+    if (instance->held)
+        return;
     if (!instance->waiting)
         machine_resume(instance->machine);
     else if (instance->restart_is_due)
@@ -117,9 +121,29 @@ void instance_resume(struct instance *instance, const char *why)
     tell(instance, "resumed", json_pack("{sI}", "paused_ms", (json_int_t)ms));
 }
 
+void instance_hold(struct instance *instance, const char *state)
+{
+    instance->held = state;
+    machine_pause(instance->machine);
+}
+
+void instance_release(struct instance *instance)
+{
+    bool first = instance->awaited;
+    instance->held = NULL;
+    instance->awaited = false;
+    if (first)
+        loop_stop(machine_loop(instance->machine)); /* now instance_run begins */
+    else if (!instance->paused && !instance->waiting)
+        machine_resume(instance->machine);
+}
+
 /* The reset button. A machine that was paused, or was to start in a while, runs afterwards. */
 int instance_reset(struct instance *instance, struct err *err)
 {
+    if (instance->held)
+        return err_say(err, ERR_STATE, EBUSY, "%s is just %s", instance->config.name,
+                       instance->held);
     if (instance->waiting) {
         instance->crashes = 0;
         instance->restart_is_due = true;
@@ -240,12 +264,26 @@ static bool wait_for_restart(struct instance *instance, const struct machine_end
     instance->waiting = true;
     instance->restart_is_due = false;
     instance->stopped_by = NULL;
-    if (loop_timer_arm(&instance->restart_timer, now + seconds * NS_PER_SEC) < 0 ||
-        loop_run(loop) < 0)
+    int ret = loop_timer_arm(&instance->restart_timer, now + seconds * NS_PER_SEC);
+    do /* somebody may have let it go on, and paused it again at once */
+        ret = ret < 0 ? ret : loop_run(loop);
+    while (ret == 0 && instance->paused && !instance->stopped_by);
+    if (ret < 0)
         note_wish(instance, "lack of memory");
     loop_timer_cancel(&instance->restart_timer);
     instance->waiting = false;
     return !instance->stopped_by;
+}
+
+/* Until its part has brought the state. False: it shall not run. */
+static bool await(struct instance *instance)
+{
+    instance->held = instance->config.awaited;
+    instance->awaited = true;
+    instance->stopped_by = NULL;
+    if (loop_run(machine_loop(instance->machine)) < 0)
+        note_wish(instance, "lack of memory");
+    return !instance->awaited && !instance->stopped_by;
 }
 
 static void note_start(struct instance *instance)
@@ -257,7 +295,11 @@ static void note_start(struct instance *instance)
 
 int instance_run(struct instance *instance, struct machine_end *ret_end, struct err *err)
 {
-    struct machine_end end = {0};
+    struct machine_end end = {.outcome = MACHINE_STOPPED};
+    if (instance->config.awaited && !await(instance)) {
+        *ret_end = end;
+        return 0;
+    }
     for (;;) {
         note_start(instance);
         int ret = machine_run(instance->machine, &end, err);
@@ -473,9 +515,17 @@ unsigned instance_disks(const struct instance *instance)
     return instance->machine_config.disk_count;
 }
 
+bool instance_has_ephemeral(const struct instance *instance)
+{
+    for (unsigned i = 0; i < instance->machine_config.disk_count; i++)
+        if (instance->disks[i].ephemeral && !instance->disks[i].readonly)
+            return true;
+    return false;
+}
+
 bool instance_stands_still(const struct instance *instance)
 {
-    return instance->paused || instance->waiting;
+    return instance->paused || instance->waiting || instance->held;
 }
 
 void instance_note_pause(struct instance *instance, const char *why, uint64_t ns)

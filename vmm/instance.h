@@ -42,7 +42,8 @@ struct instance_config {
     bool ephemeral;        /* all disks */
     bool stop_at_reset;
     bool exit_port;
-    bool blank;                       /* machine_config.blank: the part's begin loads a state */
+    bool blank;          /* machine_config.blank: the part brings a state */
+    const char *awaited; /* the state's name ("arriving"): it runs after instance_release; NULL */
     const struct instance_part *part; /* or NULL */
     /* The person in the foreground, who gets the console's bytes beside the hub. (any thread, must
      * not block); NULL: nobody. */
@@ -65,7 +66,15 @@ const struct instance_config *instance_config(const struct instance *instance);
 struct control *instance_control(struct instance *instance); /* NULL: without a socket */
 /* The disks that the machine has are those of the definition, and perhaps a seed. */
 unsigned instance_disks(const struct instance *instance);
-bool instance_stands_still(const struct instance *instance); /* paused, or waits for a restart */
+bool instance_has_ephemeral(const struct instance *instance); /* a disk that the guest may change */
+bool instance_stands_still(
+    const struct instance *instance); /* paused, held, or waits for a restart */
+/*
+ * Stands still until the release, whatever anybody else wants; `state` is its name for people. What
+ * resume, pause and reset ask for meanwhile is refused, or done afterwards.
+ */
+void instance_hold(struct instance *instance, const char *state);
+void instance_release(struct instance *instance);
 /* The VM stood still for something other than a pause: worth a line in the journal, if it was long.
  */
 void instance_note_pause(struct instance *instance, const char *why, uint64_t ns);

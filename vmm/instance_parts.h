@@ -48,6 +48,9 @@ struct instance {
 
     bool log_lost; /* console.log cannot be written, and that was said */
     bool paused;   /* somebody wants it to stand still */
+    /* Its part wants that: "arriving", "moving"; NULL: it does not. */
+    const char *held;
+    bool awaited; /* it has not run yet: instance_config.awaited */
     /* The guest has crashed, and starts anew when restart_timer has fired and nobody wants it to
      * stand still. */
     bool waiting, restart_is_due;

@@ -114,7 +114,7 @@ static int verb_registers(void *ctx, struct control_request *request, const json
                           json_t **ret_answer, struct err *err)
 {
     struct instance *instance = ctx;
-    bool runs = !instance->paused && !instance->waiting;
+    bool runs = !instance_stands_still(instance);
     char text[VCPU_TEXT];
     int ret = control_check_keys(arguments, no_keys, err);
     if (ret < 0)

@@ -145,7 +145,12 @@ int kvm_check(const struct kvm *kvm, int capability)
 
 int kvm_create_vm(const struct kvm *kvm, int *ret_vm)
 {
-    int vm = request(kvm->fd, KVM_CREATE_VM, 0);
+    int vm;
+    /* It starts threads of the kernel's, and that ends early when a signal comes: seen under load.
+     */
+    do
+        vm = request(kvm->fd, KVM_CREATE_VM, 0);
+    while (vm == -EINTR);
     if (vm >= 0)
         *ret_vm = vm;
     return done(vm);

@@ -83,6 +83,11 @@ static enum machine_outcome wanted(struct machine *machine)
     return outcome;
 }
 
+bool machine_has_wish(struct machine *machine)
+{
+    return wanted(machine) != 0;
+}
+
 /* The wish is fulfilled; false when a stop has taken its place meanwhile. */
 static bool take_back(struct machine *machine, enum machine_outcome outcome)
 {
@@ -157,6 +162,30 @@ void machine_resume(struct machine *machine)
         vcpu_resume(machine->vcpus[i]);
     pthread_mutex_unlock(&machine->lock);
     count_pause(machine);
+}
+
+/* --- throttling --------------------------------------------------------------------------- */
+
+enum { THROTTLE_TURN_US = 10000 };
+
+static void handle_throttle(void *arg)
+{
+    struct machine *machine = arg;
+    unsigned percent = machine->throttle;
+    if (percent == 0)
+        return;
+    for (unsigned i = 0; i < machine->config.cpus && machine->running; i++)
+        vcpu_nap(machine->vcpus[i], THROTTLE_TURN_US / 100 * percent);
+    uint64_t next = clock_monotonic_ns() + THROTTLE_TURN_US * 1000ull;
+    (void)!loop_timer_arm(&machine->throttle_timer, next); /* no memory: it is not throttled */
+}
+
+void machine_throttle(struct machine *machine, unsigned percent)
+{
+    assert(percent < 100);
+    machine->throttle = percent;
+    if (percent > 0)
+        (void)!loop_timer_arm(&machine->throttle_timer, 0);
 }
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -248,8 +277,10 @@ int machine_create(struct machine **ret_machine, const struct machine_config *co
     if (ret < 0)
         goto fail;
     if ((ret = thread_install_kick_handler(err)) < 0 ||
-        (ret = loop_create(&machine->loop, err)) < 0 ||
-        (ret = bus_create(&machine->ports, err)) < 0 ||
+        (ret = loop_create(&machine->loop, err)) < 0)
+        goto fail;
+    loop_timer_init(&machine->throttle_timer, machine->loop, handle_throttle, machine);
+    if ((ret = bus_create(&machine->ports, err)) < 0 ||
         (ret = bus_create(&machine->mmio, err)) < 0 ||
         (ret = machine_lay_ground(machine, err)) < 0 ||
         (ret = machine_add_devices(machine, err)) < 0)
@@ -276,6 +307,8 @@ void machine_destroy(struct machine *machine)
     if (!machine)
         return;
     machine_pause(machine);
+    if (machine->loop)
+        loop_timer_cancel(&machine->throttle_timer);
     /* The vCPUs stand still, so devices go first: the PIC's pin still ends in a vCPU. */
     machine->ending = true;
     while (machine->device_count > 0)

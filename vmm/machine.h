@@ -81,6 +81,10 @@ struct loop *machine_loop(struct machine *machine);
 int machine_run(struct machine *machine, struct machine_end *ret_end, struct err *err) must_check;
 void machine_stop(struct machine *machine); /* (any thread) */
 
+/* Its guest, or somebody, has just asked for its end or its reset, which is not part of its state:
+ * the main loop does it next. */
+bool machine_has_wish(struct machine *machine);
+
 void machine_press_power_button(struct machine *machine); /* (any thread) */
 void machine_send_break(struct machine *machine);         /* serial */
 /* To the virtio console where the guest has a driver for it, else to the serial port: boot loaders
@@ -95,6 +99,9 @@ void machine_set_console_size(struct machine *machine, unsigned columns, unsigne
  */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
+
+/* The guest gets so many percent less of the time, from now on; 0: all of it again. Any thread. */
+void machine_throttle(struct machine *machine, unsigned percent);
 
 /* A vCPU's registers and the top of its stack, for a person. Paused only. */
 void machine_describe_vcpu(const struct machine *machine, unsigned id, char ret_text[VCPU_TEXT]);

@@ -221,7 +221,7 @@ static const struct state_table device_table = {
 static const struct state_field fields[] = {
     STATE_FIELD_U64(struct machine_model, memory),
     STATE_FIELD_U64(struct machine_model, hole),
-    STATE_FIELD_U32(struct machine_model, cpus),
+    STATE_FIELD_U32(struct machine_model, cpus, .min = 1, .max = LAYOUT_MAX_CPUS),
     STATE_FIELD_U32(struct machine_model, tsc_khz),
     STATE_FIELD_U32(struct machine_model, xsave_size),
     STATE_FIELD_U32(struct machine_model, device_count, .max = MODEL_DEVICES),

@@ -62,6 +62,9 @@ struct machine {
     uint64_t longest_pause_ns;
     uint64_t paused_ns; /* when the last one began; 0: it stands at power-on */
 
+    _Atomic unsigned throttle; /* percent of the time that vCPUs sleep */
+    struct loop_timer throttle_timer;
+
     struct kvm kvm;
     int vm;
     struct vcpu_state_caps caps;

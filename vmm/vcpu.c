@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmm/vcpu.h"
 
+#include "core/clock.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -85,6 +86,12 @@ void vcpu_wait_paused(struct vcpu *vcpu)
     while (vcpu->status == VCPU_RUNNING)
         pthread_cond_wait(&vcpu->changed, &vcpu->lock);
     pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_nap(struct vcpu *vcpu, unsigned us)
+{
+    atomic_store(&vcpu->nap_us, us);
+    vcpu_kick(vcpu);
 }
 
 void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg)
@@ -228,12 +235,28 @@ static bool enter_guest(struct vcpu *vcpu)
     return false;
 }
 
+static void nap(struct vcpu *vcpu, unsigned us)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    uint64_t ns = (uint64_t)end.tv_nsec + us * 1000ull;
+    end.tv_sec += (time_t)(ns / NS_PER_SEC);
+    end.tv_nsec = (long)(ns % NS_PER_SEC);
+    pthread_mutex_lock(&vcpu->lock);
+    while (atomic_load(&vcpu->order) == VCPU_RUNNING &&
+           pthread_cond_clockwait(&vcpu->changed, &vcpu->lock, CLOCK_MONOTONIC, &end) == 0)
+        continue;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
 static bool run_guest(struct vcpu *vcpu)
 {
     for (;;) {
         set_immediate_exit(vcpu, 0);
         if (atomic_load(&vcpu->order) != VCPU_RUNNING)
             return true;
+        if (atomic_load_explicit(&vcpu->nap_us, memory_order_relaxed))
+            nap(vcpu, atomic_exchange(&vcpu->nap_us, 0));
         vcpu_arch_before_run(vcpu);
         if (!enter_guest(vcpu))
             return false;

@@ -70,6 +70,7 @@ struct vcpu {
     enum vcpu_status status; /* what it is */
     void (*work)(void *arg); /* lent out; NULL: not */
     void *work_arg;
+    _Atomic unsigned nap_us;          /* to be slept through before the guest goes on */
     struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
 
     /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
@@ -93,6 +94,9 @@ void vcpu_resume(struct vcpu *vcpu);      /* (any thread) PAUSED only */
  */
 void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg);
 void vcpu_wait_lent(struct vcpu *vcpu);
+
+/* Keeps the guest from running for so long; an order ends it early. (any thread) */
+void vcpu_nap(struct vcpu *vcpu, unsigned us);
 
 /* A word for a reason; NULL where there is none, which counts as VCPU_EXIT_OTHER then. */
 const char *vcpu_exit_name(unsigned reason);

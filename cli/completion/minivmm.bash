@@ -20,6 +20,7 @@ _minivmm() {
     */--cpu) mapfile -t COMPREPLY < <(compgen -W "host x86-64-v2 x86-64-v3 x86-64-v4" -- "$word") ;;
     */--net) mapfile -t COMPREPLY < <(compgen -W "user passt tap bridge: none" -- "$word") ;;
     */--console) mapfile -t COMPREPLY < <(compgen -W "serial virtio" -- "$word") ;;
+    key/*) ;;
     */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;
     run/* | new/* | list/* | */--kernel | */--initrd | */--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$("$program" list -q 2>/dev/null)" -- "$word"; compgen -d -- "$word") ;;

@@ -203,3 +203,11 @@ uint16_t queue_wait(struct queue *queue, uint32_t *ret_written)
         *ret_written = queue->used.ring[place].written;
     return (uint16_t)queue->used.ring[place].head;
 }
+
+bool queue_take(struct queue *queue, uint16_t *ret_head, uint32_t *ret_written)
+{
+    if (*(volatile uint16_t *)&queue->used.index == queue->seen)
+        return false;
+    *ret_head = queue_wait(queue, ret_written);
+    return true;
+}

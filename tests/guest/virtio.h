@@ -70,3 +70,5 @@ void queue_offer(struct queue *queue, uint16_t head);
 void queue_ring(struct queue *queue);
 /* Busy until a request came back: its head, with the bytes written. */
 uint16_t queue_wait(struct queue *queue, uint32_t *ret_written);
+/* The same at once; false: none came back yet. */
+bool queue_take(struct queue *queue, uint16_t *ret_head, uint32_t *ret_written);

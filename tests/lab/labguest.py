@@ -92,11 +92,11 @@ class Guest:
     """One run of a VMM in a lab host; see the head of this file."""
 
     def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None, folder=None,
-                 definition=None, goes_on=None):
+                 definition=None, goes_on=None, until=None):
         """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
         columns) of one for the VMM. folder: the VM is this folder, with what `definition` says beside the boot
-        files; one that has a vm.json already is run as it is. goes_on: the minivmm command by which a guest goes on
-        that waits for commands already."""
+        files; one that has a vm.json already is run as it is. goes_on: the command that leads to the console of a
+        guest that waits for commands already; until: what that command says when it is there."""
         script = base64.b64encode(SERVE.format(console=console).encode()).decode()
         # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
         cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
@@ -109,7 +109,7 @@ class Guest:
         if folder:
             command = f"minivmm run {folder} {options}"
         if goes_on:
-            command = f"minivmm {goes_on}"
+            command = goes_on
             self._number = 1000 * number  # nobody's from before
         if definition is not None:
             boot = {"kernel": "/root/vmlinuz", "initrd": "/root/test-guest.cpio", "cmdline": cmdline}
@@ -123,13 +123,16 @@ class Guest:
         self.job = host.spawn(run, terminal=terminal)
         self._answered = 0
         try:
+            if until:
+                self._answered = self.job.wait_for(until, timeout=BOOT).end()
             if not goes_on:
                 self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
         except LabError as error:
             facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()
             raise type(error)(f"{error}\n{self.job.seen[-3000:]}\n{facts}") from None
-        self.pid = int(host.run(f"cat {files}.pid", check=True).out)
+        wait = f"while [ ! -s {files}.pid ]; do usleep 10000; done"
+        self.pid = int(host.run(f"{wait}; cat {files}.pid", check=True).out)
 
     # The guest
 
@@ -155,7 +158,7 @@ class Guest:
 
     def answer(self, number, timeout=120):
         """The exit code and output of what was sent."""
-        match = self.job.wait_for(rf"@{number} (\d+)\r?\n", timeout)
+        match = self.job.wait_for(rf"@{number} (\d+)\r*\n", timeout)
         output = bytes(match.string[self._answered : match.start()]).decode(errors="replace")
         self._answered = match.end()
         return int(match.group(1)), output.replace("\r", "")

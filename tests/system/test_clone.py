@@ -223,7 +223,7 @@ def try_what_comes_between(how):
         if how == "twice":
             for other in others:
                 assert other.returncode == 4, other
-                assert "is just being cloned" in other.stderr or "is just being made" in other.stderr, other
+                assert "is just being copied" in other.stderr or "is just being made" in other.stderr, other
         assert is_clean(folder)
         assert copy.exists() == (how not in ["stop", "kill"])
         return True

@@ -55,7 +55,7 @@ def test_a_guest_under_load_is_restored(host):
             assert vm.power_off() == 0
         listed = json.loads(good(host, "snapshots web1 --json"))
         assert [(one["name"], one["state"]) for one in listed] == [("early", "running"), ("busy", "running")], listed
-        for name, command in [("web1", f"restore {VM} busy"), ("web2", f"run --from {VM}/snapshots/busy {ROOT}/web2")]:
+        for name, command in [("web1", f"minivmm restore {VM} busy"), ("web2", f"minivmm run --from {VM}/snapshots/busy {ROOT}/web2")]:
             with Guest(host, goes_on=command) as vm:
                 now = uptime(vm)
                 assert before - 1 < now < after + 30, f"{name}: uptime {now}, at the snapshot {before} to {after}"

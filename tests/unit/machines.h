@@ -212,3 +212,29 @@ static inline void rig_hop(struct rig *rig)
     machine_destroy(rig->machine);
     rig->machine = next;
 }
+
+/* The payload of a section (core/state.h), with its length; NULL: not there. */
+static inline uint8_t *rig_find_section(uint8_t *bytes, size_t length, const char *name,
+                                        uint32_t instance, uint32_t *ret_length)
+{
+    for (size_t at = 0; at < length;) {
+        size_t name_length = bytes[at];
+        uint32_t number, payload;
+        memcpy(&number, bytes + at + 1 + name_length, 4);
+        memcpy(&payload, bytes + at + 1 + name_length + 6, 4);
+        *ret_length = payload;
+        if (name_length == strlen(name) && memcmp(bytes + at + 1, name, name_length) == 0 &&
+            number == instance)
+            return bytes + at + 1 + name_length + 10;
+        at += 1 + name_length + 10 + payload + 4;
+    }
+    return NULL;
+}
+
+/* Makes the section's checksum right again. */
+static inline void rig_sign_section(uint8_t *payload, uint32_t length, const char *name)
+{
+    size_t head = 1 + strlen(name) + 10;
+    uint32_t sum = crc32c(0, payload - head, head + length);
+    memcpy(payload + length, &sum, 4);
+}

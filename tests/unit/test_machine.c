@@ -498,32 +498,6 @@ static void refuse(struct rig *rig, const uint8_t *bytes, size_t length, const c
         ck_assert_msg(strstr(err.text, words), "\"%s\" lacks \"%s\"", err.text, words);
 }
 
-/* The payload of a section (core/state.h), with its length; NULL: not there. */
-static uint8_t *find_section(uint8_t *bytes, size_t length, const char *name, uint32_t instance,
-                             uint32_t *ret_length)
-{
-    for (size_t at = 0; at < length;) {
-        size_t name_length = bytes[at];
-        uint32_t number, payload;
-        memcpy(&number, bytes + at + 1 + name_length, 4);
-        memcpy(&payload, bytes + at + 1 + name_length + 6, 4);
-        *ret_length = payload;
-        if (name_length == strlen(name) && memcmp(bytes + at + 1, name, name_length) == 0 &&
-            number == instance)
-            return bytes + at + 1 + name_length + 10;
-        at += 1 + name_length + 10 + payload + 4;
-    }
-    return NULL;
-}
-
-/* Makes the section's checksum right again. */
-static void sign_section(uint8_t *payload, uint32_t length, const char *name)
-{
-    size_t head = 1 + strlen(name) + 10;
-    uint32_t sum = crc32c(0, payload - head, head + length);
-    memcpy(payload + length, &sum, 4);
-}
-
 START_TEST(test_broken_states_are_refused_and_the_machine_runs_on)
 {
     struct rig rig;
@@ -594,12 +568,12 @@ START_TEST(test_what_kvm_refuses_in_the_middle_is_taken_back)
     rig_run_until(&rig, 3, 0);
     for (unsigned i = 0; i < 3; i++) {
         rig_save(&rig, &good);
-        uint8_t *vcpu = find_section(good.bytes, good.length, "vcpu", 1, &length);
+        uint8_t *vcpu = rig_find_section(good.bytes, good.length, "vcpu", 1, &length);
         ck_assert_ptr_nonnull(vcpu);
         uint64_t cr0 = 1ull << 31; /* paging without protection */
         memcpy(vcpu + offsetof(struct vcpu_state, sregs) + offsetof(struct kvm_sregs2, cr0), &cr0,
                sizeof(cr0));
-        sign_section(vcpu, length, "vcpu");
+        rig_sign_section(vcpu, length, "vcpu");
         refuse(&rig, good.bytes, good.length, "vCPU 1: KVM refuses a vCPU's SREGS");
         stream_buffer_finish(&good);
         rig_run_until(&rig, 2, 0);
@@ -624,11 +598,11 @@ START_TEST(test_a_hostile_state_breaks_nothing)
         const char *name = names[i % array_size(names)];
         uint32_t length, instance = i % array_size(names) == 1;
         memcpy(bytes, good.bytes, good.length);
-        uint8_t *payload = find_section(bytes, good.length, name, instance, &length);
+        uint8_t *payload = rig_find_section(bytes, good.length, name, instance, &length);
         ck_assert_ptr_nonnull(payload);
         for (unsigned j = 0; j < 1 + chance(&seed) % 8; j++)
             payload[chance(&seed) % length] = (uint8_t)chance(&seed);
-        sign_section(payload, length, name);
+        rig_sign_section(payload, length, name);
         struct stream_buffer state;
         struct err err = {0};
         stream_buffer_init_read(&state, bytes, good.length);
@@ -657,14 +631,14 @@ START_TEST(test_an_interrupt_under_way_can_be_loaded_again)
     rig_init(&rig, "ticks", 1, "");
     rig_run_until(&rig, 3, 0);
     rig_save(&rig, &state);
-    uint8_t *vcpu = find_section(state.bytes, state.length, "vcpu", 0, &length);
+    uint8_t *vcpu = rig_find_section(state.bytes, state.length, "vcpu", 0, &length);
     ck_assert_ptr_nonnull(vcpu);
     uint8_t *at = vcpu + offsetof(struct vcpu_state, events);
     memcpy(&events, at, sizeof(events));
     events.interrupt.injected = 1;
     events.interrupt.nr = 0x20;
     memcpy(at, &events, sizeof(events));
-    sign_section(vcpu, length, "vcpu");
+    rig_sign_section(vcpu, length, "vcpu");
     for (unsigned i = 0; i < 3; i++) {
         struct err err = {0};
         stream_buffer_rewind(&state);

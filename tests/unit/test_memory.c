@@ -3,9 +3,13 @@
 #include "core/thread.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define MIB  (1ull << 20)
 #define HIGH (4ull << 30) /* where the second range begins */
@@ -285,11 +289,284 @@ START_TEST(no_mark_is_lost_between_writers_and_the_harvest)
 }
 END_TEST
 
+/* Memory that is a file */
+
+enum { FILE_PAGES = 3 * MIB / PAGE_SIZE };
+
+/* In the file each page is full of its own number, plus one. */
+static uint8_t page_byte(unsigned page)
+{
+    return (uint8_t)(page % 251 + 1);
+}
+
+static int make_file(void)
+{
+    uint8_t *bytes = malloc(3 * MIB);
+    int fd = memfd_create("test", MFD_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        memset(bytes + page * PAGE_SIZE, page_byte(page), PAGE_SIZE);
+    ck_assert_int_eq(pwrite(fd, bytes, 3 * MIB, 0), 3 * MIB);
+    free(bytes);
+    return fd;
+}
+
+static struct memory *make_file_memory(int fd)
+{
+    struct memory *memory = make_memory();
+    struct err err = {0};
+
+    ck_assert(!memory_is_file(memory));
+    int ret = memory_map_file(memory, fd, &err);
+    ck_assert_msg(ret == 0, "%s", err.text);
+    ck_assert(memory_is_file(memory));
+    return memory;
+}
+
+static gpa_t gpa_of(unsigned page)
+{
+    return page < 512 ? page * PAGE_SIZE : HIGH + (page - 512) * PAGE_SIZE;
+}
+
+/* All of the page is this byte. */
+static void check_page(const struct memory *memory, unsigned page, uint8_t byte)
+{
+    uint8_t got[PAGE_SIZE], wanted[PAGE_SIZE];
+
+    memset(wanted, byte, sizeof(wanted));
+    ck_assert_int_eq(memory_read(memory, gpa_of(page), got, sizeof(got)), 0);
+    ck_assert_msg(memcmp(got, wanted, sizeof(got)) == 0, "page %u begins with %u, not %u", page,
+                  got[0], byte);
+}
+
+static void check_file(int fd)
+{
+    uint8_t page[PAGE_SIZE], wanted[PAGE_SIZE];
+
+    for (unsigned i = 0; i < FILE_PAGES; i++) {
+        memset(wanted, page_byte(i), sizeof(wanted));
+        ck_assert_int_eq(pread(fd, page, PAGE_SIZE, i * PAGE_SIZE), PAGE_SIZE);
+        ck_assert_msg(memcmp(page, wanted, PAGE_SIZE) == 0, "page %u of the file", i);
+    }
+}
+
+START_TEST(ram_is_what_the_file_holds_and_writes_stay_out_of_it)
+{
+    int fd = make_file();
+    struct memory *memory = make_file_memory(fd);
+    void *pointer;
+
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        check_page(memory, page, page_byte(page));
+    for (unsigned page = 0; page < FILE_PAGES; page += 3)
+        ck_assert_int_eq(memory_fill(memory, gpa_of(page), 0xee, PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_borrow(memory, gpa_of(700), PAGE_SIZE, &pointer), 0);
+    memset(pointer, 0xdd, PAGE_SIZE);
+    check_file(fd);
+    close(fd); /* it was the caller's */
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        check_page(memory, page, page == 700 ? 0xdd : page % 3 == 0 ? 0xee : page_byte(page));
+    memory_destroy(memory);
+}
+END_TEST
+
+START_TEST(two_memories_of_a_file_know_nothing_of_each_other)
+{
+    int fd = make_file();
+    struct memory *one = make_file_memory(fd), *two = make_file_memory(fd);
+
+    ck_assert_int_eq(memory_fill(one, gpa_of(5), 0xee, PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(one, gpa_of(6), PAGE_SIZE), 0);
+    check_page(two, 5, page_byte(5));
+    check_page(two, 6, page_byte(6));
+    memory_destroy(one);
+    check_page(two, 5, page_byte(5));
+    memory_destroy(two);
+    check_file(fd);
+    close(fd);
+}
+END_TEST
+
+START_TEST(what_cannot_be_mapped_leaves_ram_as_it_was)
+{
+    struct memory *memory = make_memory();
+    int folder = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int bad[] = {-1, folder};
+
+    ck_assert_int_eq(memory_fill(memory, gpa_of(3), 0x77, PAGE_SIZE), 0);
+    for (size_t i = 0; i < array_size(bad); i++) {
+        struct err err = {0};
+        ck_assert_int_lt(memory_map_file(memory, bad[i], &err), 0);
+        ck_assert_ptr_nonnull(strstr(err.text, "cannot map the file of guest memory"));
+        ck_assert(!memory_is_file(memory));
+        check_page(memory, 3, 0x77);
+        check_page(memory, 4, 0);
+    }
+    close(folder);
+    memory_destroy(memory);
+}
+END_TEST
+
+/* Both kinds of memory. */
+START_TEST(discarded_pages_read_as_zeroes)
+{
+    int fd = make_file();
+    struct memory *memory = _i ? make_file_memory(fd) : make_memory();
+
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        if (!_i || page % 2) /* those of a file that nobody has touched, too */
+            ck_assert_int_eq(memory_fill(memory, gpa_of(page), page_byte(page), PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, 0, PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, gpa_of(100), 50 * PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, gpa_of(511), PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, gpa_of(600), 168 * PAGE_SIZE), 0);
+    for (unsigned page = 0; page < FILE_PAGES; page++) {
+        bool gone = page == 0 || (page >= 100 && page < 150) || page == 511 || page >= 600;
+        check_page(memory, page, gone ? 0 : page_byte(page));
+    }
+    ck_assert_int_eq(memory_fill(memory, gpa_of(120), 0x12, PAGE_SIZE), 0); /* in use again */
+    check_page(memory, 120, 0x12);
+    check_page(memory, 121, 0);
+    memory_destroy(memory);
+    check_file(fd);
+    close(fd);
+}
+END_TEST
+
+START_TEST(what_is_no_whole_page_of_ram_is_not_discarded)
+{
+    int fd = make_file();
+    struct memory *memory = _i ? make_file_memory(fd) : make_memory();
+    uint64_t marks = 0;
+
+    ck_assert_int_eq(memory_fill(memory, gpa_of(1), 0x55, PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_log_start(memory), 0);
+    ck_assert_int_eq(memory_discard(memory, PAGE_SIZE, 0), -EINVAL);
+    ck_assert_int_eq(memory_discard(memory, PAGE_SIZE + 1, PAGE_SIZE), -EINVAL);
+    ck_assert_int_eq(memory_discard(memory, PAGE_SIZE, PAGE_SIZE - 1), -EINVAL);
+    ck_assert_int_eq(memory_discard(memory, PAGE_SIZE, 2 * MIB), -EFAULT);
+    ck_assert_int_eq(memory_discard(memory, PAGE_SIZE, -PAGE_SIZE), -EFAULT);
+    ck_assert_int_eq(memory_discard(memory, 2 * MIB, PAGE_SIZE), -EFAULT);
+    ck_assert_int_eq(memory_discard(memory, HIGH + MIB, PAGE_SIZE), -EFAULT);
+    for (uint64_t word = 0; word < FILE_PAGES / 64; word++)
+        memory_log_harvest(memory, word, 1, &marks);
+    ck_assert_uint_eq(marks, 0);
+    check_page(memory, 1, 0x55);
+    memory_destroy(memory);
+    close(fd);
+}
+END_TEST
+
+START_TEST(discarded_pages_count_as_written)
+{
+    int fd = make_file();
+    struct memory *memory = _i ? make_file_memory(fd) : make_memory();
+    uint64_t words[12] = {0}, none[12] = {0};
+
+    ck_assert_int_eq(memory_discard(memory, gpa_of(5), PAGE_SIZE), 0); /* nobody keeps a log */
+    ck_assert_int_eq(memory_log_start(memory), 0);
+    memory_log_harvest(memory, 0, 12, words);
+    ck_assert_mem_eq(words, none, sizeof(words));
+    ck_assert_int_eq(memory_discard(memory, gpa_of(62), 4 * PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, gpa_of(512), PAGE_SIZE), 0);
+    ck_assert_int_eq(memory_discard(memory, gpa_of(767), PAGE_SIZE), 0);
+    memory_log_harvest(memory, 0, 12, words);
+    ck_assert_uint_eq(words[0], 3ull << 62);
+    ck_assert_uint_eq(words[1], 3);
+    ck_assert_uint_eq(words[8], 1);
+    ck_assert_uint_eq(words[11], 1ull << 63);
+    words[0] = words[1] = words[8] = words[11] = 0;
+    ck_assert_mem_eq(words, none, sizeof(words));
+    memory_destroy(memory);
+    close(fd);
+}
+END_TEST
+
+/* As the next number of a sequence that repeats itself. */
+static unsigned draw(uint64_t *seed)
+{
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(*seed >> 33);
+}
+
+/* A guest's balloon goes up and down for as long as it likes: each time may cost the host a
+ * mapping, of which a process has not that many. */
+START_TEST(however_often_pages_are_discarded_they_read_as_zeroes)
+{
+    enum { TIMES = 40000 };
+    int fd = make_file();
+    struct memory *memory = make_file_memory(fd);
+    uint8_t bytes[FILE_PAGES];
+    uint64_t seed = 4;
+
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        bytes[page] = page_byte(page);
+    for (unsigned i = 0; i < TIMES; i++) {
+        unsigned page = draw(&seed) % FILE_PAGES;
+        if (draw(&seed) % 4 == 0) {
+            bytes[page] = (uint8_t)draw(&seed);
+            ck_assert_int_eq(memory_fill(memory, gpa_of(page), bytes[page], PAGE_SIZE), 0);
+        } else {
+            bytes[page] = 0;
+            ck_assert_int_eq(memory_discard(memory, gpa_of(page), PAGE_SIZE), 0);
+        }
+        if (i % 16 == 0)
+            check_page(memory, page, bytes[page]);
+    }
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        check_page(memory, page, bytes[page]);
+    memory_destroy(memory);
+    check_file(fd);
+    close(fd);
+}
+END_TEST
+
+static unsigned count_mappings(void)
+{
+    FILE *file = fopen("/proc/self/maps", "re");
+    unsigned lines = 0;
+
+    ck_assert_ptr_nonnull(file);
+    for (int c; (c = getc(file)) != EOF;)
+        lines += c == '\n';
+    fclose(file);
+    return lines;
+}
+
+/* A whole process has 65530 of them. */
+START_TEST(discards_leave_mappings_for_others)
+{
+    enum { PAGES = 80000 };
+    int fd = memfd_create("test", MFD_CLOEXEC);
+    struct memory *memory;
+    uint8_t bytes[2] = {0};
+
+    ck_assert_int_eq(ftruncate(fd, PAGES * PAGE_SIZE), 0);
+    for (unsigned page = 0; page < PAGES; page += 5000)
+        ck_assert_int_eq(pwrite(fd, "xx", 2, (off_t)(page * PAGE_SIZE)), 2);
+    ck_assert_int_eq(memory_create(&memory, PAGES * PAGE_SIZE, PAGES * PAGE_SIZE, HIGH, NULL), 0);
+    ck_assert_int_eq(memory_map_file(memory, fd, NULL), 0);
+    for (unsigned page = 0; page < PAGES; page += 2) /* none beside another one */
+        ck_assert_int_eq(memory_discard(memory, page * PAGE_SIZE, PAGE_SIZE), 0);
+    ck_assert_uint_lt(count_mappings(), 40000);
+    for (unsigned page = 0; page < PAGES; page += 5000) {
+        ck_assert_int_eq(memory_read(memory, page * PAGE_SIZE, bytes, 2), 0);
+        ck_assert_uint_eq(bytes[0] | bytes[1], 0);
+    }
+    memory_destroy(memory);
+    ck_assert_int_eq(pread(fd, bytes, 2, (off_t)(75000 * PAGE_SIZE)), 2);
+    ck_assert_uint_eq(bytes[0], 'x');
+    close(fd);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("memory");
     TCase *door = tcase_create("door");
     TCase *log = tcase_create("log");
+    TCase *file = tcase_create("file");
 
     tcase_add_test(door, ram_lies_below_the_hole_and_above_4_gib);
     tcase_add_test(door, what_is_written_is_read_and_the_rest_is_zero);
@@ -305,5 +582,15 @@ int main(void)
     tcase_add_test(log, each_start_begins_with_a_clean_log);
     tcase_add_test(log, no_mark_is_lost_between_writers_and_the_harvest);
     suite_add_tcase(suite, log);
+    tcase_add_test(file, ram_is_what_the_file_holds_and_writes_stay_out_of_it);
+    tcase_add_test(file, two_memories_of_a_file_know_nothing_of_each_other);
+    tcase_add_test(file, what_cannot_be_mapped_leaves_ram_as_it_was);
+    tcase_add_loop_test(file, discarded_pages_read_as_zeroes, 0, 2);
+    tcase_add_loop_test(file, what_is_no_whole_page_of_ram_is_not_discarded, 0, 2);
+    tcase_add_loop_test(file, discarded_pages_count_as_written, 0, 2);
+    tcase_add_test(file, however_often_pages_are_discarded_they_read_as_zeroes);
+    tcase_add_test(file, discards_leave_mappings_for_others);
+    tcase_set_timeout(file, 60);
+    suite_add_tcase(suite, file);
     return unit_main(suite);
 }

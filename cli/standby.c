@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * minivmm standby: waits for VMs that come from other hosts, and runs them, each in a process of
+ * its own that outlives this one.
+ */
+#include "cli/run.h"
+#include "cli/verbs.h"
+#include "cli/vms.h"
+#include "core/log.h"
+#include "ft/arrival.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MOST_CHILDREN = 64, HANDSHAKE_MS = 10000 };
+
+struct standby {
+    const char *listen, *key_path;
+    bool insecure;
+    struct link_key key;
+    char *path; /* of the folder */
+    int place, socket, signals;
+    unsigned children;
+};
+
+static struct link_config config_of(const struct standby *standby)
+{
+    return (struct link_config){.key = standby->key_path ? &standby->key : NULL,
+                                .insecure = standby->insecure,
+                                .timeout_ms = HANDSHAKE_MS};
+}
+
+/* In a process of its own. */
+static int receive(struct standby *standby, int socket)
+{
+    const struct link_config config = config_of(standby);
+    struct arrival *arrival;
+    struct err err = {0};
+    int ret = arrival_accept(&arrival, socket, &config, standby->place, standby->path, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    return run_arrival(arrival);
+}
+
+static void take_in(struct standby *standby)
+{
+    int socket = accept4(standby->socket, NULL, NULL, SOCK_CLOEXEC);
+    if (socket < 0)
+        return;
+    if (standby->children >= MOST_CHILDREN) {
+        log_warning("more than %d VMs come at once: one is turned away", MOST_CHILDREN);
+        close(socket);
+        return;
+    }
+    pid_t child = fork();
+    if (child < 0)
+        log_error("cannot take a VM in: %s", strerror(errno));
+    if (child == 0) {
+        sigset_t none;
+        close(standby->socket);
+        close(standby->signals);
+        setsid(); /* what ends the standby does not end its VMs */
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        _exit(receive(standby, socket));
+    }
+    standby->children += child > 0;
+    close(socket);
+}
+
+/* True: it is to end. */
+static bool hear_signal(struct standby *standby)
+{
+    struct signalfd_siginfo info;
+    if (read(standby->signals, &info, sizeof(info)) != sizeof(info))
+        return false;
+    if (info.ssi_signo != SIGCHLD)
+        return true;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        standby->children--;
+    return false;
+}
+
+static int wait_for_vms(struct standby *standby, struct err *err)
+{
+    log_info("VMs may come to %s, at %s", standby->path, standby->listen);
+    for (;;) {
+        struct pollfd polled[] = {{.fd = standby->socket, .events = POLLIN},
+                                  {.fd = standby->signals, .events = POLLIN}};
+        if (poll(polled, array_size(polled), -1) < 0 && errno != EINTR)
+            return err_sys(err, ERR_HOST, errno, "cannot wait for VMs");
+        if (polled[1].revents && hear_signal(standby))
+            return 0;
+        if (polled[0].revents)
+            take_in(standby);
+    }
+}
+
+static int open_all(struct standby *standby, const char *folder, struct err *err)
+{
+    sigset_t set;
+    standby->path = realpath(folder, NULL);
+    if (standby->path)
+        standby->place = open(standby->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (standby->place < 0)
+        return err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno, "folder %s",
+                       folder);
+    int ret = standby->key_path ? link_key_read(&standby->key, standby->key_path, err) : 0;
+    if (ret == 0)
+        ret = link_listen(&standby->socket, standby->listen, err);
+    if (ret < 0)
+        return ret;
+    fcntl(standby->socket, F_SETFL, O_NONBLOCK);
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    standby->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    return standby->signals < 0 ? err_sys(err, ERR_HOST, errno, "cannot watch signals") : 0;
+}
+
+enum { STANDBY_LISTEN, STANDBY_KEY, STANDBY_INSECURE, STANDBY_HELP };
+
+static int take_option(void *ctx, int what, const char *value, struct err *err)
+{
+    struct standby *standby = ctx;
+    if (what == STANDBY_LISTEN)
+        standby->listen = value;
+    else if (what == STANDBY_KEY)
+        standby->key_path = value;
+    else if (what == STANDBY_INSECURE)
+        standby->insecure = true;
+    return 0;
+}
+
+int verb_standby(int argc, char **argv)
+{
+    static const struct option table[] = {
+        [STANDBY_LISTEN] = {"listen", 0, "ADDRESS:PORT", "where (every address, port 7420)"},
+        [STANDBY_KEY] = {"key", 0, "FILE", "what both hosts know: minivmm key > pair.key"},
+        [STANDBY_INSECURE] = {"insecure", 0, NULL,
+                              "without a key, from anybody who can connect, also from other hosts"},
+        [STANDBY_HELP] = {"help", 'h', NULL, "this text"},
+    };
+    struct err err = {0};
+    struct standby standby = {.listen = ":7420", .place = -1, .socket = -1, .signals = -1};
+    struct verb_words words = {
+        .verb = "standby",
+        .table = table,
+        .count = array_size(table),
+        .examples = "Examples:\n"
+                    "  minivmm standby /srv/vms --key pair.key\n"
+                    "  minivmm standby . --listen 127.0.0.1:7420\n"
+                    "\n"
+                    "Usage: minivmm standby FOLDER [OPTION...]\n"
+                    "\n"
+                    "Waits for VMs that minivmm migrate sends here. Each gets a folder in FOLDER, "
+                    "and runs in the\n"
+                    "background, also when this ends.\n",
+        .take = take_option,
+        .ctx = &standby,
+        .least = 1,
+        .most = 1,
+        .missing = "in which folder shall VMs come to live?"};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    ret = open_all(&standby, words.words[0], &err);
+    if (ret == 0)
+        ret = wait_for_vms(&standby, &err);
+    free(standby.path);
+    return ret < 0 ? fail(&err) : 0;
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/arrival.h"
+
+#include "core/log.h"
+#include "ft/arrival_folder.h"
+#include "ft/handover.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct arrival {
+    struct link *link;
+    struct moving_hello hello;
+    struct machine_model *model;
+    struct arrival_folder folder;
+    struct stream_buffer payload, state;
+    struct frame_tally tally;
+
+    struct instance *instance;
+    struct machine *machine;
+    uint8_t *host; /* guest memory */
+    uint64_t pages;
+    uint64_t *touched; /* pages that hold something: zeroes have to be written there */
+
+    struct thread thread;
+    struct err err;
+    atomic_bool come;
+
+    /* A step on the main loop, for which the thread waits. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int (*step)(struct arrival *arrival, struct err *err);
+    bool step_over, abandoned;
+    int step_result;
+    struct loop_call step_call, end_call;
+};
+
+/* --- the beginning ---------------------------------------------------------------------------- */
+
+static int answer_question(struct arrival *arrival, int place)
+{
+    uint8_t ticket[MOVING_TICKET], wanted[MOVING_TICKET], ours[MOVING_TICKET];
+    stream_read(&arrival->payload.stream, ticket, sizeof(ticket));
+    stream_read(&arrival->payload.stream, wanted, sizeof(wanted));
+    if (stream_error(&arrival->payload.stream) < 0)
+        return -EBADMSG;
+    enum frame_ack answer = handover_place(place, ours, NULL) < 0 ||
+                                    memcmp(ours, wanted, sizeof(ours)) != 0
+                                ? FRAME_UNKNOWN
+                                : handover_answer(place, ticket);
+    moving_put_ack(link_writer(arrival->link), answer);
+    return stream_flush(link_writer(arrival->link)) < 0 ? -EPIPE : 1;
+}
+
+static int next_frame(struct arrival *arrival, struct frame *ret_frame, struct err *err)
+{
+    return frame_read(link_reader(arrival->link), ret_frame, &arrival->payload, &arrival->tally,
+                      err);
+}
+
+static int out_of_place(const struct frame *frame, struct err *err)
+{
+    return err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
+                   frame_name(frame->kind));
+}
+
+static int read_folder(struct arrival *arrival, struct err *err)
+{
+    struct frame frame;
+    for (;;) {
+        struct moving_file file;
+        struct moving_disk disk;
+        int ret = next_frame(arrival, &frame, err);
+        if (ret < 0)
+            return ret;
+        switch (frame.kind) {
+        case FRAME_FILE:
+            ret = moving_get_file(&arrival->payload, &file, err);
+            if (ret == 0)
+                ret = arrival_folder_add_file(&arrival->folder, &file, err);
+            break;
+        case FRAME_DISK:
+            ret = moving_get_disk(&arrival->payload, &disk, err);
+            if (ret == 0)
+                ret = arrival_folder_add_disk(&arrival->folder, &disk, err);
+            break;
+        case FRAME_OPEN:
+            return arrival_folder_end(&arrival->folder, err);
+        default:
+            ret = out_of_place(&frame, err);
+        }
+        if (ret < 0)
+            return ret;
+    }
+}
+
+static int read_head(struct arrival *arrival, int place, const char *path, struct err *err)
+{
+    struct frame frame;
+    int ret = next_frame(arrival, &frame, err);
+    if (ret == 0 && frame.kind == FRAME_ASK)
+        return answer_question(arrival, place);
+    if (ret == 0 && frame.kind != FRAME_HELLO)
+        ret = out_of_place(&frame, err);
+    if (ret == 0)
+        ret = machine_model_create(&arrival->model, err);
+    if (ret == 0)
+        ret = moving_get_hello(&arrival->payload, &arrival->hello, arrival->model, err);
+    if (ret == 0)
+        ret = machine_model_check_host(arrival->model, err);
+    if (ret == 0)
+        ret = arrival_folder_begin(&arrival->folder, place, path, &arrival->hello, err);
+    return ret < 0 ? ret : read_folder(arrival, err);
+}
+
+void arrival_refuse(struct arrival *arrival, const struct err *err)
+{
+    moving_put_error(link_writer(arrival->link), err);
+    (void)!stream_flush(link_writer(arrival->link));
+}
+
+int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_config *config,
+                   int place, const char *path, struct err *err)
+{
+    struct arrival *arrival = calloc(1, sizeof(*arrival));
+    if (!arrival) {
+        close(socket);
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot take a VM in");
+    }
+    pthread_mutex_init(&arrival->lock, NULL);
+    pthread_cond_init(&arrival->changed, NULL);
+    stream_buffer_init(&arrival->payload, 0);
+    stream_buffer_init(&arrival->state, 0);
+    arrival->folder.fd = -1;
+    int ret = link_accept(&arrival->link, socket, config, err);
+    if (ret == 0) {
+        link_set_timeout(arrival->link, MOVING_SILENCE_MS);
+        ret = read_head(arrival, place, path, err);
+        if (ret < 0)
+            arrival_refuse(arrival, err);
+    }
+    if (ret != 0) {
+        arrival_destroy(arrival);
+        return ret;
+    }
+    *ret_arrival = arrival;
+    return 0;
+}
+
+const char *arrival_folder(const struct arrival *arrival)
+{
+    return arrival->folder.path;
+}
+
+const char *arrival_peer(const struct arrival *arrival)
+{
+    return link_peer(arrival->link);
+}
+
+void arrival_identity(const struct arrival *arrival, struct identity *ret_identity)
+{
+    *ret_identity = (struct identity){0};
+    memcpy(ret_identity->uuid, arrival->hello.uuid, sizeof(ret_identity->uuid));
+    memcpy(ret_identity->generation, arrival->hello.generation, sizeof(ret_identity->generation));
+    memcpy(ret_identity->macs, arrival->hello.macs, sizeof(ret_identity->macs));
+}
+
+/* --- receiving -------------------------------------------------------------------------------- */
+
+static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
+{
+    struct arrival *arrival = ctx;
+    if (page >= arrival->pages)
+        return -EBADMSG;
+    uint64_t *word = &arrival->touched[page / 64], bit = 1ull << page % 64;
+    uint8_t *to = arrival->host + page * PAGE_SIZE;
+    if (bytes)
+        memcpy(to, bytes, PAGE_SIZE);
+    else if (*word & bit)
+        memset(to, 0, PAGE_SIZE);
+    if (bytes)
+        *word |= bit;
+    return 0;
+}
+
+static int take_block(struct arrival *arrival, struct err *err)
+{
+    struct moving_block block;
+    int ret = moving_get_block(&arrival->payload, &block, err);
+    return ret < 0 ? ret : arrival_folder_put_block(&arrival->folder, &block, err);
+}
+
+static int on_loop(struct arrival *arrival, int (*step)(struct arrival *arrival, struct err *err))
+{
+    pthread_mutex_lock(&arrival->lock);
+    arrival->step = step;
+    arrival->step_over = false;
+    if (!arrival->abandoned)
+        loop_post(instance_loop(arrival->instance), &arrival->step_call);
+    while (!arrival->step_over && !arrival->abandoned)
+        pthread_cond_wait(&arrival->changed, &arrival->lock);
+    int ret = arrival->step_over ? arrival->step_result : -ESHUTDOWN;
+    arrival->step = NULL;
+    pthread_mutex_unlock(&arrival->lock);
+    return ret;
+}
+
+static void handle_step(void *arg)
+{
+    struct arrival *arrival = arg;
+    pthread_mutex_lock(&arrival->lock);
+    int (*step)(struct arrival * arrival, struct err * err) = arrival->step;
+    pthread_mutex_unlock(&arrival->lock);
+    if (!step)
+        return;
+    int ret = step(arrival, &arrival->err);
+    pthread_mutex_lock(&arrival->lock);
+    arrival->step = NULL;
+    arrival->step_result = ret;
+    arrival->step_over = true;
+    pthread_cond_broadcast(&arrival->changed);
+    pthread_mutex_unlock(&arrival->lock);
+}
+
+static int step_load(struct arrival *arrival, struct err *err)
+{
+    stream_buffer_rewind(&arrival->state);
+    return machine_load(arrival->machine, &arrival->state.stream, err);
+}
+
+static int step_go(struct arrival *arrival, struct err *err)
+{
+    machine_announce(arrival->machine);
+    instance_release(arrival->instance);
+    return 0;
+}
+
+static int acknowledge(struct arrival *arrival, enum frame_ack what, struct err *err)
+{
+    moving_put_ack(link_writer(arrival->link), what);
+    return stream_flush(link_writer(arrival->link)) < 0
+               ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost")
+               : 0;
+}
+
+static int take_epoch(struct arrival *arrival, struct err *err)
+{
+    if (arrival->state.length == 0)
+        return err_say(err, ERR_FAILED, EBADMSG, "the VM's state is missing");
+    int ret = arrival_folder_sync(&arrival->folder, err);
+    if (ret == 0)
+        ret = on_loop(arrival, step_load);
+    return ret < 0 ? ret : acknowledge(arrival, FRAME_READY, err);
+}
+
+/* From here on it is ours, whatever becomes of the connection. */
+static int take_over(struct arrival *arrival, bool ready, struct err *err)
+{
+    uint8_t ticket[MOVING_TICKET];
+    stream_read(&arrival->payload.stream, ticket, sizeof(ticket));
+    if (!ready || memcmp(ticket, arrival->hello.ticket, sizeof(ticket)) != 0)
+        return err_say(err, ERR_FAILED, EBADMSG, "the VM is handed over before it is here");
+    int ret = handover_claim(arrival->folder.fd, err);
+    if (ret < 0)
+        return ret;
+    arrival->come = true;
+    ret = on_loop(arrival, step_go);
+    (void)!acknowledge(arrival, FRAME_YOURS, NULL); /* or it asks */
+    return ret;
+}
+
+static int take_frame(struct arrival *arrival, const struct frame *frame, bool *ready,
+                      struct err *err)
+{
+    struct stream_buffer swap;
+    int ret;
+    if (*ready && frame->kind != FRAME_GO)
+        return out_of_place(frame, err);
+    switch (frame->kind) {
+    case FRAME_PAGES:
+        return moving_get_pages(&arrival->payload, put_page, arrival, err);
+    case FRAME_BLOCKS:
+        return take_block(arrival, err);
+    case FRAME_ROUND:
+        ret = arrival_folder_sync(&arrival->folder, err);
+        return ret < 0 ? ret : acknowledge(arrival, FRAME_STORED, err);
+    case FRAME_STATE:
+        swap = arrival->state;
+        arrival->state = arrival->payload;
+        arrival->payload = swap;
+        return 0;
+    case FRAME_COMMIT:
+        ret = take_epoch(arrival, err);
+        *ready = ret == 0;
+        return ret;
+    case FRAME_GO:
+        return take_over(arrival, *ready, err);
+    default:
+        return out_of_place(frame, err);
+    }
+}
+
+static void run(void *arg)
+{
+    struct arrival *arrival = arg;
+    struct frame frame;
+    bool ready = false;
+    int ret = 0;
+    while (ret == 0 && !arrival->come) {
+        ret = next_frame(arrival, &frame, &arrival->err);
+        if (ret == 0)
+            ret = take_frame(arrival, &frame, &ready, &arrival->err);
+        if (ready) /* the other side notes something on its disk */
+            link_set_timeout(arrival->link, 0);
+    }
+    if (ret < 0 && !arrival->come && arrival->err.kind)
+        arrival_refuse(arrival, &arrival->err);
+    loop_post(instance_loop(arrival->instance), &arrival->end_call);
+}
+
+static void handle_end(void *arg)
+{
+    struct arrival *arrival = arg;
+    if (!arrival->thread.started)
+        return;
+    thread_join(&arrival->thread);
+    arrival->thread.started = false;
+    if (arrival->come)
+        log_info("%s has come from %s, and runs", arrival->hello.name, arrival_peer(arrival));
+    else
+        instance_stop(arrival->instance, "migration");
+}
+
+/* --- a part of the VM ------------------------------------------------------------------------- */
+
+int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err)
+{
+    const struct memory_range *ranges;
+    arrival->instance = instance;
+    arrival->machine = instance_machine(instance);
+    arrival->step_call = (struct loop_call){.handle = handle_step, .arg = arrival};
+    arrival->end_call = (struct loop_call){.handle = handle_end, .arg = arrival};
+    int ret = machine_model_check(arrival->model, arrival->machine, err);
+    if (ret < 0)
+        return ret;
+    struct memory *memory = machine_memory(arrival->machine);
+    memory_ranges(memory, &ranges);
+    arrival->host = ranges[0].host;
+    arrival->pages = memory_size(memory) / PAGE_SIZE;
+    arrival->touched = calloc(arrival->pages / 64 + 1, sizeof(*arrival->touched));
+    if (!arrival->touched)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot take a VM in");
+    uint8_t place[MOVING_TICKET];
+    ret = handover_place(arrival->folder.place, place, err);
+    if (ret == 0) {
+        moving_put_welcome(link_writer(arrival->link), place);
+        ret = stream_flush(link_writer(arrival->link)) < 0
+                  ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost")
+                  : 0;
+    }
+    return ret < 0 ? ret : thread_start(&arrival->thread, "arrival", run, arrival, err);
+}
+
+void arrival_abandon(struct arrival *arrival)
+{
+    if (!arrival->thread.started)
+        return;
+    pthread_mutex_lock(&arrival->lock);
+    arrival->abandoned = true;
+    pthread_cond_broadcast(&arrival->changed);
+    pthread_mutex_unlock(&arrival->lock);
+    link_break(arrival->link);
+    thread_join(&arrival->thread);
+    arrival->thread.started = false;
+}
+
+bool arrival_has_come(const struct arrival *arrival)
+{
+    return arrival->come;
+}
+
+const struct err *arrival_error(const struct arrival *arrival)
+{
+    return &arrival->err;
+}
+
+void arrival_destroy(struct arrival *arrival)
+{
+    if (!arrival)
+        return;
+    arrival_folder_finish(&arrival->folder, arrival->come);
+    link_destroy(arrival->link);
+    machine_model_destroy(arrival->model);
+    stream_buffer_finish(&arrival->payload);
+    stream_buffer_finish(&arrival->state);
+    free(arrival->touched);
+    pthread_cond_destroy(&arrival->changed);
+    pthread_mutex_destroy(&arrival->lock);
+    free(arrival);
+}

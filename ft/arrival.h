@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The target of a VM that moves here from another host (ft/moving.h is what is said).
+ *
+ * accept takes the connection, and makes the VM's folder of what comes first; whoever called it
+ * makes the VM of that folder, blank and awaited, with the arrival as a part of it. begin looks
+ * whether the VM's state can go on in this machine and welcomes it; a thread receives, and lets the
+ * instance go when the VM is ours.
+ */
+#pragma once
+
+#include "ft/moving.h"
+#include "host/link.h"
+#include "vmm/instance.h"
+
+struct arrival;
+
+/*
+ * `place` is the folder of VMs, with its path. Takes the socket over. 1: it was only a question,
+ * and is answered.
+ */
+int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_config *config,
+                   int place, const char *path, struct err *err) must_check;
+
+const char *arrival_folder(const struct arrival *arrival); /* its path */
+const char *arrival_peer(const struct arrival *arrival);
+/* Who it is; its birthplace is yet to be found. */
+void arrival_identity(const struct arrival *arrival, struct identity *ret_identity);
+/* It cannot come: the other side is told why. */
+void arrival_refuse(struct arrival *arrival, const struct err *err);
+
+int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err) must_check;
+void arrival_abandon(struct arrival *arrival);                  /* the VM ends */
+bool arrival_has_come(const struct arrival *arrival);           /* it is ours, and stays */
+const struct err *arrival_error(const struct arrival *arrival); /* why it has not */
+void arrival_destroy(struct arrival *arrival); /* removes a folder that is not ours; NULL is fine */

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/arrival_folder.h"
+
+#include "ft/handover.h"
+#include "host/small_file.h"
+#include "host/tree.h"
+#include "vmm/folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MOST_FILES = 1000, TEXT_MAX = 1 << 20 };
+
+#define MOST_BYTES (1ull << 30)
+
+/* What one that never came whole has left. */
+static bool is_left_over(int place, const char *name, const char *path)
+{
+    struct stat stat;
+    char mark[NAME_MAX + 32];
+    bool marked = false;
+    static const char *const marks[] = {HANDOVER_ARRIVING, HANDOVER_UNWANTED};
+    for (size_t i = 0; i < array_size(marks); i++) {
+        snprintf(mark, sizeof(mark), "%s/%s", name, marks[i]);
+        marked |= fstatat(place, mark, &stat, AT_SYMLINK_NOFOLLOW) == 0;
+    }
+    return marked && !folder_is_locked(path);
+}
+
+int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
+                         const struct moving_hello *hello, struct err *err)
+{
+    int ret = folder_check_name(hello->name, err);
+    if (ret < 0)
+        return ret;
+    *folder = (struct arrival_folder){.place = place, .fd = -1};
+    snprintf(folder->name, sizeof(folder->name), "%s", hello->name);
+    if ((size_t)snprintf(folder->path, sizeof(folder->path), "%s/%s", path, hello->name) >=
+        sizeof(folder->path))
+        return err_sys(err, ERR_FAILED, ENAMETOOLONG, "cannot make %.200s", hello->name);
+    if (is_left_over(place, folder->name, folder->path))
+        (void)!tree_remove(place, folder->name, NULL);
+    if (mkdirat(place, folder->name, 0777) < 0)
+        return errno == EEXIST
+                   ? err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path)
+                   : err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
+    folder->fd = openat(place, folder->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder->fd < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
+    return handover_arrive(folder->fd, hello->ticket, err);
+}
+
+static int open_new(struct arrival_folder *folder, const char *name, mode_t mode, struct err *err)
+{
+    const char *last = name;
+    int parent = name[0] == '.' ? -EINVAL : tree_open_parent(folder->fd, name, true, &last);
+    int fd = parent < 0 ? parent
+                        : openat(parent, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                 mode & 0777);
+    int error = parent < 0 ? -parent : errno;
+    if (parent >= 0)
+        close(parent);
+    return fd < 0 ? err_sys(err, ERR_FAILED, error, "cannot make %s/%s", folder->path, name) : fd;
+}
+
+static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offset)
+{
+    while (length > 0) {
+        ssize_t done = pwrite(fd, bytes, length, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? -errno : -EIO;
+        bytes += done;
+        length -= (size_t)done;
+        offset += (uint64_t)done;
+    }
+    return 0;
+}
+
+int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_file *file,
+                            struct err *err)
+{
+    folder->file_bytes += file->length;
+    if (++folder->file_count > MOST_FILES || folder->file_bytes > MOST_BYTES)
+        return err_say(err, ERR_FAILED, EFBIG, "too much goes along with the VM");
+    int fd = open_new(folder, file->name, file->mode, err);
+    if (fd < 0)
+        return fd;
+    int ret = write_all(fd, file->bytes, file->length, 0);
+    if (ret == 0 && fsync(fd) < 0)
+        ret = -errno;
+    close(fd);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path, file->name)
+                   : 0;
+}
+
+int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_disk *disk,
+                            struct err *err)
+{
+    if (folder->disk_count == MACHINE_MAX_DISKS)
+        return err_say(err, ERR_FAILED, EBADMSG, "too many disks");
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        if (folder->disks[i].about.place == disk->place)
+            return err_say(err, ERR_FAILED, EBADMSG, "a disk comes twice");
+    int fd = open_new(folder, disk->name, 0600, err);
+    if (fd < 0)
+        return fd;
+    folder->disks[folder->disk_count++] = (struct arrival_disk){.about = *disk, .fd = fd};
+    return ftruncate(fd, (off_t)disk->size) < 0
+               ? err_sys(err, ERR_FAILED, errno, "cannot make %s/%s", folder->path, disk->name)
+               : 0;
+}
+
+static int put_disks(const struct arrival_folder *folder, json_t *root)
+{
+    json_t *disks = json_object_get(root, "disks");
+    for (unsigned i = 0; i < folder->disk_count; i++) {
+        const struct moving_disk *about = &folder->disks[i].about;
+        json_t *disk = json_array_get(disks, about->place);
+        if (!json_is_object(disk))
+            return -EBADMSG;
+        json_object_set_new(disk, "file", json_string(about->name));
+        json_object_set_new(disk, "format", json_string("raw"));
+    }
+    return 0;
+}
+
+static json_t *read_definition(const struct arrival_folder *folder)
+{
+    char *text;
+    size_t length;
+    int fd = openat(folder->fd, FOLDER_DEFINITION, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    int ret = small_file_read(fd, TEXT_MAX, &text, &length);
+    close(fd);
+    if (ret < 0)
+        return NULL;
+    json_t *root = json_loadb(text, length, 0, NULL);
+    free(text);
+    return root;
+}
+
+int arrival_folder_end(struct arrival_folder *folder, struct err *err)
+{
+    json_t *root = read_definition(folder);
+    int ret = root ? put_disks(folder, root) : -EBADMSG;
+    char *text = ret == 0 ? json_dumps(root, JSON_INDENT(4)) : NULL;
+    json_decref(root);
+    if (!text)
+        return err_say(err, ERR_FAILED, EBADMSG,
+                       "the VM comes without a " FOLDER_DEFINITION " that fits its disks");
+    const struct small_file file = {.bytes = text, .length = strlen(text), .durable = true};
+    ret = small_file_replace(folder->fd, FOLDER_DEFINITION, &file, err);
+    free(text);
+    return ret;
+}
+
+static int put_zeroes(int fd, uint64_t offset, uint32_t length)
+{
+    static const uint8_t zeroes[64 << 10];
+    int ret = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, length);
+    if (ret == 0)
+        return 0;
+    for (uint32_t at = 0; at < length && ret >= -1;) {
+        uint32_t piece = length - at < sizeof(zeroes) ? length - at : (uint32_t)sizeof(zeroes);
+        int error = write_all(fd, zeroes, piece, offset + at);
+        if (error < 0)
+            return error;
+        at += piece;
+    }
+    return 0;
+}
+
+int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
+                             struct err *err)
+{
+    for (unsigned i = 0; i < folder->disk_count; i++) {
+        const struct arrival_disk *disk = &folder->disks[i];
+        if (disk->about.place != block->place)
+            continue;
+        if (block->offset > disk->about.size || block->length > disk->about.size - block->offset)
+            break;
+        int ret = block->bytes ? write_all(disk->fd, block->bytes, block->length, block->offset)
+                               : put_zeroes(disk->fd, block->offset, block->length);
+        return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path,
+                                 disk->about.name)
+                       : 0;
+    }
+    return err_say(err, ERR_FAILED, EBADMSG, "a block comes for a disk that is not there");
+}
+
+int arrival_folder_sync(struct arrival_folder *folder, struct err *err)
+{
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        if (fdatasync(folder->disks[i].fd) < 0)
+            return err_sys(err, ERR_FAILED, errno, "cannot write %s/%s", folder->path,
+                           folder->disks[i].about.name);
+    return 0;
+}
+
+void arrival_folder_finish(struct arrival_folder *folder, bool keep)
+{
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        close(folder->disks[i].fd);
+    folder->disk_count = 0;
+    if (folder->fd < 0)
+        return;
+    close(folder->fd);
+    folder->fd = -1;
+    if (!keep)
+        (void)!tree_remove(folder->place, folder->name, NULL);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* The folder of a VM that arrives: what is written there before it is a VM. Nothing of it is
+ * trusted: names stay inside, sizes are bounded, and what is there already is not touched. */
+#pragma once
+
+#include "ft/moving.h"
+
+#include <jansson.h>
+
+struct arrival_disk {
+    struct moving_disk about;
+    int fd;
+};
+
+struct arrival_folder {
+    int place; /* the folder of VMs; the caller's */
+    int fd;    /* -1: not made */
+    char name[NAME_MAX + 1];
+    char path[PATH_MAX];
+    struct arrival_disk disks[MACHINE_MAX_DISKS];
+    unsigned disk_count, file_count;
+    uint64_t file_bytes;
+};
+
+int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
+                         const struct moving_hello *hello, struct err *err) must_check;
+int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_file *file,
+                            struct err *err) must_check;
+int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_disk *disk,
+                            struct err *err) must_check;
+/* All are there: vm.json calls the disks by their names and formats. */
+int arrival_folder_end(struct arrival_folder *folder, struct err *err) must_check;
+
+int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
+                             struct err *err) must_check;
+int arrival_folder_sync(struct arrival_folder *folder, struct err *err) must_check;
+void arrival_folder_finish(struct arrival_folder *folder, bool keep);

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/handover.h"
+
+#include "host/small_file.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { HEX = 2 * MOVING_TICKET, MARK_MAX = 4096 };
+
+/* --- numbers ---------------------------------------------------------------------------------- */
+
+void handover_format(const uint8_t bytes[MOVING_TICKET], char ret_text[HEX + 1])
+{
+    for (unsigned i = 0; i < MOVING_TICKET; i++)
+        snprintf(ret_text + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static bool parse(const char *text, uint8_t ret_bytes[MOVING_TICKET])
+{
+    if (!text || strlen(text) < HEX)
+        return false;
+    for (unsigned i = 0; i < MOVING_TICKET; i++) {
+        unsigned value;
+        if (!isxdigit((unsigned char)text[2 * i]) || !isxdigit((unsigned char)text[2 * i + 1]) ||
+            sscanf(text + 2 * i, "%2x", &value) != 1)
+            return false;
+        ret_bytes[i] = (uint8_t)value;
+    }
+    return true;
+}
+
+static int read_mark(int folder, const char *name, char **ret_text)
+{
+    size_t length;
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int ret = fd < 0 ? -errno : small_file_read(fd, MARK_MAX, ret_text, &length);
+    if (fd >= 0)
+        close(fd);
+    return ret;
+}
+
+static bool has_number(int folder, const char *name, uint8_t ret_bytes[MOVING_TICKET])
+{
+    char *text;
+    if (read_mark(folder, name, &text) < 0)
+        return false;
+    bool good = parse(text, ret_bytes);
+    free(text);
+    return good;
+}
+
+static int write_number(int folder, const char *name, const uint8_t bytes[MOVING_TICKET],
+                        struct err *err)
+{
+    char text[HEX + 2];
+    handover_format(bytes, text);
+    text[HEX] = '\n';
+    const struct small_file file = {.bytes = text, .length = HEX + 1, .durable = true};
+    return small_file_replace(folder, name, &file, err);
+}
+
+/* --- the source ------------------------------------------------------------------------------- */
+
+int handover_write(int folder, const struct handover *handover, struct err *err)
+{
+    char ticket[HEX + 1], place[HEX + 1];
+    handover_format(handover->ticket, ticket);
+    handover_format(handover->place, place);
+    json_t *root = json_pack("{ss, ss, ss, ss, sb}", "to", handover->to, "name", handover->name,
+                             "ticket", ticket, "place", place, "over", (int)handover->over);
+    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    if (!text)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot write " HANDOVER_MOVED);
+    const struct small_file file = {.bytes = text, .length = strlen(text), .durable = true};
+    int ret = small_file_replace(folder, HANDOVER_MOVED, &file, err);
+    free(text);
+    return ret;
+}
+
+int handover_read(int folder, struct handover *ret_handover, struct err *err)
+{
+    char *text;
+    int ret = read_mark(folder, HANDOVER_MOVED, &text);
+    if (ret == -ENOENT)
+        return ret;
+    if (ret < 0)
+        return err_sys(err, ERR_FAILED, -ret, "cannot read " HANDOVER_MOVED);
+    json_t *root = json_loads(text, 0, NULL);
+    const char *to = json_string_value(json_object_get(root, "to"));
+    const char *name = json_string_value(json_object_get(root, "name"));
+    struct handover handover = {.over = json_is_true(json_object_get(root, "over"))};
+    bool good = to && name &&
+                parse(json_string_value(json_object_get(root, "ticket")), handover.ticket) &&
+                parse(json_string_value(json_object_get(root, "place")), handover.place);
+    if (good) {
+        snprintf(handover.to, sizeof(handover.to), "%s", to);
+        snprintf(handover.name, sizeof(handover.name), "%s", name);
+        *ret_handover = handover;
+    } else {
+        ret = err_say(err, ERR_DEFINITION, EBADMSG, HANDOVER_MOVED " is damaged");
+    }
+    json_decref(root);
+    free(text);
+    return ret;
+}
+
+int handover_remove(int folder, struct err *err)
+{
+    if (unlinkat(folder, HANDOVER_MOVED, 0) < 0 || fsync(folder) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot remove " HANDOVER_MOVED);
+    return 0;
+}
+
+/* --- the target ------------------------------------------------------------------------------- */
+
+int handover_arrive(int folder, const uint8_t ticket[MOVING_TICKET], struct err *err)
+{
+    return write_number(folder, HANDOVER_ARRIVING, ticket, err);
+}
+
+int handover_claim(int folder, struct err *err)
+{
+    if (renameat2(folder, HANDOVER_ARRIVING, folder, HANDOVER_ARRIVED, RENAME_NOREPLACE) < 0 &&
+        (errno != EEXIST || renameat(folder, HANDOVER_ARRIVING, folder, HANDOVER_ARRIVED) < 0)) {
+        int error = errno == ENOENT ? ECANCELED : errno;
+        return err_sys(err, ERR_STATE, error, "the VM cannot begin here");
+    }
+    return fsync(folder) < 0 ? err_sys(err, ERR_FAILED, errno, "the VM cannot begin here") : 0;
+}
+
+static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])
+{
+    uint8_t found[MOVING_TICKET];
+    return has_number(folder, mark, found) && memcmp(found, ticket, MOVING_TICKET) == 0;
+}
+
+/* 0: this folder knows nothing of the ticket. */
+static int answer_in(int folder, const uint8_t ticket[MOVING_TICKET])
+{
+    if (is_of(folder, HANDOVER_ARRIVED, ticket))
+        return FRAME_YOURS;
+    if (is_of(folder, HANDOVER_UNWANTED, ticket))
+        return FRAME_NOT_MINE;
+    if (!is_of(folder, HANDOVER_ARRIVING, ticket))
+        return 0;
+    if (renameat(folder, HANDOVER_ARRIVING, folder, HANDOVER_UNWANTED) == 0 && fsync(folder) == 0)
+        return FRAME_NOT_MINE;
+    return is_of(folder, HANDOVER_ARRIVED, ticket) ? FRAME_YOURS : 0;
+}
+
+enum frame_ack handover_answer(int place, const uint8_t ticket[MOVING_TICKET])
+{
+    int found = 0, copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
+    struct dirent *entry;
+    if (!list) {
+        if (copy >= 0)
+            close(copy);
+        return FRAME_UNKNOWN;
+    }
+    while (!found && (entry = readdir(list))) {
+        int folder = openat(place, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (folder < 0 || strcmp(entry->d_name, "..") == 0 || strcmp(entry->d_name, ".") == 0)
+            ;
+        else
+            found = answer_in(folder, ticket);
+        if (folder >= 0)
+            close(folder);
+    }
+    closedir(list);
+    /* What never came so far, or was cleared away again, does not run and cannot. */
+    return found ? (enum frame_ack)found : FRAME_NOT_MINE;
+}
+
+int handover_place(int place, uint8_t ret_id[MOVING_TICKET], struct err *err)
+{
+    if (has_number(place, HANDOVER_PLACE, ret_id))
+        return 0;
+    if (getrandom(ret_id, MOVING_TICKET, 0) != MOVING_TICKET)
+        return err_sys(err, ERR_HOST, errno, "cannot draw a random number");
+    return write_number(place, HANDOVER_PLACE, ret_id, err);
+}
+
+/* --- both ------------------------------------------------------------------------------------- */
+
+int handover_check(int folder, const char *name, struct err *err)
+{
+    struct handover handover;
+    int ret = handover_read(folder, &handover, err);
+    if (ret == 0) {
+        ret = err_say(err, ERR_STATE, EBUSY,
+                      handover.over ? "%s was moved to %s, and runs there"
+                                    : "%s was handed over to %s, which has not said that it runs",
+                      name, handover.to);
+        err_hint(err, "where it does not, and never will again: remove %s/" HANDOVER_MOVED, name);
+        return ret;
+    }
+    if (ret != -ENOENT)
+        return ret;
+    if (faccessat(folder, HANDOVER_ARRIVING, F_OK, 0) == 0 ||
+        faccessat(folder, HANDOVER_UNWANTED, F_OK, 0) == 0) {
+        ret = err_say(err, ERR_STATE, EBUSY,
+                      "%s was arriving from another host, and never came whole", name);
+        err_hint(err, "it runs where it was; minivmm remove %s", name);
+        return ret;
+    }
+    return 0;
+}

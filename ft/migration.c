@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A thread of its own does it, straight down; what touches the machine it has done by the main
+ * loop, and waits for it.
+ */
+#include "ft/migration_parts.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 200,
+    CONNECT_MS = 10000,
+    ASK_MS = 1000,
+    DEFAULT_DOWNTIME_MS = 300,
+    MOST_ROUNDS = 60,
+    FIRST_THROTTLE = 20,
+    THROTTLE_STEP = 10,
+    MOST_THROTTLE = 99,
+};
+
+static const char *vm_name(const struct migration *migration)
+{
+    return instance_config(migration->instance)->name;
+}
+
+/* --- steps on the main loop ------------------------------------------------------------------- */
+
+static void handle_step(void *arg)
+{
+    struct migration *migration = arg;
+    pthread_mutex_lock(&migration->lock);
+    int (*step)(struct migration * migration, struct err * err) = migration->step;
+    pthread_mutex_unlock(&migration->lock);
+    if (!step)
+        return;
+    int ret = step(migration, &migration->err);
+    pthread_mutex_lock(&migration->lock);
+    migration->step = NULL;
+    migration->step_result = ret;
+    migration->step_over = true;
+    pthread_cond_broadcast(&migration->changed);
+    pthread_mutex_unlock(&migration->lock);
+}
+
+static int on_loop(struct migration *migration,
+                   int (*step)(struct migration *migration, struct err *err))
+{
+    pthread_mutex_lock(&migration->lock);
+    migration->step = step;
+    migration->step_over = false;
+    if (!migration->abandoned)
+        loop_post(instance_loop(migration->instance), &migration->step_call);
+    while (!migration->step_over && !migration->abandoned)
+        pthread_cond_wait(&migration->changed, &migration->lock);
+    int ret = migration->step_over ? migration->step_result : -ESHUTDOWN;
+    migration->step = NULL;
+    pthread_mutex_unlock(&migration->lock);
+    if (ret == -ESHUTDOWN && !migration->err.kind)
+        err_say(&migration->err, ERR_STATE, ESHUTDOWN, "%s ended before it had moved",
+                vm_name(migration));
+    return ret;
+}
+
+/* What somebody has paused would go on over there. */
+static int check_stillness(const struct migration *migration, struct err *err)
+{
+    if (!instance_stands_still(migration->instance))
+        return 0;
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s stands still, and only a VM that runs can move",
+                      vm_name(migration));
+    err_hint(err, "minivmm resume %s", vm_name(migration));
+    return ret;
+}
+
+/* A short pause: what is under way now was not begun under our eyes. */
+static int step_follow(struct migration *migration, struct err *err)
+{
+    int ret = 0;
+    bool runs = !instance_stands_still(migration->instance);
+    if (runs)
+        machine_pause(migration->machine);
+    for (unsigned i = 0; i < migration->disk_count && ret == 0; i++) {
+        struct migration_disk *disk = &migration->disks[i];
+        disk_drain(disk->disk);
+        ret = disk_watch_start(&disk->watch, disk->disk, err);
+        if (ret < 0)
+            break;
+        disk->written = calloc(disk_watch_clusters(disk->watch) / 64 + 1, sizeof(uint64_t));
+        if (!disk->written)
+            ret = err_sys(err, ERR_HOST, ENOMEM, "cannot follow %s", disk->about.name);
+    }
+    migration->following = true;
+    if (runs)
+        machine_resume(migration->machine);
+    return ret;
+}
+
+static int step_stop(struct migration *migration, struct err *err)
+{
+    uint64_t begin = clock_monotonic_ns();
+    int still = check_stillness(migration, err);
+    if (still < 0)
+        return still;
+    migration->pause_ns = begin;
+    migration->held = true;
+    instance_hold(migration->instance, "moving");
+    if (machine_has_wish(migration->machine)) {
+        migration->held = false;
+        instance_release(migration->instance);
+        return -EAGAIN;
+    }
+    for (unsigned i = 0; i < migration->disk_count; i++)
+        disk_drain(migration->disks[i].disk);
+    int ret = machine_save(migration->machine, &migration->state.stream, err);
+    migration->state_ns = clock_monotonic_ns() - begin;
+    return ret;
+}
+
+static int step_end(struct migration *migration, struct err *err)
+{
+    migration->moved = true;
+    instance_stop(migration->instance, "migration");
+    return 0;
+}
+
+/* Nothing of it is left; the VM goes on. On the main loop, without the thread. */
+static void undo(struct migration *migration)
+{
+    bool runs = !instance_stands_still(migration->instance);
+    machine_throttle(migration->machine, 0);
+    if (migration->following && runs)
+        machine_pause(migration->machine);
+    for (unsigned i = 0; i < migration->disk_count; i++) {
+        struct migration_disk *disk = &migration->disks[i];
+        disk_watch_stop(disk->watch);
+        free(disk->written);
+        *disk = (struct migration_disk){0};
+    }
+    if (migration->following && runs)
+        machine_resume(migration->machine);
+    pages_end(&migration->pages);
+    if (migration->held && !migration->moved && !migration->abandoned)
+        instance_release(migration->instance);
+    migration->following = migration->held = false;
+    migration->disk_count = 0;
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t length,
+                     struct err *err)
+{
+    struct migration *migration = ctx;
+    struct stream *stream = link_writer(migration->link);
+    moving_put_pages(stream, offset / PAGE_SIZE, bytes, (unsigned)(length / PAGE_SIZE),
+                     migration->compress, &migration->tally);
+    migration->sent += length;
+    int error = stream_error(stream);
+    return error < 0 ? err_sys(err, ERR_FAILED, -error, "the connection is lost") : 0;
+}
+
+static int wait_for(struct migration *migration, enum frame_ack what, struct err *err)
+{
+    int ret = moving_wait_ack(link_reader(migration->link), &migration->payload, err);
+    if (ret < 0)
+        return ret;
+    return ret == (int)what ? 0
+                            : err_say(err, ERR_FAILED, EBADMSG, "the other side is out of step");
+}
+
+static int connect_to(struct migration *migration, struct err *err)
+{
+    const struct link_config config = {.key = migration->has_key ? &migration->key : NULL,
+                                       .insecure = migration->insecure,
+                                       .timeout_ms = CONNECT_MS};
+    struct link *link;
+    int ret = link_connect(&link, migration->to, &config, err);
+    if (ret < 0)
+        return ret;
+    link_set_timeout(link, MOVING_SILENCE_MS);
+    pthread_mutex_lock(&migration->lock); /* who abandons us breaks it */
+    migration->link = link;
+    pthread_mutex_unlock(&migration->lock);
+    return 0;
+}
+
+/* All that has been sent is stored over there. */
+static int end_round(struct migration *migration, struct err *err)
+{
+    struct stream *stream = link_writer(migration->link);
+    moving_put(stream, FRAME_ROUND, NULL, 0);
+    if (stream_flush(stream) < 0)
+        return err_sys(err, ERR_FAILED, -stream_error(stream), "the connection is lost");
+    return wait_for(migration, FRAME_STORED, err);
+}
+
+static void slow_down(struct migration *migration)
+{
+    unsigned throttle = migration->throttle ? migration->throttle + THROTTLE_STEP : FIRST_THROTTLE;
+    migration->throttle = throttle < MOST_THROTTLE ? throttle : MOST_THROTTLE;
+    machine_throttle(migration->machine, migration->throttle);
+}
+
+/*
+ * Rounds go on until what is written during one could be sent within the downtime that is asked
+ * for. Where it does not get less, the guest is slowed down more and more.
+ */
+static int send_rounds(struct migration *migration, struct err *err)
+{
+    uint64_t before = UINT64_MAX, at = clock_monotonic_ns();
+    int ret = migration_send_all(migration, err);
+    if (ret == 0)
+        ret = end_round(migration, err);
+    double rate = 0; /* bytes a nanosecond */
+    for (migration->rounds = 1; ret == 0 && migration->rounds < MOST_ROUNDS; migration->rounds++) {
+        uint64_t sent = migration->sent, bytes, begin = clock_monotonic_ns();
+        if (migration->rounds == 1)
+            rate = (double)migration->sent / (double)(begin - at + 1);
+        ret = migration_send_written(migration, false, &bytes, err);
+        if (ret == 0)
+            ret = end_round(migration, err);
+        uint64_t ns = clock_monotonic_ns() - begin;
+        migration->total += migration->sent - sent;
+        if (bytes > 1 << 20)
+            rate = (double)bytes / (double)(ns + 1);
+        /* As much is written while the last part is sent as in the round that sent as much. */
+        if ((double)bytes / rate < 0.7 * (double)migration->downtime_ns)
+            break;
+        if (bytes > before - before / 4)
+            slow_down(migration);
+        before = bytes;
+    }
+    return ret;
+}
+
+/* What only this host can answer for, from here on: it asks until it knows. */
+static int ask(struct migration *migration, struct err *err)
+{
+    uint8_t question[2 * MOVING_TICKET];
+    memcpy(question, migration->hello.ticket, MOVING_TICKET);
+    memcpy(question + MOVING_TICKET, migration->handover.place, MOVING_TICKET);
+    link_destroy(migration->link);
+    migration->link = NULL;
+    int ret = connect_to(migration, err);
+    if (ret < 0)
+        return ret;
+    moving_put(link_writer(migration->link), FRAME_ASK, question, sizeof(question));
+    if (stream_flush(link_writer(migration->link)) < 0)
+        return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
+    return moving_wait_ack(link_reader(migration->link), &migration->payload, err);
+}
+
+/* True: it runs there. */
+static bool find_out(struct migration *migration)
+{
+    struct err why = {0};
+    log_warning("%s was handed over to %s, and the connection is lost: it stands still until it "
+                "is known who runs it",
+                vm_name(migration), migration->to);
+    for (;;) {
+        int answer = ask(migration, &why);
+        if (answer == FRAME_YOURS || answer == FRAME_NOT_MINE)
+            return answer == FRAME_YOURS;
+        pthread_mutex_lock(&migration->lock);
+        struct timespec end;
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        end.tv_sec += ASK_MS / 1000;
+        while (!migration->abandoned &&
+               pthread_cond_clockwait(&migration->changed, &migration->lock, CLOCK_MONOTONIC,
+                                      &end) == 0)
+            continue;
+        bool abandoned = migration->abandoned;
+        pthread_mutex_unlock(&migration->lock);
+        if (abandoned)
+            return true; /* nobody knows; the mark stays, and nothing runs here */
+    }
+}
+
+static int hand_over(struct migration *migration, struct err *err)
+{
+    int folder = instance_config(migration->instance)->folder->fd;
+    uint64_t begin = clock_monotonic_ns();
+    int ret = handover_write(folder, &migration->handover, err);
+    if (ret < 0)
+        return ret;
+    migration->gone = true;
+    struct err why = {0};
+    moving_put(link_writer(migration->link), FRAME_GO, migration->hello.ticket, MOVING_TICKET);
+    ret = stream_flush(link_writer(migration->link));
+    if (ret == 0)
+        ret = wait_for(migration, FRAME_YOURS, &why);
+    if (ret < 0 && !find_out(migration)) {
+        migration->gone = false;
+        *err = why;
+        if (!err->kind)
+            err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
+        return handover_remove(folder, NULL) < 0 ? -EIO : -EPIPE;
+    }
+    migration->resume_ns = clock_monotonic_ns() - begin;
+    migration->pause_ns = clock_monotonic_ns() - migration->pause_ns;
+    migration->handover.over = true;
+    (void)!handover_write(folder, &migration->handover, NULL);
+    return on_loop(migration, step_end);
+}
+
+static int send_last(struct migration *migration, struct err *err)
+{
+    uint64_t bytes, begin = clock_monotonic_ns();
+    migration->pages.given_up = NULL;
+    int ret = migration_send_written(migration, true, &bytes, err);
+    if (ret == 0)
+        ret = migration_send_end(migration, err);
+    migration->last_ns = clock_monotonic_ns() - begin;
+    if (ret == 0)
+        ret = wait_for(migration, FRAME_READY, err);
+    migration->load_ns = clock_monotonic_ns() - begin - migration->last_ns;
+    return ret;
+}
+
+static int check_wish(const struct migration *migration, struct err *err)
+{
+    return migration->given_up ? err_say(err, ERR_FAILED, ECANCELED, "the migration was cancelled")
+                               : 0;
+}
+
+static int move(struct migration *migration, struct err *err)
+{
+    uint64_t begin = clock_monotonic_ns();
+    int ret = migration_plan(migration, err);
+    if (ret == 0)
+        ret = connect_to(migration, err);
+    if (ret == 0)
+        ret = migration_introduce(migration, err);
+    if (ret == 0)
+        ret = moving_wait_welcome(link_reader(migration->link), &migration->payload,
+                                  migration->handover.place, err);
+    if (ret == 0) {
+        memcpy(migration->handover.ticket, migration->hello.ticket, MOVING_TICKET);
+        memcpy(migration->handover.to, migration->to, sizeof(migration->handover.to));
+        memcpy(migration->handover.name, migration->hello.name, sizeof(migration->hello.name));
+    }
+    if (ret == 0)
+        ret = on_loop(migration, step_follow);
+    if (ret == 0)
+        ret = pages_begin(&migration->pages, err);
+    if (ret == 0)
+        ret = send_rounds(migration, err);
+    migration->rounds_ns = clock_monotonic_ns() - begin;
+    if (ret == 0)
+        ret = check_wish(migration, err);
+    while (ret == 0 && (ret = on_loop(migration, step_stop)) == -EAGAIN)
+        ret = 0; /* the guest was just being reset, or is about to end */
+    if (ret == 0)
+        ret = send_last(migration, err);
+    if (ret == 0)
+        ret = check_wish(migration, err);
+    return ret == 0 ? hand_over(migration, err) : ret;
+}
+
+static void run(void *arg)
+{
+    struct migration *migration = arg;
+    if (move(migration, &migration->err) < 0 && !migration->err.kind)
+        err_say(&migration->err, ERR_FAILED, EIO, "the migration failed");
+    loop_post(instance_loop(migration->instance), &migration->end_call);
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static double ms(uint64_t ns)
+{
+    return (double)ns / 1e6;
+}
+
+static json_t *describe(const struct migration *migration)
+{
+    return json_pack("{ss, sI, sI, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to, "rounds",
+                     (json_int_t)migration->rounds, "bytes", (json_int_t)migration->sent,
+                     "rounds_ms", ms(migration->rounds_ns), "downtime_ms", ms(migration->pause_ns),
+                     "state_ms", ms(migration->state_ns), "last_ms", ms(migration->last_ns),
+                     "load_ms", ms(migration->load_ns), "resume_ms", ms(migration->resume_ns),
+                     "throttle", (json_int_t)migration->throttle, "too_long",
+                     (int)(migration->pause_ns > migration->downtime_ns));
+}
+
+static void clear(struct migration *migration)
+{
+    loop_timer_cancel(&migration->tick);
+    undo(migration);
+    link_destroy(migration->link);
+    migration->link = NULL;
+    stream_buffer_finish(&migration->payload);
+    stream_buffer_finish(&migration->state);
+    free(migration->block);
+    migration->block = NULL;
+    explicit_bzero(&migration->key, sizeof(migration->key));
+}
+
+static void handle_end(void *arg)
+{
+    struct migration *migration = arg;
+    if (!migration->thread.started)
+        return;
+    thread_join(&migration->thread);
+    migration->thread.started = false;
+    struct control_request *request = migration->request;
+    bool moved = migration->moved;
+    json_t *answer = moved ? describe(migration) : NULL;
+    clear(migration);
+    migration->request = NULL;
+    if (!moved)
+        log_warning("%s did not move to %s, and goes on here: %s", vm_name(migration),
+                    migration->to, migration->err.text);
+    control_answer(request, answer, moved ? NULL : &migration->err);
+}
+
+static void handle_tick(void *arg)
+{
+    struct migration *migration = arg;
+    uint64_t total = migration->total + migration->pages.touched * PAGE_SIZE;
+    if (!control_is_awaited(migration->request) && !migration->given_up)
+        log_info("%s moves on, though nobody waits for it any more", vm_name(migration));
+    control_event(instance_control(migration->instance), "migrate-progress",
+                  json_pack("{sI, sI, sI, sI}", "done", (json_int_t)migration->sent, "total",
+                            (json_int_t)(total < migration->sent ? migration->sent : total),
+                            "round", (json_int_t)migration->rounds, "throttle",
+                            (json_int_t)migration->throttle));
+    if (loop_timer_arm(&migration->tick, clock_monotonic_ns() + TICK_MS * 1000000ull) < 0)
+        log_warning("%s: no memory for a timer", vm_name(migration));
+}
+
+/* --- the verbs -------------------------------------------------------------------------------- */
+
+static int take_flag(const json_t *arguments, const char *key, bool *ret_flag, struct err *err)
+{
+    const json_t *value = json_object_get(arguments, key);
+    *ret_flag = json_is_true(value);
+    return value && !json_is_boolean(value)
+               ? err_say(err, ERR_USAGE, EINVAL, "migrate: \"%s\" is true or false", key)
+               : 0;
+}
+
+static int take_arguments(struct migration *migration, const json_t *arguments, struct err *err)
+{
+    static const char *const keys[] = {"to", "key", "insecure", "downtime_ms", "compress", NULL};
+    const char *to = json_string_value(json_object_get(arguments, "to"));
+    const char *key = json_string_value(json_object_get(arguments, "key"));
+    const json_t *downtime = json_object_get(arguments, "downtime_ms");
+    int ret = control_check_keys(arguments, keys, err);
+    if (ret < 0)
+        return ret;
+    if (!to || strlen(to) >= sizeof(migration->to))
+        return err_say(err, ERR_USAGE, EINVAL, "migrate: \"to\" is HOST or HOST:PORT");
+    if (downtime && (!json_is_integer(downtime) || json_integer_value(downtime) < 1 ||
+                     json_integer_value(downtime) > 3600000))
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "migrate: \"downtime_ms\" is a number from 1 to 3600000");
+    memcpy(migration->to, to, strlen(to) + 1);
+    uint64_t wanted = downtime ? (uint64_t)json_integer_value(downtime) : DEFAULT_DOWNTIME_MS;
+    migration->downtime_ns = wanted * 1000000;
+    ret = take_flag(arguments, "insecure", &migration->insecure, err);
+    if (ret == 0)
+        ret = take_flag(arguments, "compress", &migration->compress, err);
+    migration->has_key = key;
+    return ret == 0 && key ? link_key_read(&migration->key, key, err) : ret;
+}
+
+static void set_up(struct migration *migration)
+{
+    migration->err = (struct err){0};
+    migration->tally = (struct frame_tally){0};
+    migration->handover = (struct handover){0};
+    migration->given_up = migration->gone = false;
+    migration->following = migration->held = false;
+    migration->sent = migration->total = 0;
+    migration->rounds = migration->throttle = 0;
+    migration->disk_count = 0;
+    migration->sink = (struct pages_sink){.put = put_pages, .ctx = migration};
+    migration->pages = (struct pages){
+        .machine = migration->machine, .sink = &migration->sink, .given_up = &migration->given_up};
+    stream_buffer_init(&migration->payload, 0);
+    stream_buffer_init(&migration->state, 0);
+}
+
+int migration_begin(struct migration *migration, struct control_request *request,
+                    const json_t *arguments, struct err *err)
+{
+    int ret = take_arguments(migration, arguments, err);
+    if (ret < 0)
+        return ret;
+    if (!instance_config(migration->instance)->folder)
+        return err_say(err, ERR_STATE, ENOTSUP, "%s runs without a folder that could move",
+                       vm_name(migration));
+    if (instance_has_ephemeral(migration->instance))
+        return err_say(err, ERR_STATE, ENOTSUP, "%s has an ephemeral disk, which does not go along",
+                       vm_name(migration));
+    ret = check_stillness(migration, err);
+    if (ret < 0)
+        return ret;
+    set_up(migration);
+    ret = loop_timer_arm(&migration->tick, 0);
+    if (ret == 0)
+        ret = thread_start(&migration->thread, "migration", run, migration, err);
+    if (ret < 0) {
+        clear(migration);
+        return ret;
+    }
+    migration->request = request;
+    control_defer(request);
+    return 0;
+}
+
+int migration_cancel(struct migration *migration, struct err *err)
+{
+    if (!migration->request)
+        return err_say(err, ERR_STATE, EALREADY, "%s is not moving", vm_name(migration));
+    if (migration->gone)
+        return err_say(err, ERR_STATE, EALREADY, "%s was handed over already: it is too late",
+                       vm_name(migration));
+    migration->given_up = true;
+    return 0;
+}
+
+bool migration_is_under_way(const struct migration *migration)
+{
+    return migration->request;
+}
+
+bool migration_has_moved(const struct migration *migration)
+{
+    return migration->moved;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int migration_create(struct migration **ret_migration, struct instance *instance, struct err *err)
+{
+    struct migration *migration = calloc(1, sizeof(*migration));
+    if (!migration)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for a migration");
+    migration->instance = instance;
+    migration->machine = instance_machine(instance);
+    migration->step_call = (struct loop_call){.handle = handle_step, .arg = migration};
+    migration->end_call = (struct loop_call){.handle = handle_end, .arg = migration};
+    pthread_mutex_init(&migration->lock, NULL);
+    pthread_cond_init(&migration->changed, NULL);
+    loop_timer_init(&migration->tick, instance_loop(instance), handle_tick, migration);
+    *ret_migration = migration;
+    return 0;
+}
+
+void migration_abandon(struct migration *migration)
+{
+    if (!migration->request)
+        return;
+    pthread_mutex_lock(&migration->lock);
+    migration->abandoned = true;
+    migration->given_up = true;
+    pthread_cond_broadcast(&migration->changed);
+    if (migration->link && !migration->gone)
+        link_break(migration->link);
+    pthread_mutex_unlock(&migration->lock);
+    thread_join(&migration->thread);
+    migration->thread.started = false;
+    json_t *answer = migration->moved ? describe(migration) : NULL;
+    if (!migration->moved && !migration->err.kind)
+        err_say(&migration->err, ERR_STATE, ESHUTDOWN, "%s ended before it had moved",
+                vm_name(migration));
+    struct control_request *request = migration->request;
+    clear(migration);
+    migration->request = NULL;
+    control_answer(request, answer, migration->moved ? NULL : &migration->err);
+}
+
+void migration_destroy(struct migration *migration)
+{
+    if (!migration)
+        return;
+    pthread_cond_destroy(&migration->changed);
+    pthread_mutex_destroy(&migration->lock);
+    free(migration);
+}

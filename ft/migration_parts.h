@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* A migration from inside: only for the migration*.c files. */
+#pragma once
+
+#include "ft/handover.h"
+#include "ft/migration.h"
+#include "ft/moving.h"
+#include "ft/pages.h"
+#include "host/disk_watch.h"
+#include "host/link.h"
+
+/* A disk that goes along. */
+struct migration_disk {
+    struct moving_disk about;
+    struct disk *disk;
+    struct disk_watch *watch;
+    uint64_t *written; /* clusters that are to be sent */
+};
+
+struct migration {
+    struct instance *instance;
+    struct machine *machine;
+    struct control_request *request; /* NULL: nothing is under way */
+    struct thread thread;
+    struct err err; /* the thread's, then everybody's */
+
+    char to[300];
+    struct link_key key;
+    bool has_key, insecure, compress;
+    uint64_t downtime_ns; /* what the pause should not be longer than */
+
+    struct link *link;
+    struct stream_buffer payload;
+    struct moving_hello hello;
+    struct handover handover;
+    struct frame_tally tally;
+    struct pages pages;
+    struct pages_sink sink;
+    struct migration_disk disks[MACHINE_MAX_DISKS];
+    unsigned disk_count;
+    struct stream_buffer state;
+    uint8_t *block; /* FRAME_MAX_BLOCK bytes */
+
+    /* A step on the main loop, for which the thread waits. */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int (*step)(struct migration *migration, struct err *err);
+    bool step_over, abandoned;
+    int step_result;
+    struct loop_call step_call, end_call;
+    struct loop_timer tick;
+
+    atomic_bool given_up; /* somebody wants it to end */
+    atomic_bool gone;     /* GO is about to be said, or was: it cannot be taken back */
+    bool following, held, moved;
+
+    /* For people. */
+    _Atomic uint64_t sent, total; /* bytes of memory and disks */
+    unsigned rounds, throttle;
+    uint64_t begin_ns, rounds_ns, state_ns, last_ns, load_ns, resume_ns, pause_ns;
+};
+
+/* --- what is sent (migration_send.c) -----------------------------------------------------------
+ */
+
+/* Files, disks and HELLO. */
+int migration_plan(struct migration *migration, struct err *err) must_check;
+int migration_introduce(struct migration *migration, struct err *err) must_check;
+/* All of it; then what was written meanwhile, of which *ret_bytes there were. */
+int migration_send_all(struct migration *migration, struct err *err) must_check;
+int migration_send_written(struct migration *migration, bool still, uint64_t *ret_bytes,
+                           struct err *err) must_check;
+int migration_send_end(struct migration *migration, struct err *err) must_check;

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/moving.h"
+
+#include "core/zero.h"
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <lz4.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ZEROES = 0, RAW = 1, LZ4 = 2 };
+
+#define PAGE_BYTES ((int)PAGE_SIZE)
+
+static int broken(struct err *err, uint8_t kind)
+{
+    return err_say(err, ERR_FAILED, EBADMSG, "a frame %s makes no sense", frame_name(kind));
+}
+
+void moving_put(struct stream *stream, enum frame_kind kind, const void *payload, size_t length)
+{
+    const struct frame frame = {.kind = (uint8_t)kind, .length = (uint32_t)length};
+    frame_write(stream, &frame, payload, NULL);
+}
+
+/* --- hello ------------------------------------------------------------------------------------ */
+
+static int validate(const void *object, struct err *err)
+{
+    const struct moving_hello *hello = object;
+    if (hello->protocol != MOVING_PROTOCOL)
+        return err_say(err, ERR_STATE, EPROTONOSUPPORT,
+                       "the other side speaks version %u, this minivmm version %d", hello->protocol,
+                       MOVING_PROTOCOL);
+    if (!memchr(hello->name, '\0', sizeof(hello->name)))
+        return err_say(err, ERR_FAILED, EBADMSG, "the VM's name has no end");
+    return 0;
+}
+
+static const struct state_field fields[] = {
+    STATE_FIELD_U64(struct moving_hello, wall_ns),
+    STATE_FIELD_U32(struct moving_hello, protocol),
+    STATE_FIELD_BYTES(struct moving_hello, reserved),
+    STATE_FIELD_BYTES(struct moving_hello, ticket),
+    STATE_FIELD_BYTES(struct moving_hello, uuid),
+    STATE_FIELD_BYTES(struct moving_hello, generation),
+    STATE_FIELD_BYTES(struct moving_hello, macs),
+    STATE_FIELD_BYTES(struct moving_hello, name),
+};
+
+static const struct state_table table = {
+    .name = "moving",
+    .version = 1,
+    STATE_TABLE_OF(struct moving_hello, fields),
+    .validate = validate,
+};
+
+void moving_put_hello(struct stream *stream, const struct moving_hello *hello,
+                      struct machine_model *model)
+{
+    struct moving_hello copy = *hello;
+    const struct state_item items[] = {{.table = &table, .object = &copy},
+                                       machine_model_item(model)};
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    int ret = state_save(&buffer.stream, items, array_size(items));
+    if (ret < 0)
+        stream_fail(stream, ret);
+    else
+        moving_put(stream, FRAME_HELLO, buffer.bytes, buffer.length);
+    stream_buffer_finish(&buffer);
+}
+
+int moving_get_hello(struct stream_buffer *payload, struct moving_hello *ret_hello,
+                     struct machine_model *ret_model, struct err *err)
+{
+    const struct state_item items[] = {{.table = &table, .object = ret_hello},
+                                       machine_model_item(ret_model)};
+    return state_load(&payload->stream, items, array_size(items), err);
+}
+
+/* --- files and disks -------------------------------------------------------------------------- */
+
+static void put_name(struct stream *stream, const char *name)
+{
+    stream_put_u16(stream, (uint16_t)strlen(name));
+    stream_write(stream, name, strlen(name));
+}
+
+/* One that leads out of the folder is none. */
+static bool get_name(struct stream *stream, char ret_name[PATH_MAX])
+{
+    uint16_t length = stream_get_u16(stream);
+    if (length == 0 || length > 512)
+        return false;
+    stream_read(stream, ret_name, length);
+    ret_name[length] = '\0';
+    if (stream_error(stream) < 0 || strlen(ret_name) != length || ret_name[0] == '/')
+        return false;
+    for (const char *at = ret_name; at; at = strchr(at, '/')) {
+        at += *at == '/';
+        if (*at == '\0' || *at == '/' || strcmp(at, ".") == 0 || strncmp(at, "./", 2) == 0 ||
+            strcmp(at, "..") == 0 || strncmp(at, "../", 3) == 0)
+            return false;
+    }
+    return true;
+}
+
+static void put_buffer(struct stream *stream, enum frame_kind kind, struct stream_buffer *buffer)
+{
+    if (stream_error(&buffer->stream) < 0)
+        stream_fail(stream, stream_error(&buffer->stream));
+    else
+        moving_put(stream, kind, buffer->bytes, buffer->length);
+    stream_buffer_finish(buffer);
+}
+
+void moving_put_file(struct stream *stream, const struct moving_file *file)
+{
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    put_name(&buffer.stream, file->name);
+    stream_put_u32(&buffer.stream, file->mode);
+    stream_write(&buffer.stream, file->bytes, file->length);
+    put_buffer(stream, FRAME_FILE, &buffer);
+}
+
+int moving_get_file(struct stream_buffer *payload, struct moving_file *ret_file, struct err *err)
+{
+    bool named = get_name(&payload->stream, ret_file->name);
+    ret_file->mode = stream_get_u32(&payload->stream);
+    if (!named || stream_error(&payload->stream) < 0)
+        return broken(err, FRAME_FILE);
+    ret_file->bytes = payload->bytes + payload->read_at;
+    ret_file->length = payload->length - payload->read_at;
+    return 0;
+}
+
+void moving_put_disk(struct stream *stream, const struct moving_disk *disk)
+{
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    stream_put_u32(&buffer.stream, disk->place);
+    stream_put_u64(&buffer.stream, disk->size);
+    put_name(&buffer.stream, disk->name);
+    put_buffer(stream, FRAME_DISK, &buffer);
+}
+
+int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk, struct err *err)
+{
+    ret_disk->place = stream_get_u32(&payload->stream);
+    ret_disk->size = stream_get_u64(&payload->stream);
+    if (!get_name(&payload->stream, ret_disk->name) || stream_error(&payload->stream) < 0 ||
+        ret_disk->place >= MACHINE_MAX_DISKS || ret_disk->size == 0 || ret_disk->size > INT64_MAX ||
+        ret_disk->size % 512 != 0)
+        return broken(err, FRAME_DISK);
+    return 0;
+}
+
+/* --- pages ------------------------------------------------------------------------------------ */
+
+/* The encodings first, because their number is known; *at is where the next page's bytes go. */
+static uint8_t encode(const uint8_t *page, bool compress, uint8_t **at)
+{
+    uint16_t wire;
+    if (is_zero(page, PAGE_SIZE))
+        return ZEROES;
+    int length = compress ? LZ4_compress_default((const char *)page, (char *)*at + sizeof(wire),
+                                                 PAGE_BYTES, PAGE_BYTES - PAGE_BYTES / 8)
+                          : 0;
+    if (length > 0) {
+        wire = htole16((uint16_t)length);
+        memcpy(*at, &wire, sizeof(wire));
+        *at += sizeof(wire) + (size_t)length;
+        return LZ4;
+    }
+    memcpy(*at, page, PAGE_SIZE);
+    *at += PAGE_SIZE;
+    return RAW;
+}
+
+void moving_put_pages(struct stream *stream, uint64_t first, const uint8_t *bytes, unsigned count,
+                      bool compress, struct frame_tally *tally)
+{
+    static _Thread_local uint8_t payload[12 + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
+    uint64_t wire_first = htole64(first);
+    uint32_t wire_count = htole32(count);
+    uint8_t *encodings = payload + 12, *at = encodings + count;
+
+    assert(count <= FRAME_MAX_PAGES);
+    memcpy(payload, &wire_first, 8);
+    memcpy(payload + 8, &wire_count, 4);
+    for (unsigned i = 0; i < count; i++)
+        encodings[i] = encode(bytes + i * PAGE_SIZE, compress, &at);
+    const struct frame frame = {
+        .kind = FRAME_PAGES, .length = (uint32_t)(at - payload), .epoch = MOVING_EPOCH};
+    frame_write(stream, &frame, payload, tally);
+}
+
+/* NULL and *ret_bad: it cannot be decoded. */
+static const uint8_t *decode(struct stream_buffer *payload, uint8_t encoding,
+                             uint8_t page[PAGE_SIZE], bool *ret_bad)
+{
+    size_t left = payload->length - payload->read_at, length = PAGE_SIZE;
+    const uint8_t *at = payload->bytes + payload->read_at;
+    if (encoding == ZEROES)
+        return NULL;
+    if (encoding == LZ4) {
+        length = stream_get_u16(&payload->stream);
+        at += 2;
+        left = payload->length - payload->read_at;
+    }
+    *ret_bad = encoding > LZ4 || stream_error(&payload->stream) < 0 || length > left ||
+               (encoding == LZ4 && LZ4_decompress_safe((const char *)at, (char *)page, (int)length,
+                                                       PAGE_BYTES) != PAGE_BYTES);
+    payload->read_at += *ret_bad ? 0 : length;
+    return encoding == LZ4 ? page : at;
+}
+
+int moving_get_pages(struct stream_buffer *payload,
+                     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes), void *ctx,
+                     struct err *err)
+{
+    uint8_t encodings[FRAME_MAX_PAGES], page[PAGE_SIZE];
+    uint64_t first = stream_get_u64(&payload->stream);
+    uint32_t count = stream_get_u32(&payload->stream);
+    if (count == 0 || count > FRAME_MAX_PAGES)
+        return broken(err, FRAME_PAGES);
+    stream_read(&payload->stream, encodings, count);
+    if (stream_error(&payload->stream) < 0)
+        return broken(err, FRAME_PAGES);
+    for (uint32_t i = 0; i < count; i++) {
+        bool bad = false;
+        const uint8_t *bytes = decode(payload, encodings[i], page, &bad);
+        if (bad || put(ctx, first + i, bytes) < 0)
+            return broken(err, FRAME_PAGES);
+    }
+    return payload->read_at == payload->length ? 0 : broken(err, FRAME_PAGES);
+}
+
+/* --- blocks ----------------------------------------------------------------------------------- */
+
+void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
+                      uint32_t length, struct frame_tally *tally)
+{
+    static _Thread_local uint8_t payload[17 + FRAME_MAX_BLOCK];
+    uint32_t wire_place = htole32(place), wire_length = htole32(length);
+    uint64_t wire_offset = htole64(offset);
+
+    assert(length <= FRAME_MAX_BLOCK);
+    memcpy(payload, &wire_place, 4);
+    memcpy(payload + 4, &wire_offset, 8);
+    memcpy(payload + 12, &wire_length, 4);
+    payload[16] = bytes ? RAW : ZEROES;
+    if (bytes)
+        memcpy(payload + 17, bytes, length);
+    const struct frame frame = {
+        .kind = FRAME_BLOCKS, .length = 17 + (bytes ? length : 0), .epoch = MOVING_EPOCH};
+    frame_write(stream, &frame, payload, tally);
+}
+
+int moving_get_block(struct stream_buffer *payload, struct moving_block *ret_block, struct err *err)
+{
+    struct stream *stream = &payload->stream;
+    struct moving_block block = {.place = stream_get_u32(stream)};
+    block.offset = stream_get_u64(stream);
+    block.length = stream_get_u32(stream);
+    uint8_t encoding = stream_get_u8(stream);
+    size_t left = payload->length - payload->read_at;
+    if (stream_error(stream) < 0 || encoding > RAW || block.length == 0 ||
+        block.length > FRAME_MAX_BLOCK || left != (encoding == RAW ? block.length : 0))
+        return broken(err, FRAME_BLOCKS);
+    block.bytes = encoding == RAW ? payload->bytes + payload->read_at : NULL;
+    *ret_block = block;
+    return 0;
+}
+
+/* --- words ------------------------------------------------------------------------------------ */
+
+void moving_put_ack(struct stream *stream, enum frame_ack what)
+{
+    uint32_t wire = htole32(what);
+    moving_put(stream, FRAME_ACK, &wire, sizeof(wire));
+}
+
+void moving_put_welcome(struct stream *stream, const uint8_t place[MOVING_TICKET])
+{
+    uint32_t wire = htole32(FRAME_WELCOME);
+    uint8_t payload[sizeof(wire) + MOVING_TICKET];
+    memcpy(payload, &wire, sizeof(wire));
+    memcpy(payload + sizeof(wire), place, MOVING_TICKET);
+    moving_put(stream, FRAME_ACK, payload, sizeof(payload));
+}
+
+void moving_put_error(struct stream *stream, const struct err *err)
+{
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    stream_put_u32(&buffer.stream, (uint32_t)err->kind);
+    put_name(&buffer.stream, err->text);
+    put_name(&buffer.stream, err->hint);
+    put_buffer(stream, FRAME_ERROR, &buffer);
+}
+
+static void get_text(struct stream *stream, char *ret_text, size_t size)
+{
+    uint16_t length = stream_get_u16(stream);
+    for (uint16_t i = 0; i < length && stream_error(stream) == 0; i++) {
+        uint8_t c = stream_get_u8(stream);
+        if (i + 1u < size) {
+            ret_text[i] = c >= ' ' && c != 0x7f ? (char)c : '?';
+            ret_text[i + 1] = '\0';
+        }
+    }
+}
+
+/* What the other side says goes to a person's terminal: it is text and nothing else. */
+static int say_theirs(struct stream_buffer *payload, struct err *err)
+{
+    struct err theirs = {.kind = ERR_FAILED};
+    uint32_t kind = stream_get_u32(&payload->stream);
+    get_text(&payload->stream, theirs.text, sizeof(theirs.text));
+    get_text(&payload->stream, theirs.hint, sizeof(theirs.hint));
+    if (stream_error(&payload->stream) < 0)
+        return broken(err, FRAME_ERROR);
+    if (kind >= ERR_FAILED && kind <= ERR_HOST)
+        theirs.kind = (enum err_kind)kind;
+    if (err)
+        *err = theirs;
+    return -EREMOTEIO;
+}
+
+int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct err *err)
+{
+    struct frame frame;
+    int ret = frame_read(stream, &frame, payload, NULL, err);
+    if (ret < 0)
+        return ret;
+    if (frame.kind == FRAME_ERROR)
+        return say_theirs(payload, err);
+    uint32_t what = frame.kind == FRAME_ACK ? stream_get_u32(&payload->stream) : 0;
+    if (what < FRAME_WELCOME || what > FRAME_UNKNOWN || stream_error(&payload->stream) < 0)
+        return broken(err, frame.kind);
+    return (int)what;
+}
+
+int moving_wait_welcome(struct stream *stream, struct stream_buffer *payload,
+                        uint8_t ret_place[MOVING_TICKET], struct err *err)
+{
+    int ret = moving_wait_ack(stream, payload, err);
+    if (ret < 0)
+        return ret;
+    stream_read(&payload->stream, ret_place, MOVING_TICKET);
+    return ret == FRAME_WELCOME && stream_error(&payload->stream) == 0 ? 0 : broken(err, FRAME_ACK);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a VM moves from one host to another: what the two say to each other (ft/frames.h).
+ *
+ *   source                                        target
+ *     HELLO, FILE..., DISK..., OPEN  ──────────►    looks whether it can, makes folder and machine
+ *                                    ◄──────────  ACK welcome
+ *     PAGES, BLOCKS ..., ROUND       ──────────►    into its memory and its disks
+ *                                    ◄──────────  ACK stored
+ *     ... round by round; then the VM stands still here
+ *     PAGES, BLOCKS, STATE, COMMIT   ──────────►    all of it is loaded
+ *                                    ◄──────────  ACK ready
+ *   1 notes "handed over" in its folder
+ *     GO                             ──────────►  2 notes "mine" in its folder; runs
+ *                                    ◄──────────  ACK yours
+ *   3 ends
+ *
+ * Up to 1 a failure of whatever kind leaves the source running, untouched, and nothing at the
+ * target. After it the source may run again only when the target has said that it does not: it asks
+ * (ASK, by the ticket), for as long as that takes. Exactly one of 2 and the answer NOT_MINE comes
+ * to pass: both need the same file of the target's folder under its old name (ft/arrival.h).
+ *
+ * Either side may send ERROR instead of what the other one waits for, and hang up.
+ */
+#pragma once
+
+#include "core/state.h"
+#include "ft/frames.h"
+#include "vmm/machine.h"
+#include "vmm/machine_model.h"
+
+#include <limits.h>
+
+enum { MOVING_TICKET = 16, MOVING_EPOCH = 1, MOVING_SILENCE_MS = 60000 };
+
+/* What HELLO says beside the model. */
+struct moving_hello {
+    uint64_t wall_ns;
+    uint32_t protocol; /* MOVING_PROTOCOL */
+    uint32_t reserved;
+    uint8_t ticket[MOVING_TICKET]; /* of this one move */
+    uint8_t uuid[16];
+    uint8_t generation[16];
+    uint8_t macs[MACHINE_MAX_NETS][6];
+    char name[NAME_MAX + 1]; /* of the VM; ends with zeroes */
+};
+
+enum { MOVING_PROTOCOL = 1 };
+
+void moving_put_hello(struct stream *stream, const struct moving_hello *hello,
+                      struct machine_model *model);
+int moving_get_hello(struct stream_buffer *payload, struct moving_hello *ret_hello,
+                     struct machine_model *ret_model, struct err *err) must_check;
+
+/* A name in the VM's folder, and what belongs to it. */
+struct moving_file {
+    char name[PATH_MAX];
+    uint32_t mode;
+    const uint8_t *bytes;
+    size_t length;
+};
+
+void moving_put_file(struct stream *stream, const struct moving_file *file);
+int moving_get_file(struct stream_buffer *payload, struct moving_file *ret_file,
+                    struct err *err) must_check;
+
+struct moving_disk {
+    char name[PATH_MAX];
+    uint32_t place; /* in vm.json */
+    uint64_t size;
+};
+
+void moving_put_disk(struct stream *stream, const struct moving_disk *disk);
+int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk,
+                    struct err *err) must_check;
+
+/* At most FRAME_MAX_PAGES of them; `compress`: by LZ4 where that makes them shorter. */
+void moving_put_pages(struct stream *stream, uint64_t first, const uint8_t *bytes, unsigned count,
+                      bool compress, struct frame_tally *tally);
+/* Each page, in order: NULL is one of zeroes. */
+int moving_get_pages(struct stream_buffer *payload,
+                     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes), void *ctx,
+                     struct err *err) must_check;
+
+/* At most FRAME_MAX_BLOCK bytes; NULL: zeroes. */
+void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
+                      uint32_t length, struct frame_tally *tally);
+
+struct moving_block {
+    uint32_t place, length;
+    uint64_t offset;
+    const uint8_t *bytes; /* in the payload; NULL: zeroes */
+};
+
+int moving_get_block(struct stream_buffer *payload, struct moving_block *ret_block,
+                     struct err *err) must_check;
+
+/* HELLO's epoch is 0, as of all that is not of the VM's one epoch. */
+void moving_put(struct stream *stream, enum frame_kind kind, const void *payload, size_t length);
+void moving_put_ack(struct stream *stream, enum frame_ack what);
+void moving_put_error(struct stream *stream, const struct err *err);
+
+/* ACK welcome, with the number of the place (ft/handover.h). */
+void moving_put_welcome(struct stream *stream, const uint8_t place[MOVING_TICKET]);
+int moving_wait_welcome(struct stream *stream, struct stream_buffer *payload,
+                        uint8_t ret_place[MOVING_TICKET], struct err *err) must_check;
+
+/* Waits for an ACK. ERROR becomes err; anything else is one. The ACK's number, or -errno. */
+int moving_wait_ack(struct stream *stream, struct stream_buffer *payload,
+                    struct err *err) must_check;

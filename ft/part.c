@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/part.h"
+
+#include "ft/arrival.h"
+#include "ft/copies.h"
+#include "ft/migration.h"
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct ft_part {
+    struct instance_part part;
+    struct ft_part_config config;
+    struct instance *instance;
+    struct copies *copies;
+    struct migration *migration;
+};
+
+static int busy(const struct ft_part *part, struct err *err)
+{
+    const char *name = instance_config(part->instance)->name;
+    if (copies_are_under_way(part->copies))
+        return err_say(err, ERR_STATE, EBUSY, "%s is just being copied", name);
+    if (migration_is_under_way(part->migration))
+        return err_say(err, ERR_STATE, EBUSY, "%s is just moving to another host", name);
+    return 0;
+}
+
+static int verb_clone(void *ctx, struct control_request *request, const json_t *arguments,
+                      json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    int ret = busy(part, err);
+    return ret < 0 ? ret : copies_clone(part->copies, request, arguments, err);
+}
+
+static int verb_migrate(void *ctx, struct control_request *request, const json_t *arguments,
+                        json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    int ret = busy(part, err);
+    return ret < 0 ? ret : migration_begin(part->migration, request, arguments, err);
+}
+
+static int verb_migrate_cancel(void *ctx, struct control_request *request, const json_t *arguments,
+                               json_t **ret_answer, struct err *err)
+{
+    static const char *const no_keys[] = {NULL};
+    struct ft_part *part = ctx;
+    int ret = control_check_keys(arguments, no_keys, err);
+    return ret < 0 ? ret : migration_cancel(part->migration, err);
+}
+
+static const struct control_verb verbs[] = {
+    {"clone", verb_clone},
+    {"migrate", verb_migrate},
+    {"migrate-cancel", verb_migrate_cancel},
+    {NULL, NULL},
+};
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static int load(struct ft_part *part, struct err *err)
+{
+    struct machine *machine = instance_machine(part->instance);
+    int ret = snapshot_load(part->config.restore, machine, err);
+    if (ret < 0)
+        return ret;
+    machine_set_generation(machine, instance_config(part->instance)->identity->generation);
+    machine_announce(machine);
+    return 0;
+}
+
+static int handle_begin(void *ctx, struct instance *instance, struct err *err)
+{
+    struct ft_part *part = ctx;
+    part->instance = instance;
+    int ret = copies_create(&part->copies, instance, part->config.definition, err);
+    if (ret == 0)
+        ret = migration_create(&part->migration, instance, err);
+    if (ret == 0 && part->config.restore)
+        ret = load(part, err);
+    if (ret == 0 && part->config.arrival)
+        ret = arrival_begin(part->config.arrival, instance, err);
+    return ret;
+}
+
+static void handle_abandon(void *ctx)
+{
+    struct ft_part *part = ctx;
+    if (part->copies)
+        copies_abandon(part->copies);
+    if (part->migration)
+        migration_abandon(part->migration);
+    if (part->config.arrival)
+        arrival_abandon(part->config.arrival);
+}
+
+static void handle_finish(void *ctx)
+{
+    struct ft_part *part = ctx;
+    copies_destroy(part->copies);
+    part->copies = NULL;
+}
+
+int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *config, struct err *err)
+{
+    struct ft_part *part = calloc(1, sizeof(*part));
+    if (!part)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for copies of the VM");
+    part->config = *config;
+    part->part = (struct instance_part){.verbs = verbs,
+                                        .begin = handle_begin,
+                                        .abandon = handle_abandon,
+                                        .finish = handle_finish,
+                                        .ctx = part};
+    *ret_part = part;
+    return 0;
+}
+
+const struct instance_part *ft_part_of(struct ft_part *part)
+{
+    return &part->part;
+}
+
+bool ft_part_has_moved(const struct ft_part *part)
+{
+    return part && part->migration && migration_has_moved(part->migration);
+}
+
+void ft_part_destroy(struct ft_part *part)
+{
+    if (!part)
+        return;
+    migration_destroy(part->migration);
+    free(part);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What this floor adds to a VM that runs (vmm/instance.h): the verbs "clone", "migrate" and
+ * "migrate-cancel" of its control socket, and the state from which a blank machine goes on.
+ */
+#pragma once
+
+#include "ft/snapshot.h"
+#include "vmm/instance.h"
+
+struct ft_part;
+struct arrival;
+
+/* From where a blank machine gets its state: one of these, or none. Both outlive the instance. */
+struct ft_part_config {
+    struct snapshot *restore;
+    struct arrival *arrival;
+    char definition[9]; /* the sum of the vm.json that the VM was started with; "": not known */
+};
+
+int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *config,
+                   struct err *err) must_check;
+const struct instance_part *ft_part_of(struct ft_part *part);
+bool ft_part_has_moved(const struct ft_part *part); /* the VM runs on another host now */
+void ft_part_destroy(struct ft_part *part);         /* after the instance; NULL is fine */

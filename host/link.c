@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is said on a new connection, before anything else. Each side sends a greeting of 16 bytes at
+ * once and reads the other one's:
+ *
+ *   0   8  "minivmm" and a zero byte
+ *   8   1  version: 1
+ *   9   1  who speaks: 1 connected, 2 accepted
+ *   10  1  how: 1 plain, 2 TLS, 3 neither (there is no key, and plain is not allowed to the peer)
+ *   11  5  zero; not looked at
+ *
+ * Rules:
+ *  1. The link is made when both say 1 or both say 2. After TLS's handshakes (link_tls.c), or at
+ *     once, it belongs to the streams.
+ *  2. Otherwise both close; each can tell its user what is wrong, having read what the other wants.
+ *     Nothing that is said here is trusted: a greeting that was changed on the way can end a link,
+ *     never make it plain.
+ *  3. Greeting and handshakes together have one time limit.
+ */
+#include "host/link_parts.h"
+
+#include "core/clock.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+enum { SAYS_PLAIN = 1, SAYS_TLS = 2, SAYS_NEITHER = 3 };
+enum { VERSION = 1, CONNECTED = 1, ACCEPTED = 2 };
+enum { HALF = 64 * 1024 }; /* gathered for writing, read ahead */
+
+struct link {
+    struct wire wire;
+    struct tls *tls;      /* NULL: plain */
+    struct stream writer; /* and of its thread: */
+    size_t pending;       /* gathered */
+    struct stream reader; /* and of its thread: */
+    size_t read_at;       /* [read_at, available) */
+    size_t available;
+    char peer[80];
+    uint8_t gathered[HALF];
+    uint8_t ahead[HALF];
+};
+
+/* Streams. */
+
+static int send_parts(struct link *link, struct iovec *iov, size_t count)
+{
+    if (!link->tls)
+        return link_wire_send(&link->wire, iov, count, 0);
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = tls_send(link->tls, iov[i].iov_base, iov[i].iov_len);
+    return r == 0 ? tls_flush(link->tls) : r;
+}
+
+/* What was gathered, and then `length` bytes more. */
+static int write_out(struct link *link, const void *more, size_t length)
+{
+    struct iovec iov[2] = {
+        {.iov_base = link->gathered, .iov_len = link->pending},
+        {.iov_base = (void *)(uintptr_t)more, .iov_len = length},
+    };
+    size_t first = link->pending ? 0 : 1, end = length ? 2 : 1;
+
+    link->pending = 0;
+    return first < end ? send_parts(link, iov + first, end - first) : 0;
+}
+
+static int link_write(struct stream *stream, const void *from, size_t length)
+{
+    struct link *link = container_of(stream, struct link, writer);
+
+    if (length > HALF - link->pending)
+        return write_out(link, from, length);
+    memcpy(link->gathered + link->pending, from, length);
+    link->pending += length;
+    return 0;
+}
+
+static int link_flush(struct stream *stream)
+{
+    return write_out(container_of(stream, struct link, writer), NULL, 0);
+}
+
+static ssize_t receive_some(struct link *link, void *to, size_t length)
+{
+    return link->tls ? tls_receive(link->tls, to, length)
+                     : link_wire_receive(&link->wire, to, length);
+}
+
+static int link_read(struct stream *stream, void *to, size_t length)
+{
+    struct link *link = container_of(stream, struct link, reader);
+    size_t direct = link->tls ? TLS_RECORD : HALF; /* from here on without a copy */
+    uint8_t *at = to;
+
+    while (length > 0) {
+        size_t ready = link->available - link->read_at;
+        if (ready == 0 && length >= direct) {
+            ssize_t n = receive_some(link, at, length);
+            if (n < 0)
+                return (int)n;
+            at += n;
+            length -= (size_t)n;
+            continue;
+        }
+        if (ready == 0) {
+            ssize_t n = receive_some(link, link->ahead, HALF);
+            if (n < 0)
+                return (int)n;
+            link->read_at = 0;
+            link->available = ready = (size_t)n;
+        }
+        size_t n = length < ready ? length : ready;
+        memcpy(at, link->ahead + link->read_at, n);
+        link->read_at += n;
+        at += n;
+        length -= n;
+    }
+    return 0;
+}
+
+static int no_write(struct stream *stream, const void *from, size_t length)
+{
+    return -EBADF;
+}
+
+static int no_read(struct stream *stream, void *to, size_t length)
+{
+    return -EBADF;
+}
+
+static const struct stream_ops writer_ops = {
+    .write = link_write, .read = no_read, .flush = link_flush};
+static const struct stream_ops reader_ops = {.write = no_write, .read = link_read};
+
+struct stream *link_reader(struct link *link)
+{
+    return &link->reader;
+}
+
+struct stream *link_writer(struct link *link)
+{
+    return &link->writer;
+}
+
+/* The beginning. */
+
+static int say_wire(int error, const char *peer, struct err *err)
+{
+    if (error == -ETIMEDOUT)
+        return err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%s is connected and says nothing", peer);
+    if (error == -ENODATA || error == -ECONNRESET || error == -EPIPE) {
+        int r = err_say(err, ERR_FAILED, ECONNRESET, "%s hung up before a word was said", peer);
+        err_hint(err, "its own messages may tell why");
+        return r;
+    }
+    return err_sys(err, ERR_FAILED, -error, "cannot talk to %s", peer);
+}
+
+static int exchange_greetings(struct link *link, uint8_t who, uint8_t how, uint8_t *ret_how,
+                              struct err *err)
+{
+    const uint8_t mine[16] = {'m', 'i', 'n', 'i', 'v', 'm', 'm', 0, VERSION, who, how};
+    uint8_t theirs[16];
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)mine, .iov_len = sizeof(mine)};
+
+    int r = link_wire_send(&link->wire, &iov, 1, 0);
+    if (r < 0)
+        return say_wire(r, link->peer, err);
+    for (size_t length = 0; length < sizeof(theirs);) {
+        ssize_t n = link_wire_receive(&link->wire, theirs + length, sizeof(theirs) - length);
+        if (n < 0)
+            return say_wire((int)n, link->peer, err);
+        length += (size_t)n;
+    }
+    if (memcmp(theirs, mine, 8) != 0 || theirs[9] + who != CONNECTED + ACCEPTED ||
+        theirs[10] < SAYS_PLAIN || theirs[10] > SAYS_NEITHER) {
+        r = err_say(err, ERR_FAILED, EPROTO, "what is at %s is not minivmm", link->peer);
+        err_hint(err, "is that the port that minivmm listens at there?");
+        return r;
+    }
+    if (theirs[8] != VERSION)
+        return err_say(err, ERR_FAILED, EPROTONOSUPPORT,
+                       "minivmm at %s speaks version %u of the link, not %d", link->peer, theirs[8],
+                       VERSION);
+    *ret_how = theirs[10];
+    return 0;
+}
+
+int link_say_key_is_missing(const char *peer, struct err *err)
+{
+    int r = err_say(err, ERR_USAGE, EPERM,
+                    "a link to another host needs a key, and there is none for %s", peer);
+
+    err_hint(err, "minivmm key > pair.key; copy it to the other host; --key pair.key on both "
+                  "sides");
+    return r;
+}
+
+/* What comes of both greetings. */
+static int agree(uint8_t mine, uint8_t theirs, const char *peer, struct err *err)
+{
+    int r;
+
+    if (mine == SAYS_NEITHER)
+        return link_say_key_is_missing(peer, err);
+    if (mine == theirs)
+        return 0;
+    if (mine == SAYS_TLS) {
+        r = err_say(err, ERR_USAGE, EPERM, "the other side, %s, does not use a key", peer);
+        err_hint(err, "start it with the same --key there");
+        return r;
+    }
+    r = err_say(err, ERR_USAGE, EPERM, "the other side, %s, wants a key", peer);
+    err_hint(err, "start this side with the same --key FILE as there");
+    return r;
+}
+
+static void set_options(int fd)
+{
+    const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1}, /* the writer gathers by itself */
+        {SOL_SOCKET, SO_KEEPALIVE, 1}, /* a host that is gone shows after 35 s of silence */
+        {IPPROTO_TCP, TCP_KEEPIDLE, 15}, {IPPROTO_TCP, TCP_KEEPINTVL, 5},
+        {IPPROTO_TCP, TCP_KEEPCNT, 4},
+    };
+
+    for (size_t i = 0; i < array_size(options); i++)
+        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+static int start(struct link *link, bool accepting, const struct link_config *config,
+                 struct err *err)
+{
+    struct sockaddr_storage storage;
+    struct sockaddr *address = (struct sockaddr *)&storage;
+    socklen_t length = sizeof(storage);
+    uint8_t theirs = 0;
+
+    if (getpeername(link->wire.fd, address, &length) < 0)
+        return err_sys(err, ERR_FAILED, errno, "a new link");
+    link_address_format(address, length, link->peer, sizeof(link->peer));
+    set_options(link->wire.fd);
+    bool plain = config->insecure || link_address_is_loopback(address);
+    uint8_t mine = config->key ? SAYS_TLS : plain ? SAYS_PLAIN : SAYS_NEITHER;
+    if (config->timeout_ms)
+        link->wire.deadline_ns = clock_monotonic_ns() + config->timeout_ms * 1000000ull;
+    int r = exchange_greetings(link, accepting ? ACCEPTED : CONNECTED, mine, &theirs, err);
+    if (r == 0)
+        r = agree(mine, theirs, link->peer, err);
+    if (r == 0 && config->key)
+        r = tls_create(&link->tls, &link->wire, config->key, accepting, link->peer, err);
+    link->wire.deadline_ns = 0;
+    if (r == 0)
+        link_set_timeout(link, config->timeout_ms);
+    return r;
+}
+
+int link_start(struct link **ret_link, int socket, bool accepting, const struct link_config *config,
+               struct err *err)
+{
+    struct link *link = calloc(1, sizeof(*link));
+
+    if (!link) {
+        close(socket);
+        return err_sys(err, ERR_HOST, ENOMEM, "a new link");
+    }
+    link->wire.fd = socket;
+    link->writer.ops = &writer_ops;
+    link->reader.ops = &reader_ops;
+    int r = start(link, accepting, config, err);
+    if (r < 0) {
+        link_destroy(link);
+        return r;
+    }
+    *ret_link = link;
+    return 0;
+}
+
+int link_accept(struct link **ret_link, int socket, const struct link_config *config,
+                struct err *err)
+{
+    return link_start(ret_link, socket, true, config, err);
+}
+
+void link_set_timeout(struct link *link, unsigned timeout_ms)
+{
+    struct timeval limit = {
+        .tv_sec = timeout_ms / 1000,
+        .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000,
+    };
+
+    (void)setsockopt(link->wire.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    (void)setsockopt(link->wire.fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+void link_break(struct link *link)
+{
+    atomic_store(&link->wire.broken, true);
+    (void)shutdown(link->wire.fd, SHUT_RDWR);
+}
+
+const char *link_peer(const struct link *link)
+{
+    return link->peer;
+}
+
+void link_destroy(struct link *link)
+{
+    if (!link)
+        return;
+    bool broken = atomic_load(&link->wire.broken);
+    if (link->tls && !broken && link->writer.error == 0)
+        tls_end(link->tls);
+    /* What the kernel still holds is of no use to anybody then. */
+    struct linger at_once = {.l_onoff = 1};
+    if (broken)
+        (void)setsockopt(link->wire.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    tls_destroy(link->tls);
+    close(link->wire.fd);
+    free(link);
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connections between two hosts: a VM that moves, or is followed by its standby. One TCP connection
+ * with two streams of bytes, both ways at the same time; with a key that both sides hold it is
+ * encrypted and each side knows that the other one holds it (TLS 1.3, link_tls.c).
+ *
+ * Without a key a link is plain: anybody on the way can read the guest's memory and write it. That
+ * is allowed where the peer's address is this host's loopback, or where somebody asked for it
+ * (insecure).
+ */
+#pragma once
+
+#include "core/stream.h"
+
+enum { LINK_KEY_BYTES = 32, LINK_KEY_TEXT = 2 * LINK_KEY_BYTES + 1, LINK_DEFAULT_PORT = 7420 };
+
+struct link_key {
+    uint8_t bytes[LINK_KEY_BYTES];
+};
+
+/*
+ * A file made by `minivmm key`: one line of 64 hex digits. Refused: a file that group or others may
+ * read or write, one that is somebody else's, and whatever is no regular file.
+ */
+int link_key_read(struct link_key *ret_key, const char *path, struct err *err) must_check;
+int link_key_make(struct link_key *ret_key, struct err *err) must_check;
+void link_key_format(const struct link_key *key, char ret_text[LINK_KEY_TEXT]);
+
+/*
+ * Addresses are "HOST", "HOST:PORT", "[::1]:PORT", ":PORT", and IPv6 without brackets and port;
+ * HOST is a name or a numeric address. Listening, none means every address of this host;
+ * connecting, the loopback.
+ */
+struct link_config {
+    const struct link_key *key; /* NULL: plain; only read during connect and accept */
+    bool insecure;              /* plain to another host is what somebody asked for */
+    unsigned timeout_ms;        /* connecting, the handshake, and each read or write that does
+                                 * not move; 0: none */
+};
+
+/* A socket to accept(2) from, non-blocking or not as the caller makes it; close-on-exec. */
+int link_listen(int *ret_fd, const char *address, struct err *err) must_check;
+
+struct link;
+
+/*
+ * Both return after the handshake: the peer holds the key, or both sides use none. Every address of
+ * a name is tried. Each side says what is wrong when they do not agree, about keys too.
+ */
+int link_connect(struct link **ret_link, const char *address, const struct link_config *config,
+                 struct err *err) must_check;
+/* Takes the accepted socket over, also on failure. */
+int link_accept(struct link **ret_link, int socket, const struct link_config *config,
+                struct err *err) must_check;
+
+/*
+ * One thread reads while another one writes; each stream belongs to one of them. Errors stick:
+ * -ETIMEDOUT, -ECONNRESET or -EPIPE when the peer is gone, -ENODATA after its orderly end,
+ * -EBADMSG where bytes were changed on the way. Small writes are gathered; stream_flush sends them.
+ */
+struct stream *link_reader(struct link *link);
+struct stream *link_writer(struct link *link);
+
+/* Of reads and writes that begin from now on; 0: none. Any thread. */
+void link_set_timeout(struct link *link, unsigned timeout_ms);
+
+/* From any thread: both directions end at once, and whoever waits in them wakes up with an error.
+ */
+void link_break(struct link *link);
+
+const char *link_peer(const struct link *link); /* "10.0.0.2:4711", for people */
+
+/*
+ * Ends it in an orderly way, for what was flushed; nobody reads or writes any more. The link may be
+ * NULL.
+ */
+void link_destroy(struct link *link);

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+#include "host/link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DIGITS = 2 * LINK_KEY_BYTES };
+
+static int digit_value(char digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    digit |= 0x20;
+    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+}
+
+static int say_no_key(const char *path, const char *why, struct err *err)
+{
+    int r = err_say(err, ERR_DEFINITION, EINVAL, "%s is no key: %s", path, why);
+
+    err_hint(err, "minivmm key > FILE makes one; both hosts need the same");
+    return r;
+}
+
+/* Whoever may write it can change the key, whoever may read it can take part. */
+static int check_file(int fd, const char *path, struct err *err)
+{
+    struct stat stat;
+
+    if (fstat(fd, &stat) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot read the key %s", path);
+    if (!S_ISREG(stat.st_mode))
+        return say_no_key(path, "it is not a regular file", err);
+    if (stat.st_uid != geteuid() && stat.st_uid != 0) {
+        int r = err_say(err, ERR_STATE, EPERM, "the key %s belongs to another user", path);
+        err_hint(err, "sudo chown $USER %s", path);
+        return r;
+    }
+    if (stat.st_mode & 077) {
+        int r = err_say(err, ERR_STATE, EPERM, "the key %s can be read or written by others", path);
+        err_hint(err, "chmod 600 %s, and make a new one if somebody may have read it", path);
+        return r;
+    }
+    return 0;
+}
+
+static int parse(struct link_key *ret_key, const char *text, size_t length, const char *path,
+                 struct err *err)
+{
+    struct link_key key;
+
+    if (length == DIGITS + 1 && text[DIGITS] == '\n')
+        length--;
+    if (length != DIGITS)
+        return say_no_key(path, "64 hex digits are one", err);
+    for (size_t i = 0; i < LINK_KEY_BYTES; i++) {
+        int high = digit_value(text[2 * i]), low = digit_value(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return say_no_key(path, "it holds more than hex digits", err);
+        key.bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    *ret_key = key;
+    explicit_bzero(&key, sizeof(key));
+    return 0;
+}
+
+int link_key_read(struct link_key *ret_key, const char *path, struct err *err)
+{
+    char text[DIGITS + 2]; /* one more than is wanted tells too many */
+    size_t length = 0;
+    ssize_t n = 0;
+
+    /* A pipe must not make us wait. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        int r = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
+                        "cannot read the key %s", path);
+        if (r == -ENOENT)
+            err_hint(err, "make one with minivmm key > %s, and copy it to the other host", path);
+        return r;
+    }
+    int r = check_file(fd, path, err);
+    while (r == 0 && length < sizeof(text)) {
+        n = read(fd, text + length, sizeof(text) - length);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            r = err_sys(err, ERR_FAILED, errno, "cannot read the key %s", path);
+        if (n <= 0)
+            break;
+        length += (size_t)n;
+    }
+    close(fd);
+    if (r == 0)
+        r = parse(ret_key, text, length, path, err);
+    explicit_bzero(text, sizeof(text));
+    return r;
+}
+
+int link_key_make(struct link_key *ret_key, struct err *err)
+{
+    struct link_key key;
+
+    /* So few bytes come in one piece, once the kernel has any. */
+    if (getrandom(key.bytes, sizeof(key.bytes), 0) != sizeof(key.bytes))
+        return err_sys(err, ERR_HOST, errno, "the kernel gives no random bytes");
+    *ret_key = key;
+    explicit_bzero(&key, sizeof(key));
+    return 0;
+}
+
+void link_key_format(const struct link_key *key, char ret_text[LINK_KEY_TEXT])
+{
+    for (size_t i = 0; i < LINK_KEY_BYTES; i++)
+        snprintf(ret_text + 2 * i, 3, "%02x", key->bytes[i]);
+}

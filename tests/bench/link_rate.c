@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How fast a link is over the loopback, plain and with TLS, against a TCP connection that is
+ * written and read with the same sizes and nothing else. One direction, two threads of one process;
+ * the kinds take turns. Prints the median of the rounds, and the lowest and highest.
+ *
+ * usage: link_rate [MIB-PER-ROUND [ROUNDS]]
+ */
+#include "core/clock.h"
+#include "core/thread.h"
+#include "host/link.h"
+
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { TCP, PLAIN, TLS, KINDS, ROUNDS_MAX = 99 };
+
+static const char *const kind_names[] = {"TCP alone", "plain link", "link with TLS"};
+static const size_t sizes[] = {4096, 65536, 1 << 20};
+
+struct round {
+    struct thread thread;
+    unsigned kind;
+    int listener, socket;
+    struct link *link;
+    struct link_config config;
+    size_t size;
+    uint64_t count;
+    uint8_t *bytes;
+};
+
+static void give_up(const struct err *err, const char *what)
+{
+    fprintf(stderr, "link_rate: %s\n", err && err->text[0] ? err->text : what);
+    exit(EXIT_FAILURE);
+}
+
+static uint8_t *make_bytes(size_t size)
+{
+    uint8_t *bytes = malloc(size);
+
+    if (!bytes)
+        give_up(NULL, "no memory");
+    memset(bytes, 0xa5, size);
+    return bytes;
+}
+
+static void receive(void *arg)
+{
+    struct round *round = arg;
+    struct err err = {0};
+    uint8_t *bytes = make_bytes(round->size);
+    uint64_t left = round->count * round->size;
+
+    int fd = accept(round->listener, NULL, NULL);
+    if (fd < 0)
+        give_up(NULL, "nobody connected");
+    if (round->kind == TCP) {
+        for (ssize_t n; left > 0; left -= (uint64_t)n) {
+            n = recv(fd, bytes, round->size, 0);
+            if (n <= 0)
+                give_up(NULL, "TCP broke");
+        }
+        (void)send(fd, "", 1, MSG_NOSIGNAL);
+        close(fd);
+    } else {
+        struct link *link;
+        if (link_accept(&link, fd, &round->config, &err) < 0)
+            give_up(&err, "");
+        for (uint64_t i = 0; i < round->count; i++)
+            stream_read(link_reader(link), bytes, round->size);
+        stream_put_u8(link_writer(link), 1);
+        if (stream_error(link_reader(link)) < 0 || stream_flush(link_writer(link)) < 0)
+            give_up(NULL, "the link broke");
+        link_destroy(link);
+    }
+    free(bytes);
+}
+
+static void send_all(int fd, const uint8_t *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
+        if (n <= 0)
+            give_up(NULL, "TCP broke");
+        bytes += n;
+        length -= (size_t)n;
+    }
+}
+
+/* Seconds until the last byte was received, and the receiver has said so. */
+static double transfer(struct round *round)
+{
+    uint64_t begin = clock_monotonic_ns();
+
+    if (round->kind == TCP) {
+        char byte;
+        for (uint64_t i = 0; i < round->count; i++)
+            send_all(round->socket, round->bytes, round->size);
+        if (recv(round->socket, &byte, 1, 0) != 1)
+            give_up(NULL, "TCP broke");
+    } else {
+        struct stream *writer = link_writer(round->link);
+        for (uint64_t i = 0; i < round->count; i++)
+            stream_write(writer, round->bytes, round->size);
+        if (stream_flush(writer) < 0 || stream_get_u8(link_reader(round->link)) != 1)
+            give_up(NULL, "the link broke");
+    }
+    return (double)(clock_monotonic_ns() - begin) / NS_PER_SEC;
+}
+
+static double measure(unsigned kind, size_t size, uint64_t bytes)
+{
+    static const struct link_key key = {.bytes = {1}};
+    struct round round = {.kind = kind, .size = size, .count = bytes / size, .socket = -1};
+    struct sockaddr_in to;
+    socklen_t length = sizeof(to);
+    struct err err = {0};
+    char address[32];
+
+    round.config.key = kind == TLS ? &key : NULL;
+    round.bytes = make_bytes(size);
+    if (link_listen(&round.listener, "127.0.0.1:0", &err) < 0 ||
+        getsockname(round.listener, (struct sockaddr *)&to, &length) < 0 ||
+        thread_start(&round.thread, "receive", receive, &round, &err) < 0)
+        give_up(&err, "no socket");
+    snprintf(address, sizeof(address), "127.0.0.1:%u", ntohs(to.sin_port));
+    if (kind == TCP) {
+        round.socket = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(round.socket, (struct sockaddr *)&to, length) < 0)
+            give_up(NULL, "cannot connect");
+    } else if (link_connect(&round.link, address, &round.config, &err) < 0) {
+        give_up(&err, "");
+    }
+    double seconds = transfer(&round);
+    thread_join(&round.thread);
+    link_destroy(round.link);
+    if (round.socket >= 0)
+        close(round.socket);
+    close(round.listener);
+    free(round.bytes);
+    return (double)(round.count * size) / seconds / (1 << 20);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 512;
+    unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 7;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (mib < 1 || mib > 1 << 20 || rounds < 1 || rounds > ROUNDS_MAX)
+        give_up(NULL, "usage: link_rate [MIB-PER-ROUND [ROUNDS]]");
+    printf("MiB/s over the loopback, median of %u rounds of %u MiB (lowest to highest)\n", rounds,
+           (unsigned)mib);
+    for (size_t i = 0; i < array_size(sizes); i++) {
+        double rates[KINDS][ROUNDS_MAX];
+        for (unsigned round = 0; round < rounds; round++)
+            for (unsigned kind = 0; kind < KINDS; kind++)
+                rates[kind][round] = measure(kind, sizes[i], mib << 20);
+        for (unsigned kind = 0; kind < KINDS; kind++) {
+            qsort(rates[kind], rounds, sizeof(double), compare);
+            printf("%7u bytes  %-14s %7.0f  (%.0f to %.0f)\n", (unsigned)sizes[i], kind_names[kind],
+                   rates[kind][rounds / 2], rates[kind][0], rates[kind][rounds - 1]);
+        }
+    }
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Frames (ft/frames.h) from any bytes, and the same bytes as a snapshot's file `state`. Each input
+ * runs twice: as it is, and with all checksums made right, of frames and of the sections in them.
+ * What is checked, besides what the sanitizers see: what is refused has a sentence, and what is
+ * taken is whole.
+ */
+#include "ft/frames.h"
+#include "ft/snapshot_parts.h"
+#include "tests/fuzz/program.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
+
+enum { HEAD = 28, CRC = 4 };
+
+static void check_refusal(const struct err *err)
+{
+    require(err->kind != ERR_NONE && err->text[0]);
+    for (const char *at = err->text; *at; at++)
+        require((unsigned char)*at >= ' ' && *at != 0x7f);
+}
+
+static void read_frames(const uint8_t *bytes, size_t length)
+{
+    struct stream_buffer from, payload;
+    struct frame_tally tally = {0};
+    struct frame frame = {0};
+    struct err err = {0};
+
+    stream_buffer_init_read(&from, bytes, length);
+    stream_buffer_init(&payload, 0);
+    while (frame_read(&from.stream, &frame, &payload, &tally, &err) == 0) {
+        require(payload.length == frame.length && payload.read_at == 0);
+        require(strcmp(frame_name(frame.kind), "?") != 0);
+        if (frame.kind == FRAME_COMMIT)
+            tally = (struct frame_tally){0};
+    }
+    check_refusal(&err);
+    stream_buffer_finish(&payload);
+    stream_buffer_finish(&from);
+}
+
+static void read_state(const uint8_t *bytes, size_t length)
+{
+    char path[32] = "/tmp/minivmm-fuzz-XXXXXX";
+    struct snapshot snapshot = {.memory = -1, .path = strdup("web1")};
+    struct err err = {0};
+
+    stream_buffer_init(&snapshot.state, 0);
+    snapshot.folder = mkdtemp(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    require(snapshot.folder >= 0 && snapshot.path);
+    int file = openat(snapshot.folder, SNAPSHOT_STATE, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    require(file >= 0 && write(file, bytes, length) == (ssize_t)length && close(file) == 0);
+    if (snapshot_read_state(&snapshot, &err) < 0) {
+        check_refusal(&err);
+    } else {
+        uint64_t memory = machine_model_memory(snapshot.model);
+        require(memory > 0 && memory % PAGE_SIZE == 0 && snapshot.sums);
+        require(snapshot.sums[memory_file_chunks(memory) - 1] || 1); /* it is there */
+    }
+    require(unlinkat(snapshot.folder, SNAPSHOT_STATE, 0) == 0 && rmdir(path) == 0);
+    snapshot_close(&snapshot);
+}
+
+/* --- with checksums that are right ------------------------------------------------------------ */
+
+static void put_crc(uint8_t *at, uint32_t crc)
+{
+    for (unsigned i = 0; i < CRC; i++)
+        at[i] = (uint8_t)(crc >> 8 * i);
+}
+
+static uint32_t get_u32(const uint8_t *at)
+{
+    return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static void mend_sections(uint8_t *bytes, size_t length)
+{
+    while (length > 0) {
+        size_t header = 1 + (size_t)bytes[0] + 4 + 2 + 4;
+        if (length < header + CRC)
+            return;
+        uint32_t payload = get_u32(bytes + header - 4);
+        if (payload > length - header - CRC)
+            return;
+        size_t section = header + payload;
+        put_crc(bytes + section, crc32c(0, bytes, section));
+        bytes += section + CRC;
+        length -= section + CRC;
+    }
+}
+
+static void mend_frames(uint8_t *bytes, size_t length)
+{
+    uint32_t count = 0, crcs = 0;
+
+    while (length >= HEAD + CRC) {
+        uint32_t payload = get_u32(bytes + 8);
+        uint8_t kind = bytes[4], *at = bytes + HEAD + CRC;
+        put_crc(bytes + HEAD, crc32c(0, bytes, HEAD));
+        if (payload > length - HEAD - CRC || length - HEAD - CRC - payload < CRC)
+            return;
+        if (kind == FRAME_HELLO || kind == FRAME_STATE)
+            mend_sections(at, payload);
+        if (kind == FRAME_COMMIT && payload == 8) {
+            put_crc(at, count);
+            put_crc(at + 4, crcs);
+        }
+        put_crc(at + payload, crc32c(0, at, payload));
+        crcs = kind == FRAME_COMMIT ? 0 : crc32c(crcs, at + payload, CRC);
+        count = kind == FRAME_COMMIT ? 0 : count + 1;
+        bytes = at + payload + CRC;
+        length -= HEAD + CRC + payload + CRC;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    uint8_t *mended = malloc(length + 1);
+
+    require(mended);
+    read_frames(bytes, length);
+    read_state(bytes, length);
+    if (length > 0)
+        memcpy(mended, bytes, length);
+    mend_frames(mended, length);
+    read_frames(mended, length);
+    read_state(mended, length);
+    free(mended);
+    return 0;
+}

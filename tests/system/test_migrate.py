@@ -1,0 +1,608 @@
+# SPDX-License-Identifier: MIT
+"""minivmm migrate and standby: VMs that go from one "host" to another, with tiny guests on this machine's /dev/kvm. A
+host is a place for VMs with a runtime folder of its own. No lab host is needed."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import threading
+import time
+
+from test_clone import MIB, check_moment, mounted
+from test_clone import make as make_sequence
+from vms import Folder
+
+ROUND = re.compile(r"^steady: (\d+)$", re.M)
+SEQUENCE = re.compile(r"^sequence (\d+)$", re.M)
+GREETING, HEADER, CRC = 16, 32, 4
+KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
+                        "ERROR", "GO", "ASK"], 1))
+ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN"], 1))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Host(Folder):
+    """A place for VMs at which others may arrive."""
+
+    def standby(self, *options, place="."):
+        """Its address, once it listens."""
+        address = f"127.0.0.1:{free_port()}"
+        self.waiting = self.begin("standby", place, "--listen", address, *options)
+        line = self.waiting.stderr.readline()
+        assert "VMs may come to" in line, line
+        return address
+
+    def arriving(self):
+        """Pids of VMs that are coming, or have come, as long as the standby runs."""
+        pid = self.waiting.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            return [int(child) for child in children.read().split()]
+
+    def counted(self, name="web1"):
+        """The last round of steady that is in the log."""
+        text = self.console(name)
+        assert "WRONG" not in text, text
+        return int(["0", *ROUND.findall(text)][-1])
+
+    def goes_on(self, name="web1"):
+        """The guest does something, and finds nothing wrong."""
+        assert self.status(self.root / name)["state"] == "running", self.status(self.root / name)
+        before = self.counted(name)
+        self.wait_until(lambda: self.counted(name) > before, f"another round of {name}")
+
+    def has(self, name="web1"):
+        """Whether it runs here, by whatever state."""
+        return any(row["name"] == name for row in self.list())
+
+
+@contextlib.contextmanager
+def hosts(count=2):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Host()) for _ in range(count)]
+
+
+def make(host, name="web1", pages=16, size=MIB // 2, memory="16M", **more):
+    """A VM that notices whatever is lost or comes twice."""
+    definition = {"cpus": 2, "boot": {"kernel": "kernel", "cmdline": f"pages={pages}"},
+                  "disks": [{"file": "disk.img", "format": "raw"}], **more}
+    web = host.make(name, kernel="steady.elf", memory=memory, **definition)
+    with open(web / "disk.img", "wb") as image:
+        image.truncate(size)
+    return web
+
+
+def start(host, name="web1"):
+    return host.start(name, until="steady: ")
+
+
+def ended(process):
+    """The VM is no longer here, and nothing was wrong with that."""
+    code = process.wait(20)
+    assert code == 0, f"exit code {code}: {process.stderr.read()}"
+
+
+def check_refused(host, web):
+    """What was handed over does not start here, and the reason and the mend are said."""
+    words = host.bad(4, "was (moved|handed over) to 127.0.0.1:", "run", web)
+    assert f"hint: where it does not, and never will again: remove {web}/.moved" in words, words
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+def test_there_and_back():
+    """A guest that watches its memory, disk, timers and interrupts notices nothing of ten moves. Each source ends well,
+    and its folder does not start again; what has come is a VM like any other, and the same one."""
+    with hosts() as (one, other):
+        make(one, nets=[{"mode": "user"}, {"mode": "user"}])
+        addresses = {one: one.standby(), other: other.standby()}
+        process = start(one)
+        who = one.identity("web1")
+        here, there = one, other
+        for number in range(10):
+            before = here.counted()
+            said = here.run("migrate", "web1", addresses[there])
+            assert said.returncode == 0, said.stderr
+            assert re.search(rf"web1 runs on {addresses[there]}: .* in \d+ rounds", said.stderr), said.stderr
+            assert "it stood still for" in said.stderr, said.stderr
+            if number == 0:
+                ended(process)
+            here.wait_until(lambda: not here.list(), "the end of the source")
+            assert here.journal("web1")[-1][0] == "stop" and here.journal("web1")[-1][1]["by"] == "migration"
+            check_refused(here, here.root / "web1")
+            there.wait_until(lambda: there.counted() > before, "the guest over there")
+            now = there.identity("web1")
+            assert [now[key] for key in ["uuid", "generation", "macs"]] == \
+                   [who[key] for key in ["uuid", "generation", "macs"]], now
+            shutil.rmtree(here.root / "web1")
+            here, there = there, here
+        (row,) = here.list()
+        assert (row["name"], row["state"]) == ("web1", "running"), row
+        here.good("stop", "--force", "web1")
+        process = start(here)
+        assert here.identity("web1")["uuid"] == who["uuid"]
+        here.good("stop", "--force", "web1")
+        ended(process)
+
+
+# --- disks ----------------------------------------------------------------------------------------------------------
+
+
+def test_disks():
+    """Both disks are of one moment, that of the memory: the guest writes on without a gap. One of qcow2 becomes raw, its
+    name and vm.json say so; files go along, and what is about the VM's life at the source does not."""
+    for disk in ["raw", "qcow2"]:
+        with hosts() as (one, other):
+            web = make_sequence(one, disk=disk, sectors=1500)
+            name = "a.img"
+            if disk == "qcow2":
+                name = "a.qcow2"
+                (web / "a.img").rename(web / name)
+                definition = json.loads((web / "vm.json").read_text())
+                definition["disks"][0] = {"file": name, "format": "qcow2"}
+                (web / "vm.json").write_text(json.dumps(definition))
+            (web / "secret").write_text("mine\n")
+            (web / "secret").chmod(0o600)
+            process = one.start("web1", until="sequence 512")
+            one.good("snapshot", "web1", "kept-here")
+            one.good("migrate", "web1", other.standby())
+            ended(process)
+            came = other.root / "web1"
+            other.wait_until(lambda: SEQUENCE.search(other.console("web1")), "the guest over there")
+            said = int(SEQUENCE.search(other.console("web1"))[1])
+            other.good("stop", "--force", "web1")
+            assert check_moment(came, sectors=1500) >= said > 512
+            with open(came / "a.img", "rb") as file:
+                file.seek(16 * MIB)
+                random = file.read(20 * MIB)
+            if disk == "raw":
+                # What was there at the hand-over is no later than what lies at the target.
+                assert 512 <= check_moment(web, sectors=1500) <= said
+                with open(web / "a.img", "rb") as file:
+                    file.seek(16 * MIB)
+                    assert file.read(20 * MIB) == random
+            else:
+                flat = subprocess.run(["qemu-img", "convert", "-O", "raw", web / name, web / "flat"])
+                assert flat.returncode == 0 and not (came / name).exists()
+                with open(web / "flat", "rb") as file:
+                    file.seek(16 * MIB)
+                    assert file.read(20 * MIB) == random
+            disks = json.loads((came / "vm.json").read_text())["disks"]
+            assert disks == [{"file": "a.img", "format": "raw"}, {"file": "sub/b.img", "format": "raw"}], disks
+            assert (came / "a.img").stat().st_size == (came / "sub/b.img").stat().st_size == 64 * MIB
+            # b.img is empty but for the sequence.
+            assert (came / "sub/b.img").stat().st_blocks * 512 < 8 * MIB
+            assert (came / "notes").read_text() == "kept\n" and (came / "secret").read_text() == "mine\n"
+            assert stat.S_IMODE((came / "secret").stat().st_mode) == 0o600
+            assert not (came / "snapshots").exists()
+            process = other.start("web1", until="sequence 256")
+            other.good("stop", "--force", "web1")
+            ended(process)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_keys():
+    """With the same key on both sides it goes; with another one, with one on one side only, or with a file that others
+    can read each says what is wrong, and the VM goes on."""
+    with hosts() as (one, other):
+        make(one)
+        process = start(one)
+        keys = {}
+        for name in ["right", "wrong"]:
+            keys[name] = one.root / name
+            keys[name].write_text(one.good("key"))
+            keys[name].chmod(0o600)
+        assert keys["right"].read_text() != keys["wrong"].read_text()
+        open_to_all = one.root / "open"
+        open_to_all.write_text(keys["right"].read_text())
+        open_to_all.chmod(0o644)
+        other.bad(4, rf"{open_to_all}.*\nhint: chmod 600", "standby", ".", "--listen", "127.0.0.1:1", "--key",
+                  open_to_all)
+        plain, closed = other.standby(), other.standby("--key", keys["right"])
+        one.bad(4, r"open.*\nhint: chmod 600", "migrate", "web1", closed, "--key", open_to_all)
+        one.bad(1, "key", "migrate", "web1", closed, "--key", keys["wrong"])
+        one.bad(2, "wants a key\nhint: start this side with the same --key", "migrate", "web1", closed)
+        one.bad(2, "does not use a key\nhint: .*--key", "migrate", "web1", plain, "--key", keys["right"])
+        one.bad(3, "nowhere", "migrate", "web1", closed, "--key", "nowhere")
+        assert os.listdir(other.root) == [".run"] or os.listdir(other.root) == [], os.listdir(other.root)
+        one.goes_on()
+        one.good("migrate", "web1", closed, "--key", "right")
+        ended(process)
+        other.goes_on()
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def check_untouched(one, other, before):
+    """The VM goes on, could move the next time, and nothing is left of this one."""
+    one.goes_on()
+    assert not (one.root / "web1/.moved").exists()
+    other.wait_until(lambda: left_at(other) == before, f"the end of what is left: {left_at(other)}")
+
+
+def left_at(host, place=None):
+    """Names in a place, without what belongs to the place itself."""
+    return sorted(set(os.listdir(place or host.root)) - {".run", ".standby", "fs.img"})
+
+
+def refuse(one, other, code, words, address, before=()):
+    one.bad(code, words, "migrate", "web1", address)
+    check_untouched(one, other, list(before))
+
+
+def test_what_is_refused():
+    """What cannot move is told why before anything happens, and the VM goes on."""
+    with hosts() as (one, other):
+        web = make(one)
+        process = start(one)
+        address = other.standby()
+        refuse(one, other, 1, "nobody listens at .*\nhint: start minivmm standby", f"127.0.0.1:{free_port()}")
+        one.bad(3, "", "migrate", "nobody", address)
+        one.bad(2, "to which host", "migrate", "web1")
+        one.bad(2, "--downtime", "migrate", "web1", address, "--downtime", "0")
+        one.bad(4, "not moving", "migrate", "web1", "--cancel")
+        one.good("pause", "web1")
+        one.bad(4, "web1 stands still, .*\nhint: minivmm resume web1", "migrate", "web1", address)
+        one.good("resume", "web1")
+        other.make("web1")
+        refuse(one, other, 4, "web1 is there already", address, ["web1"])
+        assert sorted(os.listdir(other.root / "web1")) == ["kernel", "vm.json"]
+        shutil.rmtree(other.root / "web1")
+        one.bad(4, "web1 is already running|runs already|is there already", "migrate", "web1", one.standby())
+        one.goes_on()
+        # Too large to be anything but a disk.
+        with open(web / "large", "wb") as file:
+            file.truncate(65 * MIB)
+        refuse(one, other, 4, "large is too large to go along", address)
+        (web / "large").unlink()
+        one.good("migrate", "web1", address)
+        ended(process)
+        other.goes_on()
+
+
+def test_what_lies_outside_of_the_folder():
+    """A disk outside cannot go along, and a kernel outside must be there, too."""
+    with hosts() as (one, other):
+        web = make(one)
+        address = other.standby()
+        (web / "disk.img").rename(one.root / "shared.img")
+        definition = json.loads((web / "vm.json").read_text())
+        definition["disks"][0]["file"] = "../shared.img"
+        (web / "vm.json").write_text(json.dumps(definition))
+        process = start(one)
+        refuse(one, other, 4, "shared.img lies outside of the VM's folder.*\nhint: ", address)
+        one.good("stop", "--force", "web1")
+        ended(process)
+        (one.root / "shared.img").rename(web / "disk.img")
+        (web / "kernel").rename(one.root / "linux")
+        definition["disks"][0]["file"] = "disk.img"
+        definition["boot"]["kernel"] = "../linux"
+        (web / "vm.json").write_text(json.dumps(definition))
+        process = start(one)
+        refuse(one, other, 3, "linux: No such file", address)
+        shutil.copy(one.root / "linux", other.root / "linux")
+        one.good("migrate", "web1", address)
+        ended(process)
+        other.goes_on()
+
+
+def test_places_that_cannot_take_it():
+    """A folder that cannot be written, or is too small, ends it, and the VM goes on."""
+    with hosts() as (one, other), mounted(other, "tmpfs") as full:
+        web = make(one, size=48 * MIB)
+        with open(web / "disk.img", "r+b") as image:
+            image.seek(8 * MIB)
+            image.write(os.urandom(40 * MIB))
+        process = start(one)
+        address = other.standby(place=full)
+        one.bad(1, "No space left", "migrate", "web1", address)
+        one.goes_on()
+        other.wait_until(lambda: left_at(other, full) == [], "the end of what is left")
+        subprocess.run(["mount", "-o", "remount,ro", full], check=True)
+        one.bad(1, "Read-only file system", "migrate", "web1", address)
+        one.goes_on()
+        one.good("stop", "--force", "web1")
+        ended(process)
+
+
+# --- what comes between ---------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Stands between two hosts, and understands what they say (without a key). At the word `at`, "GO" or "ACK READY",
+    said for the `nth` time, it calls `do`, and hangs up before that word is passed on, in its middle, after it, or
+    never. Later connections are passed on whole. `rate`: bytes a second, as on a slow line."""
+
+    def __init__(self, target, at=None, when="before", nth=1, do=None, rate=None):
+        self.target, self.at, self.when, self.nth, self.do, self.rate = target, at, when, nth, do, rate
+        self.words, self.hit = [], threading.Event()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.server.getsockname()[1]
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.close()
+
+    def _accept(self):
+        while True:
+            try:
+                one, _ = self.server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            first = self.connections == 1
+            host, port = self.target.rsplit(":", 1)
+            try:
+                other = socket.create_connection((host, int(port)))
+            except OSError:
+                one.close()
+                continue
+            for source, sink in [(one, other), (other, one)]:
+                threading.Thread(target=self._pass, args=(source, sink, first), daemon=True).start()
+
+    def _pass(self, source, sink, first):
+        try:
+            reader = source.makefile("rb")
+            sink.sendall(self._exactly(reader, GREETING))
+            while True:
+                header = self._exactly(reader, HEADER)
+                kind, length = KINDS[header[4]], struct.unpack_from("<I", header, 8)[0]
+                frame = header + self._exactly(reader, length + CRC)
+                if kind == "ACK":
+                    kind += " " + ACKS[struct.unpack_from("<I", frame, HEADER)[0]]
+                self.words.append(kind)
+                if self.rate:
+                    time.sleep(len(frame) / self.rate)
+                if not (first and kind == self.at and self.words.count(kind) == self.nth):
+                    sink.sendall(frame)
+                    continue
+                sink.sendall(frame[:{"before": 0, "middle": len(frame) // 2}.get(self.when, len(frame))])
+                if self.do:
+                    self.do()
+                self.hit.set()
+                if self.when != "never":
+                    return
+        except (OSError, EOFError):
+            pass
+        finally:
+            for end in [source, sink]:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _exactly(reader, length):
+        data = reader.read(length)
+        if len(data) < length:
+            raise EOFError
+        return data
+
+
+def who_has_it(one, other, code=None):
+    """Afterwards there is exactly one good VM: the host that runs it. `code`: what migrate has answered with."""
+    if not (one.root / "web1/.moved").exists():
+        assert code in [1, None], code
+        check_untouched(one, other, [])
+        assert not other.has()
+        return one
+    assert code in [0, None], code
+    one.wait_until(lambda: not one.has(), "the end of the source")
+    check_refused(one, one.root / "web1")
+    other.goes_on()
+    assert (other.root / "web1/.arrived").exists()
+    return other
+
+
+def test_the_connection_ends():
+    """Wherever the connection ends, exactly one VM runs afterwards. What was handed over while the connection ended is
+    found out by asking."""
+    before = ["HELLO", "FILE", "DISK", "OPEN", "ACK WELCOME", "PAGES", "ROUND", "ACK STORED", "STATE", "COMMIT",
+              "ACK READY"]
+    places = [(at, when) for at in before for when in ["before", "middle"]]
+    places += [("GO", "before"), ("GO", "middle"), ("ACK READY", "after"), ("GO", "after"), ("ACK YOURS", "before"),
+               ("ACK YOURS", "middle"), ("ACK YOURS", "after")]
+    with hosts() as (one, other):
+        make(one)
+        process = start(one)
+        address, back = other.standby(), one.standby()
+        found = {}
+        for at, when in places:
+            with Proxy(address, at, when) as proxy:
+                said = one.run("migrate", "web1", proxy.address)
+                assert proxy.hit.is_set(), f"nobody said {at}: {proxy.words} {said.stderr}"
+                found[at, when] = who_has_it(one, other, said.returncode)
+                if at in ["GO", "ACK YOURS"] and (at, when) != ("ACK YOURS", "after"):
+                    assert "ASK" in proxy.words and proxy.words[-1] in ["ACK YOURS", "ACK NOT_MINE"], proxy.words
+                else:
+                    assert "ASK" not in proxy.words or (at, when) == ("ACK READY", "after"), proxy.words
+            if found[at, when] == other:
+                ended(process)
+                shutil.rmtree(one.root / "web1")
+                other.good("migrate", "web1", back)
+                shutil.rmtree(other.root / "web1")
+                one.goes_on()
+        for at, when in places:
+            if at in before or (at, when) in [("GO", "before"), ("GO", "middle")]:
+                assert found[at, when] == one, (at, when)
+            elif at == "ACK YOURS":
+                assert found[at, when] == other, (at, when)
+
+
+def test_the_target_is_killed():
+    """Before the hand-over the VM goes on at the source as if nothing had been; after it what was there starts again, as
+    after any crash. What is left of one that never came does not start, and is in nobody's way."""
+    with hosts() as (one, other):
+        make(one)
+        process = start(one)
+        address = other.standby()
+
+        def kill():
+            for pid in other.arriving():
+                os.kill(pid, signal.SIGKILL)
+
+        for at in ["FILE", "ACK WELCOME", "ROUND", "ACK READY", "GO"]:
+            with Proxy(address, at, do=kill) as proxy:
+                said = one.run("migrate", "web1", proxy.address)
+                assert proxy.hit.is_set() and said.returncode == 1, said
+                one.goes_on()
+                assert not (one.root / "web1/.moved").exists() and not other.has()
+                if (other.root / "web1").exists() and (other.root / "web1/vm.json").exists():
+                    words = other.bad(4, "was arriving from another host, and never came whole", "run",
+                                      other.root / "web1")
+                    assert f"minivmm remove {other.root}/web1" in words, words
+        with Proxy(address, "ACK YOURS", when="never", do=kill) as proxy:
+            assert one.run("migrate", "web1", proxy.address).returncode == 0
+        ended(process)
+        check_refused(one, one.root / "web1")
+        other.wait_until(lambda: not other.has(), "its end")
+        process = start(other)
+        other.good("stop", "--force", "web1")
+        ended(process)
+
+
+def test_the_source_is_killed():
+    """Before the hand-over its folder starts again as after any crash, and nothing is left at the target; once GO has
+    been said the VM is the target's; and where it was to be said, and was not, a person is told what to do."""
+    for at, when in [("ROUND", "before"), ("ACK READY", "before"), ("GO", "before"), ("GO", "after")]:
+        with hosts() as (one, other):
+            make(one)
+            process = start(one)
+            address = other.standby()
+            with Proxy(address, at, when, do=process.kill) as proxy:
+                assert one.run("migrate", "web1", proxy.address).returncode != 0 and proxy.hit.is_set()
+                process.wait(10)
+                if (at, when) == ("GO", "after"):
+                    other.goes_on()
+                    check_refused(one, one.root / "web1")
+                    continue
+                other.wait_until(lambda: left_at(other) == [], f"the end of what is left after {at}")
+                assert not other.has()
+                if at == "GO":
+                    check_refused(one, one.root / "web1")
+                    (one.root / "web1/.moved").unlink()
+                start(one)
+
+
+def make_large(host, name="web1", megabytes=300, disk="raw"):
+    web = make(host, name, size=MIB)
+    block = os.urandom(10 * MIB)
+    with open(web / "disk.img", "r+b") as image:
+        image.seek(MIB)
+        for _ in range(megabytes // 10):
+            image.write(block)
+    if disk == "qcow2":
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", web / "disk.img", web / "x"], check=True)
+        (web / "x").rename(web / "disk.img")
+        definition = json.loads((web / "vm.json").read_text())
+        definition["disks"][0]["format"] = "qcow2"
+        (web / "vm.json").write_text(json.dumps(definition))
+    return web
+
+
+def begin(one, other, address):
+    """A migration that takes its time; returns when it is well under way."""
+    process = one.begin("migrate", "web1", address)
+    image = other.root / "web1/disk.img"
+    one.wait_until(lambda: (image.exists() and image.stat().st_blocks > 0) or process.poll() is not None,
+                   "the first blocks")
+    return process
+
+
+def test_cancel():
+    """A migration that is cancelled ends, the VM goes on, nothing is left of it over there, and the next one comes to
+    its end. While it is under way nothing else takes the VM away from it."""
+    for disk in ["raw", "qcow2"]:
+        with hosts() as (one, other):
+            make_large(one, disk=disk)
+            process = start(one)
+            address = other.standby()
+            migrate = begin(one, other, address)
+            one.bad(4, "web1 is just moving to another host", "clone", "web1", "web2")
+            one.bad(4, "web1 is just moving to another host", "migrate", "web1", address)
+            one.good("migrate", "web1", "--cancel")
+            assert migrate.wait(20) == 1
+            assert "the migration was cancelled" in migrate.stderr.read()
+            check_untouched(one, other, [])
+            one.bad(4, "web1 is not moving", "migrate", "web1", "--cancel")
+            one.good("migrate", "web1", address)
+            ended(process)
+            other.goes_on()
+
+
+def test_the_vm_ends_on_the_way():
+    """A VM that is stopped or killed while it moves ends; whoever waits is told; nothing is left over there. After a
+    reset it moves on."""
+    for disk in ["raw", "qcow2"]:
+        for how in ["stop", "kill", "reset", "pause"]:
+            with hosts() as (one, other):
+                make_large(one, disk=disk)
+                process = start(one)
+                migrate = begin(one, other, other.standby())
+                if how == "kill":
+                    process.kill()
+                elif how == "stop":
+                    one.good("stop", "--force", "web1")
+                else:
+                    one.good(how, "web1")
+                code = migrate.wait(20)
+                words = migrate.stderr.read()
+                if how == "reset":
+                    assert code == 0, words
+                    ended(process)
+                    other.goes_on()
+                    continue
+                assert code == 4 or (how == "kill" and code == 1), words
+                other.wait_until(lambda: left_at(other) == [], f"the end of what is left: {left_at(other)}")
+                if how == "stop":
+                    assert "ended before it had moved" in words, words
+                    ended(process)
+                if how == "pause":
+                    assert "stands still" in words, words
+                    assert one.status("web1")["state"] == "paused"
+                    one.good("resume", "web1")
+                    one.goes_on()
+
+
+def test_a_guest_that_writes_all_the_time():
+    """It is slowed down until it can move, says so, and notices nothing; and what was asked for and could not be is
+    said."""
+    with hosts() as (one, other):
+        make(one, pages=1000)
+        process = start(one)
+        with Proxy(other.standby(), rate=30 * MIB) as proxy:
+            said = one.run("migrate", "web1", proxy.address, "--downtime", "1")
+        assert said.returncode == 0, said.stderr
+        ended(process)
+        ms = float(re.search(r"it stood still for ([\d.]+) ms", said.stderr)[1])
+        assert ("that is longer than --downtime" in said.stderr) == (ms > 1), said.stderr
+        assert re.search(r"it wrote faster than the connection, and was slowed down by \d\d %", said.stderr), said.stderr
+        other.goes_on()
+
+
+def test_a_full_clone_comes_first():
+    """While a clone is being made the VM does not move."""
+    with hosts() as (one, other):
+        make_large(one)
+        start(one)
+        clone = one.begin("clone", "web1", "web2")
+        one.wait_until(lambda: list(one.root.glob(".web2.new/*")), "the clone's first file")
+        said = one.run("migrate", "web1", other.standby())
+        assert clone.poll() is not None or (said.returncode == 4 and "web1 is just being copied" in said.stderr), said
+        assert clone.wait(30) == 0
