@@ -49,7 +49,8 @@ void frame_write(struct stream *stream, const struct frame *frame, const void *p
                  struct frame_tally *tally)
 {
     uint32_t crc = crc32c(0, payload, frame->length);
-    if (frame->kind >= array_size(kinds) || frame->length > kinds[frame->kind].most)
+    if (frame->kind >= array_size(kinds) || !kinds[frame->kind].name ||
+        frame->length > kinds[frame->kind].most)
         stream_fail(stream, -EMSGSIZE);
     stream_checksum_start(stream);
     stream_put_u32(stream, MAGIC);

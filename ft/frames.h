@@ -34,9 +34,9 @@
  *   BLOCKS  u32 place of the disk, u64 offset, u32 length, u8 encoding; 0 zeroes, 1 raw: the bytes
  *   ROUND   all that came before is to be on stable storage; is acknowledged
  *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place
- *   ERROR   u32 kind (core/err.h), u16 length of the sentence, sentence, u16 length of the hint,
- * hint GO      16 bytes ticket: the VM is yours ASK     16 bytes ticket, 16 bytes place: whose is
- * it?
+ *   ERROR   u32 kind (core/err.h), then sentence and hint, each u16 length and text
+ *   GO      16 bytes ticket: the VM is yours
+ *   ASK     16 bytes ticket, 16 bytes place: whose is it?
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.

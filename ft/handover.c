@@ -135,7 +135,13 @@ int handover_claim(int folder, struct err *err)
         int error = errno == ENOENT ? ECANCELED : errno;
         return err_sys(err, ERR_STATE, error, "the VM cannot begin here");
     }
-    return fsync(folder) < 0 ? err_sys(err, ERR_FAILED, errno, "the VM cannot begin here") : 0;
+    if (fsync(folder) == 0)
+        return 0;
+    int error = errno;
+    /* Whoever asks now is told that it is ours: if that cannot be taken back, it is. */
+    if (renameat(folder, HANDOVER_ARRIVED, folder, HANDOVER_ARRIVING) < 0)
+        return 0;
+    return err_sys(err, ERR_FAILED, error, "the VM cannot begin here");
 }
 
 static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])

@@ -230,7 +230,7 @@ static int send_rounds(struct migration *migration, struct err *err)
         if (bytes > 1 << 20)
             rate = (double)bytes / (double)(ns + 1);
         /* As much is written while the last part is sent as in the round that sent as much. */
-        if ((double)bytes / rate < 0.7 * (double)migration->downtime_ns)
+        if (bytes == 0 || (double)bytes / rate < 0.7 * (double)migration->downtime_ns)
             break;
         if (bytes > before - before / 4)
             slow_down(migration);
@@ -256,8 +256,8 @@ static int ask(struct migration *migration, struct err *err)
     return moving_wait_ack(link_reader(migration->link), &migration->payload, err);
 }
 
-/* True: it runs there. */
-static bool find_out(struct migration *migration)
+/* FRAME_YOURS or FRAME_NOT_MINE. 0: the VM ends here, and nobody knows; the mark stays. */
+static int find_out(struct migration *migration)
 {
     struct err why = {0};
     log_warning("%s was handed over to %s, and the connection is lost: it stands still until it "
@@ -266,7 +266,7 @@ static bool find_out(struct migration *migration)
     for (;;) {
         int answer = ask(migration, &why);
         if (answer == FRAME_YOURS || answer == FRAME_NOT_MINE)
-            return answer == FRAME_YOURS;
+            return answer;
         pthread_mutex_lock(&migration->lock);
         struct timespec end;
         clock_gettime(CLOCK_MONOTONIC, &end);
@@ -278,7 +278,7 @@ static bool find_out(struct migration *migration)
         bool abandoned = migration->abandoned;
         pthread_mutex_unlock(&migration->lock);
         if (abandoned)
-            return true; /* nobody knows; the mark stays, and nothing runs here */
+            return 0;
     }
 }
 
@@ -295,13 +295,18 @@ static int hand_over(struct migration *migration, struct err *err)
     ret = stream_flush(link_writer(migration->link));
     if (ret == 0)
         ret = wait_for(migration, FRAME_YOURS, &why);
-    if (ret < 0 && !find_out(migration)) {
+    int answer = ret < 0 ? find_out(migration) : FRAME_YOURS;
+    if (answer == FRAME_NOT_MINE) {
         migration->gone = false;
         *err = why;
         if (!err->kind)
             err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
         return handover_remove(folder, NULL) < 0 ? -EIO : -EPIPE;
     }
+    if (answer != FRAME_YOURS)
+        return err_say(err, ERR_STATE, ESHUTDOWN,
+                       "%s was handed over to %s, and whether it runs there is not known",
+                       vm_name(migration), migration->to);
     migration->resume_ns = clock_monotonic_ns() - begin;
     migration->pause_ns = clock_monotonic_ns() - migration->pause_ns;
     migration->handover.over = true;
@@ -366,7 +371,10 @@ static int move(struct migration *migration, struct err *err)
 static void run(void *arg)
 {
     struct migration *migration = arg;
-    if (move(migration, &migration->err) < 0 && !migration->err.kind)
+    int ret = move(migration, &migration->err);
+    if (ret < 0 && migration->given_up && !migration->abandoned)
+        err_say(&migration->err, ERR_FAILED, ECANCELED, "the migration was cancelled");
+    else if (ret < 0 && !migration->err.kind)
         err_say(&migration->err, ERR_FAILED, EIO, "the migration failed");
     loop_post(instance_loop(migration->instance), &migration->end_call);
 }
@@ -516,6 +524,18 @@ int migration_begin(struct migration *migration, struct control_request *request
     return 0;
 }
 
+/* Whatever it waits for. */
+static void stop_thread(struct migration *migration)
+{
+    migration->given_up = true;
+    for (unsigned i = 0; i < migration->disk_count; i++)
+        disk_watch_abort(migration->disks[i].watch);
+    pthread_mutex_lock(&migration->lock);
+    if (migration->link && !migration->gone)
+        link_break(migration->link);
+    pthread_mutex_unlock(&migration->lock);
+}
+
 int migration_cancel(struct migration *migration, struct err *err)
 {
     if (!migration->request)
@@ -523,7 +543,7 @@ int migration_cancel(struct migration *migration, struct err *err)
     if (migration->gone)
         return err_say(err, ERR_STATE, EALREADY, "%s was handed over already: it is too late",
                        vm_name(migration));
-    migration->given_up = true;
+    stop_thread(migration);
     return 0;
 }
 
@@ -561,11 +581,9 @@ void migration_abandon(struct migration *migration)
         return;
     pthread_mutex_lock(&migration->lock);
     migration->abandoned = true;
-    migration->given_up = true;
     pthread_cond_broadcast(&migration->changed);
-    if (migration->link && !migration->gone)
-        link_break(migration->link);
     pthread_mutex_unlock(&migration->lock);
+    stop_thread(migration);
     thread_join(&migration->thread);
     migration->thread.started = false;
     json_t *answer = migration->moved ? describe(migration) : NULL;

@@ -20,6 +20,91 @@ struct shadow {
     struct shadow *next; /* of those that rest */
 };
 
+/* --- reading ---------------------------------------------------------------------------------- */
+
+/*
+ * It has memory of its own: whoever waits for it may give up, while the disk's loop stands still or
+ * the host is at it. Then nobody waits for it any more, and it goes when it is done.
+ */
+struct reading {
+    struct disk *disk;
+    struct disk_request request;
+    struct iovec iov;
+    struct loop_call call;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool busy, orphan, aborted;
+    int result;
+    uint8_t buffer[DISK_WATCH_READ];
+};
+
+static void reading_free(struct reading *reading)
+{
+    if (!reading)
+        return;
+    pthread_cond_destroy(&reading->changed);
+    pthread_mutex_destroy(&reading->lock);
+    free(reading);
+}
+
+static void end_reading(struct reading *reading, int result)
+{
+    pthread_mutex_lock(&reading->lock);
+    reading->result = result;
+    reading->busy = false;
+    bool orphan = reading->orphan;
+    pthread_cond_signal(&reading->changed);
+    pthread_mutex_unlock(&reading->lock);
+    if (orphan)
+        reading_free(reading);
+}
+
+static void handle_read(struct disk_request *request, int result)
+{
+    end_reading(request->arg, result);
+}
+
+static void begin_reading(void *arg)
+{
+    struct reading *reading = arg;
+
+    pthread_mutex_lock(&reading->lock);
+    bool orphan = reading->orphan;
+    pthread_mutex_unlock(&reading->lock);
+    if (orphan) {
+        end_reading(reading, -ECANCELED);
+        return;
+    }
+    disk_submit(reading->disk, &reading->request);
+    disk_kick(reading->disk);
+}
+
+static struct reading *reading_create(struct disk *disk)
+{
+    struct reading *reading = malloc(sizeof(*reading));
+
+    if (!reading)
+        return NULL;
+    memset(reading, 0, offsetof(struct reading, buffer));
+    reading->disk = disk;
+    reading->call = (struct loop_call){.handle = begin_reading, .arg = reading};
+    pthread_mutex_init(&reading->lock, NULL);
+    pthread_cond_init(&reading->changed, NULL);
+    return reading;
+}
+
+static void reading_leave(struct reading *reading)
+{
+    if (!reading)
+        return;
+    pthread_mutex_lock(&reading->lock);
+    bool busy = reading->busy;
+    reading->orphan = busy;
+    pthread_mutex_unlock(&reading->lock);
+    if (!busy)
+        reading_free(reading);
+}
+
 struct disk_watch {
     struct point *point; /* NULL: stopped */
     uint64_t clusters;
@@ -27,6 +112,7 @@ struct disk_watch {
     atomic_bool incomplete;
     struct shadow *resting; /* on the disk's loop, as the next */
     unsigned under_way;
+    struct reading *reading;
 };
 
 static size_t words_of(const struct disk_watch *watch)
@@ -42,6 +128,7 @@ static void watch_free(struct disk_watch *watch)
         free(shadow);
     }
     free((void *)watch->bits);
+    reading_leave(watch->reading);
     free(watch);
 }
 
@@ -103,7 +190,8 @@ int disk_watch_start(struct disk_watch **ret_watch, struct disk *disk, struct er
         return err_sys(err, ERR_HOST, ENOMEM, "cannot follow a disk");
     watch->clusters = (point->disk.info.size + DISK_WATCH_CLUSTER - 1) / DISK_WATCH_CLUSTER;
     watch->bits = calloc(words_of(watch), sizeof(*watch->bits));
-    if (!watch->bits) {
+    watch->reading = reading_create(point->inner);
+    if (!watch->bits || !watch->reading) {
         watch_free(watch);
         return err_sys(err, ERR_HOST, ENOMEM, "cannot follow a disk");
     }
@@ -153,67 +241,47 @@ uint64_t disk_watch_next_data(struct disk_watch *watch, uint64_t offset)
     return (uint64_t)data < size ? (uint64_t)data : size;
 }
 
-/* --- reading ---------------------------------------------------------------------------------- */
+/* --- reading, from outside -------------------------------------------------------------------- */
 
-struct reading {
-    struct disk *disk;
-    struct disk_request request;
-    struct iovec iov;
-    struct loop_call call;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool over;
-    int result;
-};
-
-static void handle_read(struct disk_request *request, int result)
-{
-    struct reading *reading = request->arg;
-
-    pthread_mutex_lock(&reading->lock);
-    reading->result = result;
-    reading->over = true;
-    pthread_cond_signal(&reading->changed);
-    pthread_mutex_unlock(&reading->lock);
-}
-
-static void begin_reading(void *arg)
-{
-    struct reading *reading = arg;
-
-    disk_submit(reading->disk, &reading->request);
-    disk_kick(reading->disk);
-}
-
-static int read_by_request(struct point *point, uint64_t offset, void *to, size_t length,
+static int read_by_request(struct disk_watch *watch, uint64_t offset, void *to, size_t length,
                            bool still)
 {
-    struct reading reading = {.disk = point->inner,
-                              .request = {.op = DISK_READ,
-                                          .offset = offset,
-                                          .length = length,
-                                          .iov = &reading.iov,
-                                          .iov_count = 1,
-                                          .done = handle_read,
-                                          .arg = &reading},
-                              .iov = {.iov_base = to, .iov_len = length},
-                              .call = {.handle = begin_reading, .arg = &reading}};
+    struct reading *reading = watch->reading;
+    struct point *point = watch->point;
 
-    pthread_mutex_init(&reading.lock, NULL);
-    pthread_cond_init(&reading.changed, NULL);
+    reading->iov = (struct iovec){.iov_base = reading->buffer, .iov_len = length};
+    reading->request = (struct disk_request){.op = DISK_READ,
+                                             .offset = offset,
+                                             .length = length,
+                                             .iov = &reading->iov,
+                                             .iov_count = 1,
+                                             .done = handle_read,
+                                             .arg = reading};
+    reading->busy = true;
     if (still) {
-        begin_reading(&reading);
+        begin_reading(reading);
         disk_drain(point->inner);
     } else {
-        loop_post(point->loop, &reading.call);
+        loop_post(point->loop, &reading->call);
     }
-    pthread_mutex_lock(&reading.lock);
-    while (!reading.over)
-        pthread_cond_wait(&reading.changed, &reading.lock);
-    pthread_mutex_unlock(&reading.lock);
-    pthread_cond_destroy(&reading.changed);
-    pthread_mutex_destroy(&reading.lock);
-    return reading.result;
+    pthread_mutex_lock(&reading->lock);
+    while (reading->busy && !reading->aborted)
+        pthread_cond_wait(&reading->changed, &reading->lock);
+    int result = reading->busy ? -ECANCELED : reading->result;
+    pthread_mutex_unlock(&reading->lock);
+    if (result == 0)
+        memcpy(to, reading->buffer, length);
+    return result;
+}
+
+void disk_watch_abort(struct disk_watch *watch)
+{
+    if (!watch)
+        return;
+    pthread_mutex_lock(&watch->reading->lock);
+    watch->reading->aborted = true;
+    pthread_cond_signal(&watch->reading->changed);
+    pthread_mutex_unlock(&watch->reading->lock);
 }
 
 /* A raw image is its file; what lies behind its end are zeroes. */
@@ -240,5 +308,5 @@ int disk_watch_read(struct disk_watch *watch, uint64_t offset, void *to, size_t 
 {
     struct point *point = watch->point;
     return point->has_holes ? read_file(point->image, offset, to, length)
-                            : read_by_request(point, offset, to, length, still);
+                            : read_by_request(watch, offset, to, length, still);
 }

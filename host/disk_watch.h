@@ -32,13 +32,17 @@ int disk_watch_harvest(struct disk_watch *watch, uint64_t *bitmap, uint64_t *ret
  */
 uint64_t disk_watch_next_data(struct disk_watch *watch, uint64_t offset);
 
+enum { DISK_WATCH_READ = 1 << 20 }; /* at most, at once */
+
 /*
  * Reads what the guest would; offset and length are multiples of the block size. still: the disk's
- * loop stands still, and whoever made it so is the caller. Else any thread but the loop's own;
- * waits.
+ * loop stands still, and whoever made it so is the caller. Else any thread but the loop's own, one
+ * at a time; waits, for as long as the machine is paused, too. -ECANCELED: after an abort.
  */
 int disk_watch_read(struct disk_watch *watch, uint64_t offset, void *to, size_t length,
                     bool still) must_check;
+
+void disk_watch_abort(struct disk_watch *watch); /* (any thread) NULL is fine */
 
 /* The disk's loop stands still. The watch is gone for the caller. NULL is fine. */
 void disk_watch_stop(struct disk_watch *watch);

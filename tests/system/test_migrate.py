@@ -333,12 +333,15 @@ class Proxy:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.server.getsockname()[1]
         self.connections = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepter = threading.Thread(target=self._accept, daemon=True)
+        self.accepter.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.server.shutdown(socket.SHUT_RDWR)  # close() alone wakes nobody up
+        self.accepter.join()
         self.server.close()
 
     def _accept(self):
@@ -500,7 +503,7 @@ def test_the_source_is_killed():
                 start(one)
 
 
-def make_large(host, name="web1", megabytes=300, disk="raw"):
+def make_large(host, name="web1", megabytes=200, disk="raw"):
     web = make(host, name, size=MIB)
     block = os.urandom(10 * MIB)
     with open(web / "disk.img", "r+b") as image:
