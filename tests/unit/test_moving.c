@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/handover.h"
+#include "ft/moving.h"
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PAGES = 8 };
+
+static struct stream_buffer buffer, payload;
+static uint8_t pages[PAGES * PAGE_SIZE], got[PAGES * PAGE_SIZE];
+
+static void set_up(void)
+{
+    stream_buffer_init(&buffer, 0);
+    stream_buffer_init(&payload, 0);
+    memset(got, 0xee, sizeof(got));
+}
+
+static void tear_down(void)
+{
+    stream_buffer_finish(&buffer);
+    stream_buffer_finish(&payload);
+}
+
+static void next(enum frame_kind kind)
+{
+    struct frame frame;
+    struct err err = {0};
+    ck_assert_msg(frame_read(&buffer.stream, &frame, &payload, NULL, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(frame.kind, kind);
+}
+
+static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
+{
+    if (page < 100 || page >= 100 + PAGES)
+        return -EBADMSG;
+    uint8_t *to = got + (page - 100) * PAGE_SIZE;
+    if (bytes)
+        memcpy(to, bytes, PAGE_SIZE);
+    else
+        memset(to, 0, PAGE_SIZE);
+    return 0;
+}
+
+/* Zeroes, text that becomes short, noise that does not. */
+static void fill_pages(void)
+{
+    uint32_t seed = 1;
+    memset(pages, 0, sizeof(pages));
+    for (size_t i = 0; i < PAGE_SIZE; i++) {
+        pages[1 * PAGE_SIZE + i] = (uint8_t)("abcdefgh"[i % 8]);
+        seed = seed * 1664525 + 1013904223;
+        pages[2 * PAGE_SIZE + i] = (uint8_t)(seed >> 24);
+    }
+    pages[7 * PAGE_SIZE + 4095] = 1;
+}
+
+START_TEST(pages_arrive_as_they_left)
+{
+    fill_pages();
+    for (unsigned compress = 0; compress < 2; compress++) {
+        memset(got, 0xee, sizeof(got));
+        size_t before = buffer.length;
+        moving_put_pages(&buffer.stream, 100, pages, PAGES, compress, NULL);
+        ck_assert_int_eq(stream_error(&buffer.stream), 0);
+        ck_assert(buffer.length - before < (compress ? 2 : 4) * PAGE_SIZE);
+        next(FRAME_PAGES);
+        ck_assert_int_eq(moving_get_pages(&payload, put_page, NULL, NULL), 0);
+        ck_assert_mem_eq(got, pages, sizeof(pages));
+    }
+}
+END_TEST
+
+/* Whatever the bytes are: an error or pages, and nothing beside the payload is read. */
+START_TEST(pages_that_lie_are_refused)
+{
+    fill_pages();
+    moving_put_pages(&buffer.stream, 100, pages, PAGES, true, NULL);
+    next(FRAME_PAGES);
+    size_t length = payload.length;
+    uint8_t *bytes = malloc(length);
+    memcpy(bytes, payload.bytes, length);
+    for (size_t cut = 0; cut < length; cut++) {
+        struct stream_buffer less;
+        uint8_t *exact = malloc(cut ? cut : 1);
+        memcpy(exact, bytes, cut);
+        stream_buffer_init_read(&less, exact, cut);
+        ck_assert_int_lt(moving_get_pages(&less, put_page, NULL, NULL), 0);
+        free(exact);
+    }
+    for (size_t at = 0; at < 12 + PAGES; at++)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            struct stream_buffer other;
+            bytes[at] ^= (uint8_t)(1u << bit);
+            stream_buffer_init_read(&other, bytes, length);
+            ck_assert_int_lt(moving_get_pages(&other, put_page, NULL, NULL), 0);
+            bytes[at] ^= (uint8_t)(1u << bit);
+        }
+    free(bytes);
+}
+END_TEST
+
+START_TEST(blocks_arrive_as_they_left)
+{
+    struct moving_block block;
+    moving_put_block(&buffer.stream, 3, 1ull << 40, (const uint8_t *)"12345678", 8, NULL);
+    moving_put_block(&buffer.stream, 4, 512, NULL, 65536, NULL);
+    next(FRAME_BLOCKS);
+    ck_assert_int_eq(moving_get_block(&payload, &block, NULL), 0);
+    ck_assert(block.place == 3 && block.offset == 1ull << 40 && block.length == 8);
+    ck_assert_mem_eq(block.bytes, "12345678", 8);
+    next(FRAME_BLOCKS);
+    ck_assert_int_eq(moving_get_block(&payload, &block, NULL), 0);
+    ck_assert(block.place == 4 && block.length == 65536 && !block.bytes);
+}
+END_TEST
+
+START_TEST(names_stay_inside)
+{
+    static const char *const good[] = {"disk.img", "sub/disk.img", "a..b", "x/..y"};
+    static const char *const bad[] = {"/etc/passwd", "../x", "a/../x", "..", ".",   "a//b",
+                                      "a/",          "./a",  "a/.",    "",   "a/.."};
+    struct moving_disk disk = {.place = 1, .size = 4096}, read;
+    for (size_t i = 0; i < array_size(good) + array_size(bad); i++) {
+        bool is_good = i < array_size(good);
+        snprintf(disk.name, sizeof(disk.name), "%s", is_good ? good[i] : bad[i - array_size(good)]);
+        moving_put_disk(&buffer.stream, &disk);
+        next(FRAME_DISK);
+        int ret = moving_get_disk(&payload, &read, NULL);
+        ck_assert_msg((ret == 0) == is_good, "%s: %d", disk.name, ret);
+    }
+}
+END_TEST
+
+START_TEST(an_error_of_the_other_side_is_said_here_and_is_only_text)
+{
+    struct err theirs = {.kind = ERR_STATE, .text = "no\033[31m room", .hint = "make some"};
+    struct err err = {0};
+    moving_put_error(&buffer.stream, &theirs);
+    ck_assert_int_eq(moving_wait_ack(&buffer.stream, &payload, &err), -EREMOTEIO);
+    ck_assert_int_eq(err.kind, ERR_STATE);
+    ck_assert_str_eq(err.text, "no?[31m room");
+    ck_assert_str_eq(err.hint, "make some");
+    moving_put_ack(&buffer.stream, FRAME_STORED);
+    ck_assert_int_eq(moving_wait_ack(&buffer.stream, &payload, &err), FRAME_STORED);
+}
+END_TEST
+
+/* --- whose it is ------------------------------------------------------------------------------ */
+
+static char folder[64];
+
+static int make_folder(void)
+{
+    snprintf(folder, sizeof(folder), "/tmp/minivmm-moving-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    int place = open(folder, O_RDONLY | O_DIRECTORY);
+    ck_assert_int_eq(mkdirat(place, "web1", 0700), 0);
+    return place;
+}
+
+static void remove_folder(int place)
+{
+    static const char *const names[] = {"web1/.arriving", "web1/.arrived", "web1/.unwanted",
+                                        "web1/.moved", ".standby"};
+    for (size_t i = 0; i < array_size(names); i++)
+        unlinkat(place, names[i], 0);
+    unlinkat(place, "web1", AT_REMOVEDIR);
+    close(place);
+    ck_assert_int_eq(rmdir(folder), 0);
+}
+
+START_TEST(whoever_comes_first_decides)
+{
+    static const uint8_t ticket[MOVING_TICKET] = {1, 2, 3}, other[MOVING_TICKET] = {9};
+    for (unsigned claim_first = 0; claim_first < 2; claim_first++) {
+        int place = make_folder(), web = openat(place, "web1", O_RDONLY | O_DIRECTORY);
+        struct err err = {0};
+        ck_assert_int_eq(handover_check(web, "web1", &err), 0);
+        ck_assert_int_eq(handover_arrive(web, ticket, NULL), 0);
+        ck_assert_int_lt(handover_check(web, "web1", &err), 0);
+        ck_assert_int_eq(err.kind, ERR_STATE);
+        ck_assert_int_eq(handover_answer(place, other), FRAME_NOT_MINE);
+        if (claim_first) {
+            ck_assert_int_eq(handover_claim(web, NULL), 0);
+            ck_assert_int_eq(handover_answer(place, ticket), FRAME_YOURS);
+            ck_assert_int_eq(handover_check(web, "web1", NULL), 0);
+        } else {
+            ck_assert_int_eq(handover_answer(place, ticket), FRAME_NOT_MINE);
+            ck_assert_int_eq(handover_claim(web, NULL), -ECANCELED);
+            ck_assert_int_eq(handover_answer(place, ticket), FRAME_NOT_MINE);
+            ck_assert_int_lt(handover_check(web, "web1", NULL), 0);
+        }
+        close(web);
+        remove_folder(place);
+    }
+}
+END_TEST
+
+START_TEST(a_vm_that_was_handed_over_does_not_start)
+{
+    int place = make_folder(), web = openat(place, "web1", O_RDONLY | O_DIRECTORY);
+    struct handover handover = {.to = "hostB:7420", .name = "web1", .ticket = {7}, .place = {8}};
+    struct handover read;
+    struct err err = {0};
+    ck_assert_int_eq(handover_read(web, &read, NULL), -ENOENT);
+    ck_assert_int_eq(handover_write(web, &handover, NULL), 0);
+    ck_assert_int_eq(handover_read(web, &read, NULL), 0);
+    ck_assert_str_eq(read.to, "hostB:7420");
+    ck_assert_mem_eq(read.ticket, handover.ticket, MOVING_TICKET);
+    ck_assert(!read.over);
+    ck_assert_int_lt(handover_check(web, "web1", &err), 0);
+    ck_assert_ptr_nonnull(strstr(err.text, "hostB:7420"));
+    ck_assert_int_eq(handover_remove(web, NULL), 0);
+    ck_assert_int_eq(handover_check(web, "web1", NULL), 0);
+    close(web);
+    remove_folder(place);
+}
+END_TEST
+
+START_TEST(a_place_keeps_its_number)
+{
+    uint8_t first[MOVING_TICKET], second[MOVING_TICKET];
+    int place = make_folder();
+    ck_assert_int_eq(handover_place(place, first, NULL), 0);
+    ck_assert_int_eq(handover_place(place, second, NULL), 0);
+    ck_assert_mem_eq(first, second, MOVING_TICKET);
+    remove_folder(place);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("moving");
+    TCase *tcase = tcase_create("all");
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    tcase_add_test(tcase, pages_arrive_as_they_left);
+    tcase_add_test(tcase, pages_that_lie_are_refused);
+    tcase_add_test(tcase, blocks_arrive_as_they_left);
+    tcase_add_test(tcase, names_stay_inside);
+    tcase_add_test(tcase, an_error_of_the_other_side_is_said_here_and_is_only_text);
+    tcase_add_test(tcase, whoever_comes_first_decides);
+    tcase_add_test(tcase, a_vm_that_was_handed_over_does_not_start);
+    tcase_add_test(tcase, a_place_keeps_its_number);
+    suite_add_tcase(suite, tcase);
+    return unit_main(suite);
+}
