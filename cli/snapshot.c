@@ -110,11 +110,13 @@ static json_t *gather_facts(const struct vm_copy *copy)
         identity_format_uuid(identity.uuid, uuid);
     identity_finish(&identity);
     const json_t *paused = json_object_get(copy->answer, "paused_ms");
-    return json_pack("{ss, ss, ss, ss, sI, sb, si, sI, sf}", "name", copy->making.place.name, "vm",
-                     copy->from.name, "uuid", uuid, "by", "minivmm " MINIVMM_VERSION, "taken",
+    json_t *pause = json_object_get(copy->answer, "memory"); /* what it was made of */
+    return json_pack("{ss, ss, ss, ss, sI, sb, si, sI, sf, sO?}", "name", copy->making.place.name,
+                     "vm", copy->from.name, "uuid", uuid, "by", "minivmm " MINIVMM_VERSION, "taken",
                      (json_int_t)(clock_wall_ns() / NS_PER_SEC), "running", (int)copy->runs, "cpus",
                      (int)copy->definition->cpus, "guest_memory",
-                     (json_int_t)copy->definition->memory, "paused_ms", json_number_value(paused));
+                     (json_int_t)copy->definition->memory, "paused_ms", json_number_value(paused),
+                     "pause", pause);
 }
 
 static int seal(struct vm_copy *copy, struct err *err)

@@ -56,8 +56,8 @@ static int answer_question(struct arrival *arrival, int place)
 
 static int next_frame(struct arrival *arrival, struct frame *ret_frame, struct err *err)
 {
-    return frame_read(link_reader(arrival->link), ret_frame, &arrival->payload, &arrival->tally,
-                      err);
+    return moving_read(link_reader(arrival->link), ret_frame, &arrival->payload, &arrival->tally,
+                       err);
 }
 
 static int out_of_place(const struct frame *frame, struct err *err)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,18 +19,39 @@ enum { MOST_FILES = 1000, TEXT_MAX = 1 << 20 };
 
 #define MOST_BYTES (1ull << 30)
 
-/* What one that never came whole has left. */
-static bool is_left_over(int place, const char *name, const char *path)
+static int open_folder(int place, const char *name)
 {
-    struct stat stat;
-    char mark[NAME_MAX + 32];
-    bool marked = false;
+    return openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/*
+ * No longer a VM's folder from one moment to the next, whatever ends us while we remove it. Twice:
+ * who asks whose it is may rename a mark while we look through it.
+ */
+static void remove_folder(int place, const char *name)
+{
+    char hidden[NAME_MAX + 1];
+    snprintf(hidden, sizeof(hidden), ".%.200s.gone", name);
+    (void)!tree_remove(place, hidden, NULL);
+    if (tree_move(place, name, place, hidden, NULL) == 0)
+        name = hidden;
+    if (tree_remove(place, name, NULL) < 0)
+        (void)!tree_remove(place, name, NULL);
+}
+
+/* What one that never came whole has left: nobody holds it any more. */
+static bool is_left_over(int place, const char *name)
+{
     static const char *const marks[] = {HANDOVER_ARRIVING, HANDOVER_UNWANTED};
-    for (size_t i = 0; i < array_size(marks); i++) {
-        snprintf(mark, sizeof(mark), "%s/%s", name, marks[i]);
-        marked |= fstatat(place, mark, &stat, AT_SYMLINK_NOFOLLOW) == 0;
-    }
-    return marked && !folder_is_locked(path);
+    int fd = open_folder(place, name);
+    bool marked = false;
+    if (fd < 0)
+        return false;
+    bool held = flock(fd, LOCK_EX | LOCK_NB) < 0;
+    for (size_t i = 0; i < array_size(marks); i++)
+        marked |= faccessat(fd, marks[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    close(fd);
+    return marked && !held;
 }
 
 int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
@@ -43,14 +65,14 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     if ((size_t)snprintf(folder->path, sizeof(folder->path), "%s/%s", path, hello->name) >=
         sizeof(folder->path))
         return err_sys(err, ERR_FAILED, ENAMETOOLONG, "cannot make %.200s", hello->name);
-    if (is_left_over(place, folder->name, folder->path))
-        (void)!tree_remove(place, folder->name, NULL);
+    if (is_left_over(place, folder->name))
+        remove_folder(place, folder->name);
     if (mkdirat(place, folder->name, 0777) < 0)
         return errno == EEXIST
                    ? err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path)
                    : err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
-    folder->fd = openat(place, folder->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (folder->fd < 0)
+    folder->fd = open_folder(place, folder->name);
+    if (folder->fd < 0 || flock(folder->fd, LOCK_EX | LOCK_NB) < 0)
         return err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
     return handover_arrive(folder->fd, hello->ticket, err);
 }
@@ -205,6 +227,15 @@ int arrival_folder_sync(struct arrival_folder *folder, struct err *err)
     return 0;
 }
 
+/* Somebody may have put another one in its place. */
+static bool is_still_ours(const struct arrival_folder *folder)
+{
+    struct stat ours, there;
+    return fstat(folder->fd, &ours) == 0 &&
+           fstatat(folder->place, folder->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+}
+
 void arrival_folder_finish(struct arrival_folder *folder, bool keep)
 {
     for (unsigned i = 0; i < folder->disk_count; i++)
@@ -212,8 +243,8 @@ void arrival_folder_finish(struct arrival_folder *folder, bool keep)
     folder->disk_count = 0;
     if (folder->fd < 0)
         return;
+    if (!keep && is_still_ours(folder))
+        remove_folder(folder->place, folder->name);
     close(folder->fd);
     folder->fd = -1;
-    if (!keep)
-        (void)!tree_remove(folder->place, folder->name, NULL);
 }

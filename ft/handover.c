@@ -135,13 +135,9 @@ int handover_claim(int folder, struct err *err)
         int error = errno == ENOENT ? ECANCELED : errno;
         return err_sys(err, ERR_STATE, error, "the VM cannot begin here");
     }
-    if (fsync(folder) == 0)
-        return 0;
-    int error = errno;
-    /* Whoever asks now is told that it is ours: if that cannot be taken back, it is. */
-    if (renameat(folder, HANDOVER_ARRIVED, folder, HANDOVER_ARRIVING) < 0)
-        return 0;
-    return err_sys(err, ERR_FAILED, error, "the VM cannot begin here");
+    /* It is decided, whatever this says: who asks from now on is told that it is ours. */
+    (void)!fsync(folder);
+    return 0;
 }
 
 static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])

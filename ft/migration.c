@@ -68,14 +68,17 @@ static int on_loop(struct migration *migration,
 }
 
 /* What somebody has paused would go on over there. */
-static int check_stillness(const struct migration *migration, struct err *err)
+static int say_still(const struct migration *migration, struct err *err)
 {
-    if (!instance_stands_still(migration->instance))
-        return 0;
     int ret = err_say(err, ERR_STATE, EBUSY, "%s stands still, and only a VM that runs can move",
                       vm_name(migration));
     err_hint(err, "minivmm resume %s", vm_name(migration));
     return ret;
+}
+
+static int check_stillness(const struct migration *migration, struct err *err)
+{
+    return instance_stands_still(migration->instance) ? say_still(migration, err) : 0;
 }
 
 /* A short pause: what is under way now was not begun under our eyes. */
@@ -115,9 +118,13 @@ static int step_stop(struct migration *migration, struct err *err)
         instance_release(migration->instance);
         return -EAGAIN;
     }
+    /*
+     * First: what ends after that is under way in the state, and is done once more over there. The
+     * other way round the guest would never hear of what ends here now.
+     */
+    int ret = machine_save(migration->machine, &migration->state.stream, err);
     for (unsigned i = 0; i < migration->disk_count; i++)
         disk_drain(migration->disks[i].disk);
-    int ret = machine_save(migration->machine, &migration->state.stream, err);
     migration->state_ns = clock_monotonic_ns() - begin;
     return ret;
 }
@@ -184,8 +191,10 @@ static int connect_to(struct migration *migration, struct err *err)
     if (ret < 0)
         return ret;
     link_set_timeout(link, MOVING_SILENCE_MS);
-    pthread_mutex_lock(&migration->lock); /* who abandons us breaks it */
+    pthread_mutex_lock(&migration->lock); /* who stops us breaks it */
     migration->link = link;
+    if (migration->given_up && !migration->gone)
+        link_break(link);
     pthread_mutex_unlock(&migration->lock);
     return 0;
 }
@@ -282,14 +291,38 @@ static int find_out(struct migration *migration)
     }
 }
 
+static int check_wish(const struct migration *migration, struct err *err)
+{
+    if (!migration->given_up)
+        return 0;
+    return migration->stood_still
+               ? say_still(migration, err)
+               : err_say(err, ERR_FAILED, ECANCELED, "the migration was cancelled");
+}
+
+/* From here on nobody can cancel it; or somebody has. */
+static int set_gone(struct migration *migration, struct err *err)
+{
+    pthread_mutex_lock(&migration->lock);
+    int ret = check_wish(migration, err);
+    migration->gone = ret == 0;
+    pthread_mutex_unlock(&migration->lock);
+    return ret;
+}
+
 static int hand_over(struct migration *migration, struct err *err)
 {
     int folder = instance_config(migration->instance)->folder->fd;
     uint64_t begin = clock_monotonic_ns();
-    int ret = handover_write(folder, &migration->handover, err);
+    int ret = set_gone(migration, err);
     if (ret < 0)
         return ret;
-    migration->gone = true;
+    ret = handover_write(folder, &migration->handover, err);
+    if (ret < 0) {
+        (void)!handover_remove(folder, NULL); /* it may be there, and not for ever */
+        migration->gone = false;
+        return ret;
+    }
     struct err why = {0};
     moving_put(link_writer(migration->link), FRAME_GO, migration->hello.ticket, MOVING_TICKET);
     ret = stream_flush(link_writer(migration->link));
@@ -318,6 +351,7 @@ static int send_last(struct migration *migration, struct err *err)
 {
     uint64_t bytes, begin = clock_monotonic_ns();
     migration->pages.given_up = NULL;
+    link_set_timeout(migration->link, MOVING_STILL_MS);
     int ret = migration_send_written(migration, true, &bytes, err);
     if (ret == 0)
         ret = migration_send_end(migration, err);
@@ -326,12 +360,6 @@ static int send_last(struct migration *migration, struct err *err)
         ret = wait_for(migration, FRAME_READY, err);
     migration->load_ns = clock_monotonic_ns() - begin - migration->last_ns;
     return ret;
-}
-
-static int check_wish(const struct migration *migration, struct err *err)
-{
-    return migration->given_up ? err_say(err, ERR_FAILED, ECANCELED, "the migration was cancelled")
-                               : 0;
 }
 
 static int move(struct migration *migration, struct err *err)
@@ -363,18 +391,28 @@ static int move(struct migration *migration, struct err *err)
         ret = 0; /* the guest was just being reset, or is about to end */
     if (ret == 0)
         ret = send_last(migration, err);
-    if (ret == 0)
-        ret = check_wish(migration, err);
     return ret == 0 ? hand_over(migration, err) : ret;
+}
+
+/* What we could not send any more the other side did not want: it has said why, and hung up. */
+static void hear_why(struct migration *migration)
+{
+    enum { HEAR_MS = 2000 };
+    struct err theirs = {0};
+    if (!migration->link || migration->gone || stream_error(link_writer(migration->link)) == 0)
+        return;
+    link_set_timeout(migration->link, HEAR_MS);
+    if (moving_wait_ack(link_reader(migration->link), &migration->payload, &theirs) == -EREMOTEIO)
+        migration->err = theirs;
 }
 
 static void run(void *arg)
 {
     struct migration *migration = arg;
     int ret = move(migration, &migration->err);
-    if (ret < 0 && migration->given_up && !migration->abandoned)
-        err_say(&migration->err, ERR_FAILED, ECANCELED, "the migration was cancelled");
-    else if (ret < 0 && !migration->err.kind)
+    if (ret < 0 && !migration->gone && check_wish(migration, &migration->err) == 0)
+        hear_why(migration);
+    if (ret < 0 && !migration->err.kind)
         err_say(&migration->err, ERR_FAILED, EIO, "the migration failed");
     loop_post(instance_loop(migration->instance), &migration->end_call);
 }
@@ -428,9 +466,33 @@ static void handle_end(void *arg)
     control_answer(request, answer, moved ? NULL : &migration->err);
 }
 
+/* Whatever it waits for. False: it is too late. */
+static bool stop_thread(struct migration *migration)
+{
+    pthread_mutex_lock(&migration->lock);
+    bool late = migration->gone;
+    migration->given_up |= !late;
+    if (!late && migration->link)
+        link_break(migration->link);
+    pthread_mutex_unlock(&migration->lock);
+    for (unsigned i = 0; i < migration->disk_count && !late; i++)
+        disk_watch_abort(migration->disks[i].watch);
+    return !late;
+}
+
+/* Its disks stand still with it, and whoever wants to read there would wait until it is resumed. */
+static void look_for_pause(struct migration *migration)
+{
+    if (migration->held || migration->given_up || !instance_stands_still(migration->instance))
+        return;
+    migration->stood_still = true;
+    (void)stop_thread(migration);
+}
+
 static void handle_tick(void *arg)
 {
     struct migration *migration = arg;
+    look_for_pause(migration);
     uint64_t total = migration->total + migration->pages.touched * PAGE_SIZE;
     if (!control_is_awaited(migration->request) && !migration->given_up)
         log_info("%s moves on, though nobody waits for it any more", vm_name(migration));
@@ -484,7 +546,7 @@ static void set_up(struct migration *migration)
     migration->err = (struct err){0};
     migration->tally = (struct frame_tally){0};
     migration->handover = (struct handover){0};
-    migration->given_up = migration->gone = false;
+    migration->given_up = migration->gone = migration->stood_still = false;
     migration->following = migration->held = false;
     migration->sent = migration->total = 0;
     migration->rounds = migration->throttle = 0;
@@ -524,26 +586,13 @@ int migration_begin(struct migration *migration, struct control_request *request
     return 0;
 }
 
-/* Whatever it waits for. */
-static void stop_thread(struct migration *migration)
-{
-    migration->given_up = true;
-    for (unsigned i = 0; i < migration->disk_count; i++)
-        disk_watch_abort(migration->disks[i].watch);
-    pthread_mutex_lock(&migration->lock);
-    if (migration->link && !migration->gone)
-        link_break(migration->link);
-    pthread_mutex_unlock(&migration->lock);
-}
-
 int migration_cancel(struct migration *migration, struct err *err)
 {
     if (!migration->request)
         return err_say(err, ERR_STATE, EALREADY, "%s is not moving", vm_name(migration));
-    if (migration->gone)
+    if (!stop_thread(migration))
         return err_say(err, ERR_STATE, EALREADY, "%s was handed over already: it is too late",
                        vm_name(migration));
-    stop_thread(migration);
     return 0;
 }
 
@@ -583,11 +632,11 @@ void migration_abandon(struct migration *migration)
     migration->abandoned = true;
     pthread_cond_broadcast(&migration->changed);
     pthread_mutex_unlock(&migration->lock);
-    stop_thread(migration);
+    (void)stop_thread(migration);
     thread_join(&migration->thread);
     migration->thread.started = false;
     json_t *answer = migration->moved ? describe(migration) : NULL;
-    if (!migration->moved && !migration->err.kind)
+    if (!migration->moved && (!migration->gone || !migration->err.kind))
         err_say(&migration->err, ERR_STATE, ESHUTDOWN, "%s ended before it had moved",
                 vm_name(migration));
     struct control_request *request = migration->request;

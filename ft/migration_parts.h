@@ -50,8 +50,9 @@ struct migration {
     struct loop_call step_call, end_call;
     struct loop_timer tick;
 
-    atomic_bool given_up; /* somebody wants it to end */
-    atomic_bool gone;     /* GO is about to be said, or was: it cannot be taken back */
+    atomic_bool given_up;    /* somebody wants it to end */
+    atomic_bool stood_still; /* because the VM was paused */
+    atomic_bool gone;        /* GO is about to be said, or was: it cannot be taken back */
     bool following, held, moved;
 
     /* For people. */

@@ -112,15 +112,20 @@ static bool is_disk(const struct migration *migration, const struct stat *stat)
     return false;
 }
 
-/* What is about its life here, and what is hidden. */
+/* What is about its life here, and what is hidden. Logs have older ones: console.log.1. */
 static bool stays(const char *name)
 {
-    static const char *const begins[] = {
-        ".", FOLDER_IDENTITY, FOLDER_SNAPSHOTS, FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
-    for (size_t i = 0; i < array_size(begins); i++)
-        if (strncmp(name, begins[i], strlen(begins[i])) == 0)
+    static const char *const whole[] = {FOLDER_IDENTITY, FOLDER_SNAPSHOTS};
+    static const char *const logs[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
+    for (size_t i = 0; i < array_size(whole); i++)
+        if (strcmp(name, whole[i]) == 0)
             return true;
-    return false;
+    for (size_t i = 0; i < array_size(logs); i++) {
+        size_t length = strlen(logs[i]);
+        if (strncmp(name, logs[i], length) == 0 && (name[length] == '\0' || name[length] == '.'))
+            return true;
+    }
+    return name[0] == '.';
 }
 
 static int send_file(struct migration *migration, int fd, const char *path, const struct stat *stat,
@@ -221,7 +226,9 @@ static int send_block(struct migration *migration, struct migration_disk *disk, 
     if (ret < 0)
         return err_sys(err, ERR_FAILED, -ret, "cannot read %s", disk->about.name);
     bool zeroes = is_zero(migration->block, length);
-    if (!zeroes || !first)
+    /* Now and then they are, or the other side would think that nobody is here any more. */
+    bool said = !first || offset % (64ull * FRAME_MAX_BLOCK) == 0;
+    if (!zeroes || said)
         moving_put_block(stream, disk->about.place, offset, zeroes ? NULL : migration->block,
                          length, &migration->tally);
     ret = stream_says(stream, err);

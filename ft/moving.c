@@ -331,10 +331,30 @@ static int say_theirs(struct stream_buffer *payload, struct err *err)
     return -EREMOTEIO;
 }
 
+int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
+                struct frame_tally *tally, struct err *err)
+{
+    int ret = frame_read(stream, ret_frame, payload, tally, err);
+    int error = stream_error(stream);
+    if (ret == 0)
+        return 0;
+    if (error == -ENODATA)
+        err_say(err, ERR_FAILED, ENODATA, "the other side hung up");
+    else if (error == -ETIMEDOUT)
+        err_say(err, ERR_TIMEOUT, ETIMEDOUT, "the other side says nothing any more");
+    else if (error < 0)
+        err_sys(err, ERR_FAILED, -error, "the connection is lost");
+    else if (err)
+        err_prefix(err, "what the other side says makes no sense");
+    if (error == 0 && err)
+        err->kind = ERR_FAILED;
+    return ret;
+}
+
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct err *err)
 {
     struct frame frame;
-    int ret = frame_read(stream, &frame, payload, NULL, err);
+    int ret = moving_read(stream, &frame, payload, NULL, err);
     if (ret < 0)
         return ret;
     if (frame.kind == FRAME_ERROR)

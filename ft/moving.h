@@ -31,7 +31,14 @@
 
 #include <limits.h>
 
-enum { MOVING_TICKET = 16, MOVING_EPOCH = 1, MOVING_SILENCE_MS = 60000 };
+enum {
+    MOVING_TICKET = 16,
+    MOVING_EPOCH = 1,
+    /* How long the other side may be busy: a slow disk may have gigabytes to store. A host that is
+     * gone is noticed by TCP, within a minute. */
+    MOVING_SILENCE_MS = 300000,
+    MOVING_STILL_MS = 30000, /* the same while the VM stands still for it */
+};
 
 /* What HELLO says beside the model. */
 struct moving_hello {
@@ -104,6 +111,10 @@ void moving_put_error(struct stream *stream, const struct err *err);
 void moving_put_welcome(struct stream *stream, const uint8_t place[MOVING_TICKET]);
 int moving_wait_welcome(struct stream *stream, struct stream_buffer *payload,
                         uint8_t ret_place[MOVING_TICKET], struct err *err) must_check;
+
+/* As frame_read; what is wrong is said of a connection. */
+int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
+                struct frame_tally *tally, struct err *err) must_check;
 
 /* Waits for an ACK. ERROR becomes err; anything else is one. The ACK's number, or -errno. */
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload,

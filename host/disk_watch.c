@@ -27,7 +27,7 @@ struct shadow {
  * the host is at it. Then nobody waits for it any more, and it goes when it is done.
  */
 struct reading {
-    struct disk *disk;
+    struct point *point;
     struct disk_request request;
     struct iovec iov;
     struct loop_call call;
@@ -64,7 +64,16 @@ static void handle_read(struct disk_request *request, int result)
     end_reading(request->arg, result);
 }
 
-static void begin_reading(void *arg)
+static void begin_reading(struct reading *reading)
+{
+    struct disk *disk = reading->point->inner;
+
+    disk_submit(disk, &reading->request);
+    disk_kick(disk);
+}
+
+/* Requests of the guest may end within this kick, too, and it is not their client's. */
+static void handle_turn(void *arg)
 {
     struct reading *reading = arg;
 
@@ -75,19 +84,21 @@ static void begin_reading(void *arg)
         end_reading(reading, -ECANCELED);
         return;
     }
-    disk_submit(reading->disk, &reading->request);
-    disk_kick(reading->disk);
+    const struct disk_client client = reading->point->client;
+    client.begin(client.ctx);
+    begin_reading(reading); /* and may be gone by now */
+    client.end(client.ctx);
 }
 
-static struct reading *reading_create(struct disk *disk)
+static struct reading *reading_create(struct point *point)
 {
     struct reading *reading = malloc(sizeof(*reading));
 
     if (!reading)
         return NULL;
     memset(reading, 0, offsetof(struct reading, buffer));
-    reading->disk = disk;
-    reading->call = (struct loop_call){.handle = begin_reading, .arg = reading};
+    reading->point = point;
+    reading->call = (struct loop_call){.handle = handle_turn, .arg = reading};
     pthread_mutex_init(&reading->lock, NULL);
     pthread_cond_init(&reading->changed, NULL);
     return reading;
@@ -190,7 +201,7 @@ int disk_watch_start(struct disk_watch **ret_watch, struct disk *disk, struct er
         return err_sys(err, ERR_HOST, ENOMEM, "cannot follow a disk");
     watch->clusters = (point->disk.info.size + DISK_WATCH_CLUSTER - 1) / DISK_WATCH_CLUSTER;
     watch->bits = calloc(words_of(watch), sizeof(*watch->bits));
-    watch->reading = reading_create(point->inner);
+    watch->reading = reading_create(point);
     if (!watch->bits || !watch->reading) {
         watch_free(watch);
         return err_sys(err, ERR_HOST, ENOMEM, "cannot follow a disk");

@@ -177,24 +177,31 @@ static bool is_part(const char *part, size_t length)
            !(length == 2 && part[0] == '.' && part[1] == '.');
 }
 
+/* Opens a folder below `at`; -1 and errno. */
+static int open_part(int at, const char *part, size_t length, bool make)
+{
+    char name[NAME_MAX + 1] = "";
+
+    if (!is_part(part, length)) {
+        errno = EINVAL;
+        return -1;
+    }
+    memcpy(name, part, length);
+    if (make && mkdirat(at, name, 0777) < 0 && errno != EEXIST)
+        return -1;
+    return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 int tree_open_parent(int folder, const char *path, bool make, const char **ret_last)
 {
     const char *slash;
     int at = fcntl(folder, F_DUPFD_CLOEXEC, 0);
 
     while (at >= 0 && (slash = strchr(path, '/'))) {
-        char part[NAME_MAX + 1] = "";
-        int next = -1, error = EINVAL;
-        if (is_part(path, (size_t)(slash - path))) {
-            memcpy(part, path, (size_t)(slash - path));
-            if (make && mkdirat(at, part, 0777) < 0 && errno != EEXIST)
-                error = errno;
-            else if ((next = openat(at, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
-                error = errno;
-        }
+        int next = open_part(at, path, (size_t)(slash - path), make), error = errno;
         close(at);
-        at = next;
         errno = error;
+        at = next;
         path = slash + 1;
     }
     if (at < 0)
