@@ -129,8 +129,8 @@ static void cpuid_of(const struct machine_model *model, struct kvm_x86_cpuid *re
 }
 
 /* What a vCPU has that is given all that this host can: KVM may add to it. */
-static int make_host_cpuid(const struct kvm *kvm, unsigned cpus, struct kvm_x86_cpuid *ret_cpuid,
-                           struct err *err)
+static int look_at_host(const struct kvm *kvm, unsigned cpus, struct kvm_x86_cpuid *ret_cpuid,
+                        uint32_t *ret_tsc_khz, struct err *err)
 {
     const struct cpuid_config config = machine_cpuid_config(kvm, cpus);
     int vm = -1, vcpu = -1;
@@ -144,6 +144,8 @@ static int make_host_cpuid(const struct kvm *kvm, unsigned cpus, struct kvm_x86_
         ret = kvm_x86_set_cpuid(vcpu, ret_cpuid);
     if (ret == 0)
         ret = kvm_x86_get_cpuid(vcpu, ret_cpuid);
+    if (ret == 0 && kvm_x86_get_tsc_khz(vcpu, ret_tsc_khz) < 0)
+        *ret_tsc_khz = 0;
     if (vcpu >= 0)
         close(vcpu);
     if (vm >= 0)
@@ -155,12 +157,15 @@ int machine_model_check_host(const struct machine_model *wanted, struct err *err
 {
     struct kvm kvm = {.fd = -1};
     struct kvm_x86_cpuid host, guest;
+    uint32_t tsc_khz = 0;
     cpuid_of(wanted, &guest);
     int ret = kvm_open(&kvm, err);
     if (ret == 0)
-        ret = make_host_cpuid(&kvm, wanted->cpus, &host, err);
+        ret = look_at_host(&kvm, wanted->cpus, &host, &tsc_khz, err);
     if (ret == 0)
         ret = cpu_model_check(&host, &guest, err);
+    if (ret == 0)
+        ret = vcpu_state_check_tsc(wanted->tsc_khz, tsc_khz, err);
     kvm_close(&kvm);
     return ret;
 }
@@ -183,7 +188,9 @@ int machine_model_check(const struct machine_model *wanted, const struct machine
     cpuid_of(&here, &cpuid);
     cpuid_of(wanted, &cpuid_wanted);
     int ret = check_devices(&here, wanted, err);
-    return ret < 0 ? ret : cpu_model_check(&cpuid, &cpuid_wanted, err);
+    if (ret == 0)
+        ret = cpu_model_check(&cpuid, &cpuid_wanted, err);
+    return ret < 0 ? ret : vcpu_state_check_tsc(wanted->tsc_khz, here.tsc_khz, err);
 }
 
 /* --- the table -------------------------------------------------------------------------------- */

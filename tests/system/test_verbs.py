@@ -44,6 +44,6 @@ def test_completion():
     """bash completes verbs, their options, and VMs."""
     with Folder() as vms:
         vms.make("web1")
-        assert complete(vms, "st") == {"status", "stop"}
+        assert complete(vms, "st") == {"standby", "status", "stop"}
         assert complete(vms, "stop", "--f") == {"--force"}
         assert complete(vms, "stop", "w") == {"web1"}

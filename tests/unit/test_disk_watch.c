@@ -178,9 +178,15 @@ static void run_read(void *arg)
     *result = disk_watch_read(t.watch, 0, got, sizeof(got), false);
 }
 
+static void handle_stop(void *arg)
+{
+    loop_stop(t.loop);
+}
+
 /* Nobody runs the loop: it would wait for ever. */
 START_TEST(who_waits_for_a_loop_that_stands_still_can_be_called_off)
 {
+    struct loop_call stop = {.handle = handle_stop};
     struct thread thread = {0};
     int result = 1;
     ck_assert_int_eq(thread_start(&thread, "read", run_read, &result, NULL), 0);
@@ -191,7 +197,7 @@ START_TEST(who_waits_for_a_loop_that_stands_still_can_be_called_off)
     /* What it asked for is still in the loop's queue, and goes with its next turn. */
     disk_watch_stop(t.watch);
     t.watch = NULL;
-    loop_stop(t.loop);
+    loop_post(t.loop, &stop);
     ck_assert_int_eq(loop_run(t.loop), 0);
 }
 END_TEST

@@ -260,18 +260,22 @@ static int load_xcrs(int vcpu, const struct vcpu_state_caps *caps, const struct 
     return caps->xcrs ? kvm_x86_set_xcrs(vcpu, &state->xcrs) : -ENOTSUP;
 }
 
-/* Within 250 ppm, which a guest's clock discipline bears. */
+int vcpu_state_check_tsc(uint32_t wanted_khz, uint32_t here_khz, struct err *err)
+{
+    uint32_t apart = here_khz > wanted_khz ? here_khz - wanted_khz : wanted_khz - here_khz;
+    if (!wanted_khz || !here_khz || apart <= wanted_khz / 4000)
+        return 0;
+    return err_say(err, ERR_HOST, ENOTSUP,
+                   "the guest counts time by a TSC of %u kHz, this host's has %u kHz", wanted_khz,
+                   here_khz);
+}
+
 static int check_tsc_khz(int vcpu, const struct vcpu_state *state, struct err *err)
 {
     uint32_t here;
-    if (!state->tsc_khz || kvm_x86_get_tsc_khz(vcpu, &here) < 0)
+    if (kvm_x86_get_tsc_khz(vcpu, &here) < 0)
         return 0;
-    uint32_t apart = here > state->tsc_khz ? here - state->tsc_khz : state->tsc_khz - here;
-    if (apart <= state->tsc_khz / 4000)
-        return 0;
-    return err_say(err, ERR_HOST, ENOTSUP,
-                   "the guest counts time by a TSC of %u kHz, this host's has %u kHz",
-                   state->tsc_khz, here);
+    return vcpu_state_check_tsc(state->tsc_khz, here, err);
 }
 
 static int load_tsc_offset(int vcpu, const struct vcpu_state_caps *caps,

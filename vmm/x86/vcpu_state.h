@@ -84,6 +84,10 @@ enum vcpu_load {
 int vcpu_state_load(int vcpu, const struct vcpu_state_caps *caps, const struct vcpu_state *state,
                     enum vcpu_load how, struct err *err) must_check;
 
+/* Within 250 ppm, which a guest's clock discipline bears. 0 kHz: not known, which is good enough.
+ */
+int vcpu_state_check_tsc(uint32_t wanted_khz, uint32_t here_khz, struct err *err) must_check;
+
 int time_state_save(int vm, struct time_state *ret_state, struct err *err) must_check;
 
 /*
