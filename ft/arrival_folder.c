@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOST_FILES = 1000, TEXT_MAX = 1 << 20 };
@@ -39,24 +40,68 @@ static void remove_folder(int place, const char *name)
         (void)!tree_remove(place, name, NULL);
 }
 
+enum left { LEFT_NOTHING, LEFT_OVER, LEFT_HELD };
+
 /* What one that never came whole has left: nobody holds it any more. */
-static bool is_left_over(int place, const char *name)
+static enum left look_for_left(int place, const char *name)
 {
     static const char *const marks[] = {HANDOVER_ARRIVING, HANDOVER_UNWANTED};
     int fd = open_folder(place, name);
     bool marked = false;
     if (fd < 0)
-        return false;
+        return LEFT_NOTHING;
     bool held = flock(fd, LOCK_EX | LOCK_NB) < 0;
     for (size_t i = 0; i < array_size(marks); i++)
         marked |= faccessat(fd, marks[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     close(fd);
-    return marked && !held;
+    return !marked ? LEFT_NOTHING : held ? LEFT_HELD : LEFT_OVER;
+}
+
+/* Who has been killed holds it for a moment longer, until the kernel has cleared up. */
+static bool remove_left(int place, const char *name)
+{
+    enum { TRIES = 50 };
+    const struct timespec moment = {.tv_nsec = 20000000};
+    enum left left = look_for_left(place, name);
+    for (unsigned i = 0; i < TRIES && left == LEFT_HELD; i++) {
+        nanosleep(&moment, NULL);
+        left = look_for_left(place, name);
+    }
+    if (left == LEFT_OVER)
+        remove_folder(place, name);
+    return left == LEFT_OVER;
+}
+
+/* The folder has its mark before it has its name: whatever ends us, it is known for what it is. */
+static int make_marked(struct arrival_folder *folder, const struct moving_hello *hello,
+                       const char *hidden, struct err *err)
+{
+    remove_left(folder->place, hidden);
+    (void)!unlinkat(folder->place, hidden, AT_REMOVEDIR); /* one without a mark is empty */
+    if (mkdirat(folder->place, hidden, 0777) < 0)
+        return errno == EEXIST ? err_say(err, ERR_STATE, EEXIST,
+                                         "%s is just coming, from somewhere", folder->path)
+                               : err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
+    folder->fd = open_folder(folder->place, hidden);
+    if (folder->fd < 0 || flock(folder->fd, LOCK_EX | LOCK_NB) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
+    return handover_arrive(folder->fd, hello->ticket, err);
+}
+
+static int give_name(struct arrival_folder *folder, const char *hidden, struct err *err)
+{
+    int ret = tree_move(folder->place, hidden, folder->place, folder->name, err);
+    if (ret == -EEXIST && remove_left(folder->place, folder->name))
+        ret = tree_move(folder->place, hidden, folder->place, folder->name, err);
+    if (ret == -EEXIST)
+        return err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
+    return ret;
 }
 
 int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
                          const struct moving_hello *hello, struct err *err)
 {
+    char hidden[NAME_MAX + 1];
     int ret = folder_check_name(hello->name, err);
     if (ret < 0)
         return ret;
@@ -65,16 +110,16 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     if ((size_t)snprintf(folder->path, sizeof(folder->path), "%s/%s", path, hello->name) >=
         sizeof(folder->path))
         return err_sys(err, ERR_FAILED, ENAMETOOLONG, "cannot make %.200s", hello->name);
-    if (is_left_over(place, folder->name))
-        remove_folder(place, folder->name);
-    if (mkdirat(place, folder->name, 0777) < 0)
-        return errno == EEXIST
-                   ? err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path)
-                   : err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
-    folder->fd = open_folder(place, folder->name);
-    if (folder->fd < 0 || flock(folder->fd, LOCK_EX | LOCK_NB) < 0)
-        return err_sys(err, ERR_FAILED, errno, "cannot make %s", folder->path);
-    return handover_arrive(folder->fd, hello->ticket, err);
+    snprintf(hidden, sizeof(hidden), ".%.200s.coming", folder->name);
+    ret = make_marked(folder, hello, hidden, err);
+    if (ret == 0)
+        ret = give_name(folder, hidden, err);
+    if (ret < 0 && folder->fd >= 0) {
+        close(folder->fd);
+        folder->fd = -1;
+        (void)!tree_remove(place, hidden, NULL);
+    }
+    return ret;
 }
 
 static int open_new(struct arrival_folder *folder, const char *name, mode_t mode, struct err *err)
