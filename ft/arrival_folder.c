@@ -47,7 +47,7 @@ static enum left look_for_left(int place, const char *name)
 {
     static const char *const marks[] = {HANDOVER_ARRIVING, HANDOVER_UNWANTED};
     int fd = open_folder(place, name);
-    bool marked = false;
+    bool marked = name[0] == '.'; /* it never got its name */
     if (fd < 0)
         return LEFT_NOTHING;
     bool held = flock(fd, LOCK_EX | LOCK_NB) < 0;
@@ -77,7 +77,6 @@ static int make_marked(struct arrival_folder *folder, const struct moving_hello 
                        const char *hidden, struct err *err)
 {
     remove_left(folder->place, hidden);
-    (void)!unlinkat(folder->place, hidden, AT_REMOVEDIR); /* one without a mark is empty */
     if (mkdirat(folder->place, hidden, 0777) < 0)
         return errno == EEXIST ? err_say(err, ERR_STATE, EEXIST,
                                          "%s is just coming, from somewhere", folder->path)
