@@ -312,7 +312,7 @@ START_TEST(test_the_guest_finds_what_went_wrong)
     struct steady steady;
     if (!can_be_made(fault))
         return;
-    steady_init(&steady, 2, "patience=1500 jump=20000");
+    steady_init(&steady, 2, "patience=800 jump=20000");
     rig_run_until(&steady.rig, 8, 0);
     struct moment *then = moment_take(&steady);
     rig_run_until(&steady.rig, 6, 0);
@@ -360,7 +360,7 @@ START_TEST(test_the_guest_finds_one_lost_interrupt)
     struct moment *now;
     uint64_t seed = 31;
     unsigned tries = 0;
-    steady_init(&steady, 2, "patience=1500");
+    steady_init(&steady, 2, "patience=800");
     rig_run_until(&steady.rig, 1, 0);
     for (;; moment_forget(now)) {
         ck_assert_uint_lt(++tries, MOST_TRIES);
@@ -411,7 +411,7 @@ static void handle_unplug(void *ctx)
 START_TEST(test_the_guest_finds_lost_interrupts_of_the_disk)
 {
     struct steady steady;
-    steady_init(&steady, 2, "patience=1500");
+    steady_init(&steady, 2, "patience=800");
     rig_run_until(&steady.rig, 2, 0);
     struct virtio *virtio = blk_virtio(steady.rig.machine->disks[0].blk);
     struct thief thief = {.transport = {.queue_interrupt = handle_queue_interrupt,
