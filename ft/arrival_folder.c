@@ -2,6 +2,7 @@
 #include "ft/arrival_folder.h"
 
 #include "ft/handover.h"
+#include "host/fd.h"
 #include "host/small_file.h"
 #include "host/tree.h"
 #include "vmm/folder.h"
@@ -134,21 +135,6 @@ static int open_new(struct arrival_folder *folder, const char *name, mode_t mode
     return fd < 0 ? err_sys(err, ERR_FAILED, error, "cannot make %s/%s", folder->path, name) : fd;
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t done = pwrite(fd, bytes, length, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? -errno : -EIO;
-        bytes += done;
-        length -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
 int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_file *file,
                             struct err *err)
 {
@@ -158,7 +144,7 @@ int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_f
     int fd = open_new(folder, file->name, file->mode, err);
     if (fd < 0)
         return fd;
-    int ret = write_all(fd, file->bytes, file->length, 0);
+    int ret = fd_write_at(fd, file->bytes, file->length, 0);
     if (ret == 0 && fsync(fd) < 0)
         ret = -errno;
     close(fd);
@@ -236,7 +222,7 @@ static int put_zeroes(int fd, uint64_t offset, uint32_t length)
         return 0;
     for (uint32_t at = 0; at < length && ret >= -1;) {
         uint32_t piece = length - at < sizeof(zeroes) ? length - at : (uint32_t)sizeof(zeroes);
-        int error = write_all(fd, zeroes, piece, offset + at);
+        int error = fd_write_at(fd, zeroes, piece, offset + at);
         if (error < 0)
             return error;
         at += piece;
@@ -253,7 +239,7 @@ int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_
             continue;
         if (block->offset > disk->about.size || block->length > disk->about.size - block->offset)
             break;
-        int ret = block->bytes ? write_all(disk->fd, block->bytes, block->length, block->offset)
+        int ret = block->bytes ? fd_write_at(disk->fd, block->bytes, block->length, block->offset)
                                : put_zeroes(disk->fd, block->offset, block->length);
         return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path,
                                  disk->about.name)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/disks.h"
 
+#include "host/fd.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,25 +15,14 @@
 
 /* --- what is there, and what comes of it ------------------------------------------------------ */
 
-static int path_of(int fd, char ret_path[PATH_MAX])
-{
-    char link[40];
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, ret_path, PATH_MAX - 1);
-    if (length < 0)
-        return -errno;
-    ret_path[length] = '\0';
-    return 0;
-}
-
 /* By what the descriptors say: the folder may have been moved since the start. */
 static int find_name(struct disks_copy *copy, struct err *err)
 {
     const struct disks *disks = copy->disks;
     char folder[PATH_MAX], image[PATH_MAX];
-    int ret = path_of(disks->vm_folder, folder);
+    int ret = fd_path(disks->vm_folder, folder);
     if (ret == 0)
-        ret = path_of(copy->image, image);
+        ret = fd_path(copy->image, image);
     if (ret < 0)
         return err_sys(err, ERR_HOST, -ret, "cannot find the disks of %s", disks->vm);
     size_t length = strlen(folder);

@@ -2,6 +2,7 @@
 #include "ft/file_sum.h"
 
 #include "core/stream.h"
+#include "host/fd.h"
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -17,21 +18,6 @@ static bool is_hole(int fd, uint64_t offset, size_t length)
     return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
 }
 
-static int read_chunk(int fd, uint8_t *bytes, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t done = pread(fd, bytes, length, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? -errno : -ENODATA; /* it became shorter */
-        bytes += done;
-        length -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
 static int sum_chunks(int fd, uint64_t size, uint8_t *buffer, const struct copy_progress *progress,
                       uint32_t *ret_sum)
 {
@@ -43,7 +29,7 @@ static int sum_chunks(int fd, uint64_t size, uint8_t *buffer, const struct copy_
             return -ECANCELED;
         bool hole = is_hole(fd, at, length);
         if (!hole) {
-            int ret = read_chunk(fd, buffer, length, at);
+            int ret = fd_read_at(fd, buffer, length, at);
             if (ret < 0)
                 return ret;
             crc = crc32c(0, buffer, length);

@@ -3,6 +3,7 @@
 
 #include "core/stream.h"
 #include "core/zero.h"
+#include "host/fd.h"
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
@@ -46,21 +47,6 @@ void memory_file_end(struct memory_file *file)
     *file = (struct memory_file){.fd = -1};
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t done = pwrite(fd, bytes, length, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? -errno : -EIO;
-        bytes += done;
-        length -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
 /* Whether the page must be written: what is a hole, and zeroes again, stays one. */
 static bool note(struct memory_file *file, uint64_t page, const uint8_t *bytes)
 {
@@ -80,7 +66,7 @@ int memory_file_put(struct memory_file *file, uint64_t offset, const uint8_t *by
     for (size_t at = 0; at <= length && ret == 0; at += PAGE_SIZE) {
         if (at < length && note(file, (offset + at) / PAGE_SIZE, bytes + at))
             continue;
-        ret = write_all(file->fd, bytes + begin, at - begin, offset + begin);
+        ret = fd_write_at(file->fd, bytes + begin, at - begin, offset + begin);
         begin = at + PAGE_SIZE;
     }
     if (ret < 0)
@@ -119,21 +105,6 @@ void memory_file_sums(const struct memory_file *file, uint32_t *ret_sums)
 
 /* --- verifying -------------------------------------------------------------------------------- */
 
-static int read_all(int fd, uint8_t *bytes, size_t length, uint64_t offset)
-{
-    while (length > 0) {
-        ssize_t done = pread(fd, bytes, length, (off_t)offset);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? -errno : -EBADMSG;
-        bytes += done;
-        length -= (size_t)done;
-        offset += (uint64_t)done;
-    }
-    return 0;
-}
-
 static int sum_chunk(int fd, uint64_t chunk, uint64_t pages, uint8_t *buffer, uint32_t *ret_sum)
 {
     uint32_t sums[CHUNK_PAGES];
@@ -142,7 +113,7 @@ static int sum_chunk(int fd, uint64_t chunk, uint64_t pages, uint8_t *buffer, ui
     bool empty = (data < 0 && errno == ENXIO) ||
                  (data >= 0 && (uint64_t)data >= offset + pages * PAGE_SIZE);
     uint32_t zeroes = empty ? sum_of_zeroes() : 0;
-    int ret = empty ? 0 : read_all(fd, buffer, pages * PAGE_SIZE, offset);
+    int ret = empty ? 0 : fd_read_at(fd, buffer, pages * PAGE_SIZE, offset);
     for (uint64_t i = 0; i < pages && ret == 0; i++)
         sums[i] = empty ? zeroes : crc32c(0, buffer + i * PAGE_SIZE, PAGE_SIZE);
     if (ret == 0)
@@ -165,7 +136,7 @@ int memory_file_verify(int fd, uint64_t size, const uint32_t *sums, struct err *
     for (uint64_t i = 0; i < memory_file_chunks(size) && ret == 0; i++) {
         uint32_t sum = 0;
         ret = sum_chunk(fd, i, pages_of_chunk(size, i), buffer, &sum);
-        if (ret == 0 && sum != sums[i])
+        if (ret == -ENODATA || (ret == 0 && sum != sums[i]))
             ret = -EBADMSG;
         if (ret == -EBADMSG)
             err_say(err, ERR_DEFINITION, EBADMSG,

@@ -4,6 +4,7 @@
 #include "core/zero.h"
 #include "ft/migration_parts.h"
 #include "host/disk_point.h"
+#include "host/fd.h"
 #include "host/small_file.h"
 
 #include <dirent.h>
@@ -31,23 +32,12 @@ static int stream_says(struct stream *stream, struct err *err)
 
 /* --- what there is ---------------------------------------------------------------------------- */
 
-static int path_of(int fd, char ret_path[PATH_MAX])
-{
-    char link[40];
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, ret_path, PATH_MAX - 1);
-    if (length < 0)
-        return -errno;
-    ret_path[length] = '\0';
-    return 0;
-}
-
 static int name_disk(const struct migration *migration, struct migration_disk *disk,
                      struct err *err)
 {
     char folder[PATH_MAX], image[PATH_MAX];
-    if (path_of(vm_of(migration)->folder->fd, folder) < 0 ||
-        path_of(disk_point_image(disk->disk), image) < 0)
+    if (fd_path(vm_of(migration)->folder->fd, folder) < 0 ||
+        fd_path(disk_point_image(disk->disk), image) < 0)
         return err_sys(err, ERR_HOST, ENOENT, "cannot find the disks");
     size_t length = strlen(folder);
     if (strncmp(image, folder, length) != 0 || image[length] != '/') {
