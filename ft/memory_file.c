@@ -141,7 +141,7 @@ int memory_file_verify(int fd, uint64_t size, const uint32_t *sums, struct err *
         if (ret == -EBADMSG)
             err_say(err, ERR_DEFINITION, EBADMSG,
                     "it is not what was written, somewhere from byte %llu on",
-                    (unsigned long long)(i * MEMORY_FILE_CHUNK));
+                    (unsigned long long)i * MEMORY_FILE_CHUNK);
         else if (ret < 0)
             err_sys(err, ERR_FAILED, -ret, "cannot read it");
     }
