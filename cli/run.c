@@ -318,7 +318,7 @@ static int isolate(const struct run *run, struct err *err)
         ret = machine_set_link(machine, i, false, err);
         if (ret == 0)
             log_info("%s has the addresses of the VM that it was made of: net%u is unplugged "
-                     "(minivmm set %s --link %u=up)",
+                     "(minivmm set %s --net %u --link up)",
                      run->folder.name, i, run->folder.name, i);
     }
     return ret;

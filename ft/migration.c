@@ -118,10 +118,8 @@ static int step_stop(struct migration *migration, struct err *err)
         instance_release(migration->instance);
         return -EAGAIN;
     }
-    /*
-     * First: what ends after that is under way in the state, and is done once more over there. The
-     * other way round the guest would never hear of what ends here now.
-     */
+    /* What is under way in the state ends here now, in a pause of which its guest hears nothing,
+     * and is done once more over there. */
     int ret = machine_save(migration->machine, &migration->state.stream, err);
     for (unsigned i = 0; i < migration->disk_count; i++)
         disk_drain(migration->disks[i].disk);
