@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "ft/arrival_folder.h"
 #include "ft/handover.h"
+#include "ft/loop_step.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,13 +29,8 @@ struct arrival {
     struct err err;
     atomic_bool come;
 
-    /* A step on the main loop, for which the thread waits. */
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int (*step)(struct arrival *arrival, struct err *err);
-    bool step_over, abandoned;
-    int step_result;
-    struct loop_call step_call, end_call;
+    struct loop_step step;
+    struct loop_call end_call;
 };
 
 /* --- the beginning ---------------------------------------------------------------------------- */
@@ -129,8 +125,6 @@ int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_c
         close(socket);
         return err_sys(err, ERR_HOST, ENOMEM, "cannot take a VM in");
     }
-    pthread_mutex_init(&arrival->lock, NULL);
-    pthread_cond_init(&arrival->changed, NULL);
     stream_buffer_init(&arrival->payload, 0);
     stream_buffer_init(&arrival->state, 0);
     arrival->folder.fd = -1;
@@ -192,46 +186,16 @@ static int take_block(struct arrival *arrival, struct err *err)
     return ret < 0 ? ret : arrival_folder_put_block(&arrival->folder, &block, err);
 }
 
-static int on_loop(struct arrival *arrival, int (*step)(struct arrival *arrival, struct err *err))
+static int step_load(void *ctx, struct err *err)
 {
-    pthread_mutex_lock(&arrival->lock);
-    arrival->step = step;
-    arrival->step_over = false;
-    if (!arrival->abandoned)
-        loop_post(instance_loop(arrival->instance), &arrival->step_call);
-    while (!arrival->step_over && !arrival->abandoned)
-        pthread_cond_wait(&arrival->changed, &arrival->lock);
-    int ret = arrival->step_over ? arrival->step_result : -ESHUTDOWN;
-    arrival->step = NULL;
-    pthread_mutex_unlock(&arrival->lock);
-    return ret;
-}
-
-static void handle_step(void *arg)
-{
-    struct arrival *arrival = arg;
-    pthread_mutex_lock(&arrival->lock);
-    int (*step)(struct arrival * arrival, struct err * err) = arrival->step;
-    pthread_mutex_unlock(&arrival->lock);
-    if (!step)
-        return;
-    int ret = step(arrival, &arrival->err);
-    pthread_mutex_lock(&arrival->lock);
-    arrival->step = NULL;
-    arrival->step_result = ret;
-    arrival->step_over = true;
-    pthread_cond_broadcast(&arrival->changed);
-    pthread_mutex_unlock(&arrival->lock);
-}
-
-static int step_load(struct arrival *arrival, struct err *err)
-{
+    struct arrival *arrival = ctx;
     stream_buffer_rewind(&arrival->state);
     return machine_load(arrival->machine, &arrival->state.stream, err);
 }
 
-static int step_go(struct arrival *arrival, struct err *err)
+static int step_go(void *ctx, struct err *err)
 {
+    struct arrival *arrival = ctx;
     machine_announce(arrival->machine);
     instance_release(arrival->instance);
     return 0;
@@ -251,7 +215,7 @@ static int take_epoch(struct arrival *arrival, struct err *err)
         return err_say(err, ERR_FAILED, EBADMSG, "the VM's state is missing");
     int ret = arrival_folder_sync(&arrival->folder, err);
     if (ret == 0)
-        ret = on_loop(arrival, step_load);
+        ret = loop_step_do(&arrival->step, step_load, arrival, err);
     return ret < 0 ? ret : acknowledge(arrival, FRAME_READY, err);
 }
 
@@ -266,7 +230,7 @@ static int take_over(struct arrival *arrival, bool ready, struct err *err)
     if (ret < 0)
         return ret;
     arrival->come = true;
-    ret = on_loop(arrival, step_go);
+    ret = loop_step_do(&arrival->step, step_go, arrival, err);
     (void)!acknowledge(arrival, FRAME_YOURS, NULL); /* or it asks */
     return ret;
 }
@@ -340,7 +304,7 @@ int arrival_begin(struct arrival *arrival, struct instance *instance, struct err
     const struct memory_range *ranges;
     arrival->instance = instance;
     arrival->machine = instance_machine(instance);
-    arrival->step_call = (struct loop_call){.handle = handle_step, .arg = arrival};
+    loop_step_init(&arrival->step, instance_loop(instance));
     arrival->end_call = (struct loop_call){.handle = handle_end, .arg = arrival};
     int ret = machine_model_check(arrival->model, arrival->machine, err);
     if (ret < 0)
@@ -367,10 +331,7 @@ void arrival_abandon(struct arrival *arrival)
 {
     if (!arrival->thread.started)
         return;
-    pthread_mutex_lock(&arrival->lock);
-    arrival->abandoned = true;
-    pthread_cond_broadcast(&arrival->changed);
-    pthread_mutex_unlock(&arrival->lock);
+    loop_step_abandon(&arrival->step);
     link_break(arrival->link);
     thread_join(&arrival->thread);
     arrival->thread.started = false;
@@ -396,7 +357,6 @@ void arrival_destroy(struct arrival *arrival)
     stream_buffer_finish(&arrival->payload);
     stream_buffer_finish(&arrival->state);
     free(arrival->touched);
-    pthread_cond_destroy(&arrival->changed);
-    pthread_mutex_destroy(&arrival->lock);
+    loop_step_finish(&arrival->step);
     free(arrival);
 }

@@ -31,36 +31,9 @@ static const char *vm_name(const struct migration *migration)
 
 /* --- steps on the main loop ------------------------------------------------------------------- */
 
-static void handle_step(void *arg)
+static int on_loop(struct migration *migration, int (*step)(void *ctx, struct err *err))
 {
-    struct migration *migration = arg;
-    pthread_mutex_lock(&migration->lock);
-    int (*step)(struct migration * migration, struct err * err) = migration->step;
-    pthread_mutex_unlock(&migration->lock);
-    if (!step)
-        return;
-    int ret = step(migration, &migration->err);
-    pthread_mutex_lock(&migration->lock);
-    migration->step = NULL;
-    migration->step_result = ret;
-    migration->step_over = true;
-    pthread_cond_broadcast(&migration->changed);
-    pthread_mutex_unlock(&migration->lock);
-}
-
-static int on_loop(struct migration *migration,
-                   int (*step)(struct migration *migration, struct err *err))
-{
-    pthread_mutex_lock(&migration->lock);
-    migration->step = step;
-    migration->step_over = false;
-    if (!migration->abandoned)
-        loop_post(instance_loop(migration->instance), &migration->step_call);
-    while (!migration->step_over && !migration->abandoned)
-        pthread_cond_wait(&migration->changed, &migration->lock);
-    int ret = migration->step_over ? migration->step_result : -ESHUTDOWN;
-    migration->step = NULL;
-    pthread_mutex_unlock(&migration->lock);
+    int ret = loop_step_do(&migration->step, step, migration, &migration->err);
     if (ret == -ESHUTDOWN && !migration->err.kind)
         err_say(&migration->err, ERR_STATE, ESHUTDOWN, "%s ended before it had moved",
                 vm_name(migration));
@@ -82,8 +55,9 @@ static int check_stillness(const struct migration *migration, struct err *err)
 }
 
 /* A short pause: what is under way now was not begun under our eyes. */
-static int step_follow(struct migration *migration, struct err *err)
+static int step_follow(void *ctx, struct err *err)
 {
+    struct migration *migration = ctx;
     int ret = 0;
     bool runs = !instance_stands_still(migration->instance);
     if (runs)
@@ -104,8 +78,9 @@ static int step_follow(struct migration *migration, struct err *err)
     return ret;
 }
 
-static int step_stop(struct migration *migration, struct err *err)
+static int step_stop(void *ctx, struct err *err)
 {
+    struct migration *migration = ctx;
     uint64_t begin = clock_monotonic_ns();
     int still = check_stillness(migration, err);
     if (still < 0)
@@ -127,8 +102,9 @@ static int step_stop(struct migration *migration, struct err *err)
     return ret;
 }
 
-static int step_end(struct migration *migration, struct err *err)
+static int step_end(void *ctx, struct err *err)
 {
+    struct migration *migration = ctx;
     migration->moved = true;
     instance_stop(migration->instance, "migration");
     return 0;
@@ -150,7 +126,7 @@ static void undo(struct migration *migration)
     if (migration->following && runs)
         machine_resume(migration->machine);
     pages_end(&migration->pages);
-    if (migration->held && !migration->moved && !migration->abandoned)
+    if (migration->held && !migration->moved && !migration->step.abandoned)
         instance_release(migration->instance);
     migration->following = migration->held = false;
     migration->disk_count = 0;
@@ -274,17 +250,7 @@ static int find_out(struct migration *migration)
         int answer = ask(migration, &why);
         if (answer == FRAME_YOURS || answer == FRAME_NOT_MINE)
             return answer;
-        pthread_mutex_lock(&migration->lock);
-        struct timespec end;
-        clock_gettime(CLOCK_MONOTONIC, &end);
-        end.tv_sec += ASK_MS / 1000;
-        while (!migration->abandoned &&
-               pthread_cond_clockwait(&migration->changed, &migration->lock, CLOCK_MONOTONIC,
-                                      &end) == 0)
-            continue;
-        bool abandoned = migration->abandoned;
-        pthread_mutex_unlock(&migration->lock);
-        if (abandoned)
+        if (loop_step_rest(&migration->step, ASK_MS))
             return 0;
     }
 }
@@ -613,10 +579,9 @@ int migration_create(struct migration **ret_migration, struct instance *instance
         return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for a migration");
     migration->instance = instance;
     migration->machine = instance_machine(instance);
-    migration->step_call = (struct loop_call){.handle = handle_step, .arg = migration};
     migration->end_call = (struct loop_call){.handle = handle_end, .arg = migration};
     pthread_mutex_init(&migration->lock, NULL);
-    pthread_cond_init(&migration->changed, NULL);
+    loop_step_init(&migration->step, instance_loop(instance));
     loop_timer_init(&migration->tick, instance_loop(instance), handle_tick, migration);
     *ret_migration = migration;
     return 0;
@@ -626,10 +591,7 @@ void migration_abandon(struct migration *migration)
 {
     if (!migration->request)
         return;
-    pthread_mutex_lock(&migration->lock);
-    migration->abandoned = true;
-    pthread_cond_broadcast(&migration->changed);
-    pthread_mutex_unlock(&migration->lock);
+    loop_step_abandon(&migration->step);
     (void)stop_thread(migration);
     thread_join(&migration->thread);
     migration->thread.started = false;
@@ -647,7 +609,7 @@ void migration_destroy(struct migration *migration)
 {
     if (!migration)
         return;
-    pthread_cond_destroy(&migration->changed);
+    loop_step_finish(&migration->step);
     pthread_mutex_destroy(&migration->lock);
     free(migration);
 }

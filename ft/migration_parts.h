@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ft/handover.h"
+#include "ft/loop_step.h"
 #include "ft/migration.h"
 #include "ft/moving.h"
 #include "ft/pages.h"
@@ -41,13 +42,9 @@ struct migration {
     struct stream_buffer state;
     uint8_t *block; /* FRAME_MAX_BLOCK bytes */
 
-    /* A step on the main loop, for which the thread waits. */
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int (*step)(struct migration *migration, struct err *err);
-    bool step_over, abandoned;
-    int step_result;
-    struct loop_call step_call, end_call;
+    struct loop_step step;
+    pthread_mutex_t lock; /* link, and whether it may be broken: given_up and gone */
+    struct loop_call end_call;
     struct loop_timer tick;
 
     atomic_bool given_up;    /* somebody wants it to end */

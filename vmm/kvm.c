@@ -146,8 +146,7 @@ int kvm_check(const struct kvm *kvm, int capability)
 int kvm_create_vm(const struct kvm *kvm, int *ret_vm)
 {
     int vm;
-    /* It starts threads of the kernel's, and that ends early when a signal comes: seen under load.
-     */
+    /* A signal may end it early: seen under load. */
     do
         vm = request(kvm->fd, KVM_CREATE_VM, 0);
     while (vm == -EINTR);
