@@ -26,11 +26,7 @@ struct migrate {
 static bool handle_event(void *ctx, const json_t *event)
 {
     struct migrate *migrate = ctx;
-    const char *name = json_string_value(json_object_get(event, "event"));
-    json_int_t done = json_integer_value(json_object_get(event, "done"));
-    json_int_t total = json_integer_value(json_object_get(event, "total"));
-    if (name && strcmp(name, "migrate-progress") == 0 && total > 0)
-        progress_tell(&migrate->progress, (uint64_t)done, (uint64_t)total);
+    vm_show_progress(event, "migrate-progress", &migrate->progress);
     return true;
 }
 

@@ -5,7 +5,6 @@
 #include "cli/vms.h"
 #include "core/log.h"
 #include "core/words.h"
-#include "ft/handover.h"
 #include "ft/snapshot.h"
 #include "host/copy.h"
 #include "host/small_file.h"
@@ -99,18 +98,10 @@ static bool is_unfinished(const char *name)
     return name[0] == '.' && length > 4 && strcmp(name + length - 4, ".new") == 0;
 }
 
-/* What is the VM's own, or the snapshot's. */
+/* What is the VM's own, or the snapshot's; and vm.json, which is written anew. */
 static bool is_left_out(const struct vm_copy *copy, const char *name)
 {
-    static const char *const begins[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
-    static const char *const own[] = {FOLDER_IDENTITY,   FOLDER_SNAPSHOTS,  FOLDER_DEFINITION,
-                                      FOLDER_RESTORING,  HANDOVER_MOVED,    HANDOVER_ARRIVED,
-                                      HANDOVER_ARRIVING, HANDOVER_UNWANTED, NULL};
-
-    for (size_t i = 0; i < array_size(begins); i++)
-        if (begins_with(name, begins[i]))
-            return true;
-    return words_find(own, name) >= 0 ||
+    return folder_is_own(name) || strcmp(name, FOLDER_DEFINITION) == 0 ||
            (copy->is_snapshot && words_find(snapshot_files, name) >= 0);
 }
 
@@ -394,12 +385,7 @@ static int copy_definition(struct vm_copy *copy, struct err *err)
 static bool handle_event(void *ctx, const json_t *event)
 {
     struct vm_copy *copy = ctx;
-    const char *name = json_string_value(json_object_get(event, "event"));
-    json_int_t done = json_integer_value(json_object_get(event, "done"));
-    json_int_t total = json_integer_value(json_object_get(event, "total"));
-
-    if (name && strcmp(name, "clone-progress") == 0 && total > 0)
-        progress_tell(&copy->progress, (uint64_t)done, (uint64_t)total);
+    vm_show_progress(event, "clone-progress", &copy->progress);
     return !making_is_interrupted(&copy->making);
 }
 

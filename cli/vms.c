@@ -192,3 +192,12 @@ bool vm_find_place(int64_t pid, struct vm_place *ret_place)
         closedir(fds);
     return found;
 }
+
+void vm_show_progress(const json_t *event, const char *name, struct progress *progress)
+{
+    const char *what = json_string_value(json_object_get(event, "event"));
+    json_int_t done = json_integer_value(json_object_get(event, "done"));
+    json_int_t total = json_integer_value(json_object_get(event, "total"));
+    if (what && strcmp(what, name) == 0 && total > 0)
+        progress_tell(progress, (uint64_t)done, (uint64_t)total);
+}

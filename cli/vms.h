@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cli/options.h"
+#include "cli/progress.h"
 #include "vmm/control.h"
 #include "vmm/runtime.h"
 
@@ -53,6 +54,9 @@ int vm_connect(const char *word, struct control_client **ret_client, struct runt
  * -EPIPE: it has ended while it was asked. */
 int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_answer,
             struct err *err) must_check;
+
+/* An event of this name tells how far something is: it is shown. */
+void vm_show_progress(const json_t *event, const char *name, struct progress *progress);
 
 /* A folder, whatever it is called. */
 struct vm_place {

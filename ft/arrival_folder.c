@@ -46,7 +46,7 @@ enum left { LEFT_NOTHING, LEFT_OVER, LEFT_HELD };
 /* What one that never came whole has left: nobody holds it any more. */
 static enum left look_for_left(int place, const char *name)
 {
-    static const char *const marks[] = {HANDOVER_ARRIVING, HANDOVER_UNWANTED};
+    static const char *const marks[] = {FOLDER_ARRIVING, FOLDER_UNWANTED};
     int fd = open_folder(place, name);
     bool marked = name[0] == '.'; /* it never got its name */
     if (fd < 0)

@@ -76,6 +76,22 @@ void frame_write_commit(struct stream *stream, uint64_t generation, uint64_t epo
     frame_write(stream, &frame, payload, NULL);
 }
 
+void frame_write_sections(struct stream *stream, const struct frame *frame,
+                          const struct state_item *items, size_t item_count,
+                          struct frame_tally *tally)
+{
+    struct frame whole = *frame;
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    int ret = state_save(&buffer.stream, items, item_count);
+    whole.length = (uint32_t)buffer.length;
+    if (ret < 0 || buffer.length > UINT32_MAX)
+        stream_fail(stream, ret < 0 ? ret : -EMSGSIZE);
+    else
+        frame_write(stream, &whole, buffer.bytes, tally);
+    stream_buffer_finish(&buffer);
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 static int say(struct err *err, const char *what)

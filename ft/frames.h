@@ -43,7 +43,7 @@
  */
 #pragma once
 
-#include "core/stream.h"
+#include "core/state.h"
 
 enum frame_kind {
     FRAME_HELLO = 1,
@@ -89,6 +89,10 @@ void frame_write(struct stream *stream, const struct frame *frame, const void *p
                  struct frame_tally *tally);
 void frame_write_commit(struct stream *stream, uint64_t generation, uint64_t epoch,
                         const struct frame_tally *tally);
+
+/* A frame of sections (core/state.h); length is not looked at. */
+void frame_write_sections(struct stream *stream, const struct frame *frame,
+                          const struct state_item *items, size_t count, struct frame_tally *tally);
 
 /*
  * The next frame; its payload is in *payload, which is initialised, and read from its start. The

@@ -80,9 +80,9 @@ int handover_write(int folder, const struct handover *handover, struct err *err)
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!text)
-        return err_sys(err, ERR_HOST, ENOMEM, "cannot write " HANDOVER_MOVED);
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot write " FOLDER_MOVED);
     const struct small_file file = {.bytes = text, .length = strlen(text), .durable = true};
-    int ret = small_file_replace(folder, HANDOVER_MOVED, &file, err);
+    int ret = small_file_replace(folder, FOLDER_MOVED, &file, err);
     free(text);
     return ret;
 }
@@ -90,11 +90,11 @@ int handover_write(int folder, const struct handover *handover, struct err *err)
 int handover_read(int folder, struct handover *ret_handover, struct err *err)
 {
     char *text;
-    int ret = read_mark(folder, HANDOVER_MOVED, &text);
+    int ret = read_mark(folder, FOLDER_MOVED, &text);
     if (ret == -ENOENT)
         return ret;
     if (ret < 0)
-        return err_sys(err, ERR_FAILED, -ret, "cannot read " HANDOVER_MOVED);
+        return err_sys(err, ERR_FAILED, -ret, "cannot read " FOLDER_MOVED);
     json_t *root = json_loads(text, 0, NULL);
     const char *to = json_string_value(json_object_get(root, "to"));
     const char *name = json_string_value(json_object_get(root, "name"));
@@ -107,7 +107,7 @@ int handover_read(int folder, struct handover *ret_handover, struct err *err)
         snprintf(handover.name, sizeof(handover.name), "%s", name);
         *ret_handover = handover;
     } else {
-        ret = err_say(err, ERR_DEFINITION, EBADMSG, HANDOVER_MOVED " is damaged");
+        ret = err_say(err, ERR_DEFINITION, EBADMSG, FOLDER_MOVED " is damaged");
     }
     json_decref(root);
     free(text);
@@ -116,8 +116,8 @@ int handover_read(int folder, struct handover *ret_handover, struct err *err)
 
 int handover_remove(int folder, struct err *err)
 {
-    if (unlinkat(folder, HANDOVER_MOVED, 0) < 0 || fsync(folder) < 0)
-        return err_sys(err, ERR_FAILED, errno, "cannot remove " HANDOVER_MOVED);
+    if (unlinkat(folder, FOLDER_MOVED, 0) < 0 || fsync(folder) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot remove " FOLDER_MOVED);
     return 0;
 }
 
@@ -125,13 +125,13 @@ int handover_remove(int folder, struct err *err)
 
 int handover_arrive(int folder, const uint8_t ticket[MOVING_TICKET], struct err *err)
 {
-    return write_number(folder, HANDOVER_ARRIVING, ticket, err);
+    return write_number(folder, FOLDER_ARRIVING, ticket, err);
 }
 
 int handover_claim(int folder, struct err *err)
 {
-    if (renameat2(folder, HANDOVER_ARRIVING, folder, HANDOVER_ARRIVED, RENAME_NOREPLACE) < 0 &&
-        (errno != EEXIST || renameat(folder, HANDOVER_ARRIVING, folder, HANDOVER_ARRIVED) < 0)) {
+    if (renameat2(folder, FOLDER_ARRIVING, folder, FOLDER_ARRIVED, RENAME_NOREPLACE) < 0 &&
+        (errno != EEXIST || renameat(folder, FOLDER_ARRIVING, folder, FOLDER_ARRIVED) < 0)) {
         int error = errno == ENOENT ? ECANCELED : errno;
         return err_sys(err, ERR_STATE, error, "the VM cannot begin here");
     }
@@ -149,15 +149,15 @@ static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICK
 /* 0: this folder knows nothing of the ticket. */
 static int answer_in(int folder, const uint8_t ticket[MOVING_TICKET])
 {
-    if (is_of(folder, HANDOVER_ARRIVED, ticket))
+    if (is_of(folder, FOLDER_ARRIVED, ticket))
         return FRAME_YOURS;
-    if (is_of(folder, HANDOVER_UNWANTED, ticket))
+    if (is_of(folder, FOLDER_UNWANTED, ticket))
         return FRAME_NOT_MINE;
-    if (!is_of(folder, HANDOVER_ARRIVING, ticket))
+    if (!is_of(folder, FOLDER_ARRIVING, ticket))
         return 0;
-    if (renameat(folder, HANDOVER_ARRIVING, folder, HANDOVER_UNWANTED) == 0 && fsync(folder) == 0)
+    if (renameat(folder, FOLDER_ARRIVING, folder, FOLDER_UNWANTED) == 0 && fsync(folder) == 0)
         return FRAME_NOT_MINE;
-    return is_of(folder, HANDOVER_ARRIVED, ticket) ? FRAME_YOURS : 0;
+    return is_of(folder, FOLDER_ARRIVED, ticket) ? FRAME_YOURS : 0;
 }
 
 enum frame_ack handover_answer(int place, const uint8_t ticket[MOVING_TICKET])
@@ -204,13 +204,13 @@ int handover_check(int folder, const char *name, struct err *err)
                       handover.over ? "%s was moved to %s, and runs there"
                                     : "%s was handed over to %s, which has not said that it runs",
                       name, handover.to);
-        err_hint(err, "where it does not, and never will again: remove %s/" HANDOVER_MOVED, name);
+        err_hint(err, "where it does not, and never will again: remove %s/" FOLDER_MOVED, name);
         return ret;
     }
     if (ret != -ENOENT)
         return ret;
-    if (faccessat(folder, HANDOVER_ARRIVING, F_OK, 0) == 0 ||
-        faccessat(folder, HANDOVER_UNWANTED, F_OK, 0) == 0) {
+    if (faccessat(folder, FOLDER_ARRIVING, F_OK, 0) == 0 ||
+        faccessat(folder, FOLDER_UNWANTED, F_OK, 0) == 0) {
         ret = err_say(err, ERR_STATE, EBUSY,
                       "%s was arriving from another host, and never came whole", name);
         err_hint(err, "it runs where it was; minivmm remove %s", name);

@@ -16,12 +16,9 @@
 
 #include "core/err.h"
 #include "ft/moving.h"
+#include "vmm/folder.h"
 
-#define HANDOVER_MOVED    ".moved"
-#define HANDOVER_ARRIVING ".arriving"
-#define HANDOVER_ARRIVED  ".arrived"
-#define HANDOVER_UNWANTED ".unwanted"
-#define HANDOVER_PLACE    ".standby" /* in the folder of a standby: which place this is */
+#define HANDOVER_PLACE ".standby" /* in the folder of a standby: which place this is */
 
 struct handover {
     char to[300]; /* the target's address */

@@ -102,22 +102,6 @@ static bool is_disk(const struct migration *migration, const struct stat *stat)
     return false;
 }
 
-/* What is about its life here, and what is hidden. Logs have older ones: console.log.1. */
-static bool stays(const char *name)
-{
-    static const char *const whole[] = {FOLDER_IDENTITY, FOLDER_SNAPSHOTS};
-    static const char *const logs[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
-    for (size_t i = 0; i < array_size(whole); i++)
-        if (strcmp(name, whole[i]) == 0)
-            return true;
-    for (size_t i = 0; i < array_size(logs); i++) {
-        size_t length = strlen(logs[i]);
-        if (strncmp(name, logs[i], length) == 0 && (name[length] == '\0' || name[length] == '.'))
-            return true;
-    }
-    return name[0] == '.';
-}
-
 static int send_file(struct migration *migration, int fd, const char *path, const struct stat *stat,
                      struct err *err)
 {
@@ -171,7 +155,7 @@ static int send_folder(struct migration *migration, int folder, const char *path
     }
     while (ret == 0 && (entry = readdir(list))) {
         char deeper[PATH_MAX];
-        if (entry->d_name[0] == '.' || (depth == 0 && stays(entry->d_name)))
+        if (entry->d_name[0] == '.' || (depth == 0 && folder_is_own(entry->d_name)))
             continue;
         if ((size_t)snprintf(deeper, sizeof(deeper), "%s%s%s", path, *path ? "/" : "",
                              entry->d_name) < sizeof(deeper))

@@ -62,14 +62,8 @@ void moving_put_hello(struct stream *stream, const struct moving_hello *hello,
     struct moving_hello copy = *hello;
     const struct state_item items[] = {{.table = &table, .object = &copy},
                                        machine_model_item(model)};
-    struct stream_buffer buffer;
-    stream_buffer_init(&buffer, 0);
-    int ret = state_save(&buffer.stream, items, array_size(items));
-    if (ret < 0)
-        stream_fail(stream, ret);
-    else
-        moving_put(stream, FRAME_HELLO, buffer.bytes, buffer.length);
-    stream_buffer_finish(&buffer);
+    const struct frame frame = {.kind = FRAME_HELLO};
+    frame_write_sections(stream, &frame, items, array_size(items), NULL);
 }
 
 int moving_get_hello(struct stream_buffer *payload, struct moving_hello *ret_hello,

@@ -2,7 +2,6 @@
 #include "ft/snapshot.h"
 
 #include "ft/file_sum.h"
-#include "ft/handover.h"
 #include "ft/snapshot_parts.h"
 #include "host/small_file.h"
 #include "host/tree.h"
@@ -123,18 +122,12 @@ void snapshot_close(struct snapshot *snapshot)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-/* What is the folder's own, of this VM or of any. */
+/* What no copy of a VM has, and a restore would put in the place of the VM's. */
 static bool is_own(const char *name)
 {
-    static const char *const own[] = {FOLDER_IDENTITY,   FOLDER_JOURNAL,    FOLDER_CONSOLE,
-                                      FOLDER_LOG,        FOLDER_SNAPSHOTS,  FOLDER_RESTORING,
-                                      HANDOVER_MOVED,    HANDOVER_ARRIVED,  HANDOVER_ARRIVING,
-                                      HANDOVER_UNWANTED, SNAPSHOT_MANIFEST, SNAPSHOT_VERIFIED};
-    for (size_t i = 0; i < array_size(own); i++) {
-        size_t length = strlen(own[i]);
-        if (strncmp(name, own[i], length) == 0 && (name[length] == '\0' || name[length] == '/'))
-            return true;
-    }
+    if (folder_is_own(name) || strcmp(name, SNAPSHOT_MANIFEST) == 0 ||
+        strcmp(name, SNAPSHOT_VERIFIED) == 0)
+        return true;
     /* What a restore calls a file that is on its way. */
     const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
     size_t length = strlen(last);

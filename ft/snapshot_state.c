@@ -38,14 +38,8 @@ static void put_hello(struct stream *stream, const struct snapshot_hello *hello,
     struct snapshot_hello hello_copy = *hello;
     const struct state_item items[] = {{.table = &hello_table, .object = &hello_copy},
                                        machine_model_item(model)};
-    struct stream_buffer buffer;
-    stream_buffer_init(&buffer, 0);
-    int ret = state_save(&buffer.stream, items, array_size(items));
-    if (ret < 0)
-        stream_fail(stream, ret);
-    else
-        put(stream, FRAME_HELLO, buffer.bytes, buffer.length, tally);
-    stream_buffer_finish(&buffer);
+    const struct frame frame = {.kind = FRAME_HELLO, .epoch = EPOCH};
+    frame_write_sections(stream, &frame, items, array_size(items), tally);
 }
 
 static void put_sums(struct stream *stream, const uint32_t *sums, uint64_t count,

@@ -50,6 +50,26 @@ bool folder_is_text(const char *path)
     return true;
 }
 
+bool folder_is_own(const char *path)
+{
+    static const char *const names[] = {FOLDER_IDENTITY, FOLDER_SNAPSHOTS, FOLDER_RESTORING,
+                                        FOLDER_MOVED,    FOLDER_ARRIVING,  FOLDER_ARRIVED,
+                                        FOLDER_UNWANTED};
+    static const char *const logs[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
+    size_t length = strcspn(path, "/");
+
+    for (size_t i = 0; i < array_size(names); i++)
+        if (strlen(names[i]) == length && memcmp(path, names[i], length) == 0)
+            return true;
+    for (size_t i = 0; i < array_size(logs); i++) {
+        size_t most = strlen(logs[i]);
+        if (length >= most && memcmp(path, logs[i], most) == 0 &&
+            (length == most || path[most] == '.'))
+            return true;
+    }
+    return false;
+}
+
 /* What a terminal does not show as itself: controls, and what turns the direction of writing. */
 static bool is_printable(int32_t c)
 {

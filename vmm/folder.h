@@ -21,7 +21,11 @@
 #define FOLDER_JOURNAL    "journal.jsonl"
 #define FOLDER_LOG        "minivmm.log"
 #define FOLDER_SNAPSHOTS  "snapshots"
-#define FOLDER_RESTORING  ".restoring" /* a snapshot's path: its files are being put in place */
+#define FOLDER_RESTORING  ".restoring" /* cli/restoring.h */
+#define FOLDER_MOVED      ".moved"     /* ft/handover.h, as the next three */
+#define FOLDER_ARRIVING   ".arriving"
+#define FOLDER_ARRIVED    ".arrived"
+#define FOLDER_UNWANTED   ".unwanted"
 
 struct folder {
     char *path; /* whole, without symbolic links */
@@ -32,6 +36,13 @@ struct folder {
 
 /* True where a vm.json is in it: `run` and its kin take a word for a VM then. */
 bool folder_is_vm(const char *path);
+
+/*
+ * What minivmm writes into the folder about this VM's life in this place, or what lies below that:
+ * no copy of the VM has it, wherever it goes. By a path in the folder. Logs have older ones
+ * (console.log.1).
+ */
+bool folder_is_own(const char *path);
 
 /* Not locked as yet. ERR_NOT_FOUND: no such folder, or no vm.json in it (the hint says what is). */
 int folder_open(struct folder *ret_folder, const char *path, struct err *err) must_check;

@@ -602,6 +602,22 @@ START_TEST(a_thousand_vms_are_found_quickly)
 }
 END_TEST
 
+START_TEST(what_is_of_this_place_is_known)
+{
+    static const char *const own[] = {"identity.json", "journal.jsonl", "console.log",
+                                      "console.log.1", "minivmm.log",   "snapshots",
+                                      "snapshots/a/b", ".restoring",    ".moved",
+                                      ".arriving",     ".arrived",      ".unwanted"};
+    static const char *const goes[] = {
+        "vm.json",          "disk.img", "snapshots.txt", "console.logs", "sub/identity.json",
+        "my.identity.json", "",         ".profile"};
+    for (size_t i = 0; i < array_size(own); i++)
+        ck_assert_msg(folder_is_own(own[i]), "%s", own[i]);
+    for (size_t i = 0; i < array_size(goes); i++)
+        ck_assert_msg(!folder_is_own(goes[i]), "%s", goes[i]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("folder");
@@ -611,6 +627,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, rig_begin, NULL);
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, names_that_people_give_are_good);
+    tcase_add_test(tcase, what_is_of_this_place_is_known);
     tcase_add_test(tcase, names_that_would_be_trouble_are_refused_with_a_reason);
     tcase_add_test(tcase, a_folder_with_a_definition_is_a_vm);
     tcase_add_test(tcase, the_path_is_whole_and_without_links);
