@@ -117,12 +117,15 @@ class Guest:
         # A file, because su wants its command in quotes of its own.
         host.put_bytes(f"echo $$ >{files}.pid; exec {command}\n".encode(), f"{files}.sh")
         run = f"exec sh {files}.sh"
+        # A pipe: who reads it waits until it is said who runs.
+        host.run(f"mkfifo {files}.pid", check=True)
         if user:
-            host.run(f"touch {files}.pid; chown {user} {files}.pid", check=True)
+            host.run(f"chown {user} {files}.pid", check=True)
             run = f"exec su {user} -s /bin/sh -c '{run}'"
         self.job = host.spawn(run, terminal=terminal)
         self._answered = 0
         try:
+            self.pid = int(host.run(f"cat {files}.pid; rm {files}.pid", check=True).out)
             if until:
                 self._answered = self.job.wait_for(until, timeout=BOOT).end()
             if not goes_on:
@@ -131,8 +134,6 @@ class Guest:
             facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()
             raise type(error)(f"{error}\n{self.job.seen[-3000:]}\n{facts}") from None
-        wait = f"while [ ! -s {files}.pid ]; do usleep 10000; done"
-        self.pid = int(host.run(f"{wait}; cat {files}.pid", check=True).out)
 
     # The guest
 
