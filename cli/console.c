@@ -129,8 +129,8 @@ static int watch_signals(struct attached *attached, struct err *err)
 
 /* --- being there ------------------------------------------------------------------------------ */
 
-static int attach(struct attached *attached, int fd, const void *early, size_t length,
-                  struct err *err)
+static int attach(struct attached *attached, const char *name, int fd, const void *early,
+                  size_t length, struct err *err)
 {
     const struct term_handlers handlers = {.input = handle_input,
                                            .quit = handle_leave,
@@ -148,6 +148,8 @@ static int attach(struct attached *attached, int fd, const void *early, size_t l
         ret = loop_io_add(attached->loop, &attached->socket, err);
     if (ret < 0)
         return ret;
+    /* Not before the terminal is the guest's: who reads this may type at once. */
+    log_info("attached to %s; Ctrl-a d or ~. leaves", name);
     term_write(attached->term, early, length);
     ret = loop_run(attached->loop);
     loop_io_remove(attached->loop, &attached->socket);
@@ -185,8 +187,7 @@ static int run_console(const char *word, struct err *err)
         runtime_info_finish(&info);
         return err_sys(err, ERR_HOST, -fd, "the console failed");
     }
-    log_info("attached to %s; Ctrl-a d or ~. leaves", info.name);
-    ret = attach(&attached, fd, early, length, err);
+    ret = attach(&attached, info.name, fd, early, length, err);
     term_destroy(attached.term);
     if (attached.signals.fd >= 0)
         close(attached.signals.fd);

@@ -376,8 +376,9 @@ def test_console_and_signals():
         try:
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
                 terminal = Terminal("console", "web1")
+                assert b"attached to" in terminal.process.stderr.readline()
+                assert terminal.is_raw(), "who types now would be echoed"
                 terminal.wait_for(b"hello")
-                assert terminal.is_raw()
                 termios.tcsetattr(terminal.slave, termios.TCSANOW, terminal.before)  # as a shell does
                 terminal.process.send_signal(signal.SIGCONT)
                 vms.wait_until(terminal.is_raw, "raw mode")
