@@ -83,6 +83,7 @@ enum {
     MIGRATE_INSECURE,
     MIGRATE_DOWNTIME,
     MIGRATE_COMPRESS,
+    MIGRATE_VERIFY,
     MIGRATE_CANCEL,
     MIGRATE_HELP
 };
@@ -116,6 +117,9 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
     case MIGRATE_COMPRESS:
         json_object_set_new(migrate->arguments, "compress", json_true());
         return 0;
+    case MIGRATE_VERIFY:
+        json_object_set_new(migrate->arguments, "verify", json_true());
+        return 0;
     case MIGRATE_CANCEL:
         migrate->cancel = true;
         return 0;
@@ -131,7 +135,8 @@ int verb_migrate(int argc, char **argv)
         [MIGRATE_INSECURE] = {"insecure", 0, NULL,
                               "without a key, though others can read and change what is sent"},
         [MIGRATE_DOWNTIME] = {"downtime", 0, "MS", "how long it may stand still (300)"},
-        [MIGRATE_COMPRESS] = {"compress", 0, NULL, "memory by LZ4, for slow connections"},
+        [MIGRATE_COMPRESS] = {"compress", 0, NULL, "memory by LZ4 and by what has changed"},
+        [MIGRATE_VERIFY] = {"verify", 0, NULL, "compare memory and disks on both hosts first"},
         [MIGRATE_CANCEL] = {"cancel", 0, NULL, "a migration that is under way; it goes on here"},
         [MIGRATE_HELP] = {"help", 'h', NULL, "this text"},
     };

@@ -3,8 +3,10 @@
 
 #include "core/log.h"
 #include "ft/arrival_folder.h"
+#include "ft/compare.h"
 #include "ft/handover.h"
 #include "ft/loop_step.h"
+#include "ft/page_frames.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -179,6 +181,38 @@ static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
     return 0;
 }
 
+static const uint8_t *held_page(void *ctx, uint64_t page)
+{
+    const struct arrival *arrival = ctx;
+    return page < arrival->pages ? arrival->host + page * PAGE_SIZE : NULL;
+}
+
+static int take_pages(struct arrival *arrival, struct err *err)
+{
+    const struct page_taker taker = {.held = held_page, .put = put_page, .ctx = arrival};
+    return page_frame_get(&arrival->payload, &taker, err);
+}
+
+static int read_memory(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    const struct arrival *arrival = ctx;
+    memcpy(bytes, arrival->host + offset, length);
+    return 0;
+}
+
+static int compare(struct arrival *arrival, struct err *err)
+{
+    const struct compare_what memory = {
+        .size = arrival->pages * PAGE_SIZE, .read = read_memory, .ctx = arrival};
+    uint32_t place;
+    int ret = compare_place(&arrival->payload, &place, err);
+    if (ret < 0)
+        return ret;
+    return place == COMPARE_MEMORY
+               ? compare_check(&arrival->payload, "guest memory", &memory, err)
+               : arrival_folder_compare(&arrival->folder, place, &arrival->payload, err);
+}
+
 static int take_block(struct arrival *arrival, struct err *err)
 {
     struct moving_block block;
@@ -244,12 +278,14 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
         return out_of_place(frame, err);
     switch (frame->kind) {
     case FRAME_PAGES:
-        return moving_get_pages(&arrival->payload, put_page, arrival, err);
+        return take_pages(arrival, err);
     case FRAME_BLOCKS:
         return take_block(arrival, err);
     case FRAME_ROUND:
         ret = arrival_folder_sync(&arrival->folder, err);
         return ret < 0 ? ret : acknowledge(arrival, FRAME_STORED, err);
+    case FRAME_COMPARE:
+        return compare(arrival, err);
     case FRAME_STATE:
         swap = arrival->state;
         arrival->state = arrival->payload;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/arrival_folder.h"
 
+#include "ft/compare.h"
 #include "ft/handover.h"
 #include "host/fd.h"
 #include "host/small_file.h"
@@ -230,22 +231,47 @@ static int put_zeroes(int fd, uint64_t offset, uint32_t length)
     return 0;
 }
 
+static struct arrival_disk *disk_of(struct arrival_folder *folder, uint32_t place)
+{
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        if (folder->disks[i].about.place == place)
+            return &folder->disks[i];
+    return NULL;
+}
+
+static int say_no_disk(struct err *err)
+{
+    return err_say(err, ERR_FAILED, EBADMSG, "a block comes for a disk that is not there");
+}
+
 int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
                              struct err *err)
 {
-    for (unsigned i = 0; i < folder->disk_count; i++) {
-        const struct arrival_disk *disk = &folder->disks[i];
-        if (disk->about.place != block->place)
-            continue;
-        if (block->offset > disk->about.size || block->length > disk->about.size - block->offset)
-            break;
-        int ret = block->bytes ? fd_write_at(disk->fd, block->bytes, block->length, block->offset)
-                               : put_zeroes(disk->fd, block->offset, block->length);
-        return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path,
-                                 disk->about.name)
-                       : 0;
-    }
-    return err_say(err, ERR_FAILED, EBADMSG, "a block comes for a disk that is not there");
+    const struct arrival_disk *disk = disk_of(folder, block->place);
+    if (!disk || block->offset > disk->about.size ||
+        block->length > disk->about.size - block->offset)
+        return say_no_disk(err);
+    int ret = block->bytes ? fd_write_at(disk->fd, block->bytes, block->length, block->offset)
+                           : put_zeroes(disk->fd, block->offset, block->length);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path,
+                             disk->about.name)
+                   : 0;
+}
+
+static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    const struct arrival_disk *disk = ctx;
+    return fd_read_at(disk->fd, bytes, length, offset);
+}
+
+int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
+                           struct stream_buffer *payload, struct err *err)
+{
+    struct arrival_disk *disk = disk_of(folder, place);
+    if (!disk)
+        return say_no_disk(err);
+    const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
+    return compare_check(payload, disk->about.name, &what, err);
 }
 
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err)

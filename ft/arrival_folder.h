@@ -33,5 +33,8 @@ int arrival_folder_end(struct arrival_folder *folder, struct err *err) must_chec
 
 int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
                              struct err *err) must_check;
+/* A COMPARE frame after its place (ft/compare.h). */
+int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
+                           struct stream_buffer *payload, struct err *err) must_check;
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err) must_check;
 void arrival_folder_finish(struct arrival_folder *folder, bool keep);

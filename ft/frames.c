@@ -16,7 +16,7 @@ static const struct {
     uint32_t most; /* bytes */
 } kinds[] = {
     [FRAME_HELLO] = {"HELLO", 256 << 10},
-    [FRAME_SUMS] = {"SUMS", 16 << 20}, /* of 8 TiB */
+    [FRAME_SUMS] = {"SUMS", FRAME_MAX_SUMS * 4}, /* of 8 TiB */
     [FRAME_STATE] = {"STATE", 128 << 20},
     [FRAME_COMMIT] = {"COMMIT", COMMIT_LENGTH},
     [FRAME_FILE] = {"FILE", FRAME_MAX_FILE + 1024},
@@ -29,6 +29,7 @@ static const struct {
     [FRAME_ERROR] = {"ERROR", 1024},
     [FRAME_GO] = {"GO", 16},
     [FRAME_ASK] = {"ASK", 32},
+    [FRAME_COMPARE] = {"COMPARE", 4 + FRAME_MAX_SUMS * 4}, /* 4 TiB */
 };
 
 const char *frame_name(uint8_t kind)

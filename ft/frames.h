@@ -29,14 +29,15 @@
  *   FILE    of the VM's folder: u16 length of the name, name, u32 mode, content
  *   DISK    u32 place in vm.json, u64 bytes, u16 length of the name, name
  *   OPEN    no more of these
- *   PAGES   u64 first page, u32 count, u8 encoding of each page, then what the encodings ask for:
- *           0 zeroes: nothing; 1 raw: 4096 bytes; 2 LZ4: u16 length, block
+ *   PAGES   u64 first page, u32 count, u8 encoding of each page, then what the encodings ask for
+ *           (ft/page_frames.h)
  *   BLOCKS  u32 place of the disk, u64 offset, u32 length, u8 encoding; 0 zeroes, 1 raw: the bytes
  *   ROUND   all that came before is to be on stable storage; is acknowledged
  *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place
  *   ERROR   u32 kind (core/err.h), then sentence and hint, each u16 length and text
  *   GO      16 bytes ticket: the VM is yours
  *   ASK     16 bytes ticket, 16 bytes place: whose is it?
+ *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.
@@ -60,6 +61,7 @@ enum frame_kind {
     FRAME_ERROR,
     FRAME_GO,
     FRAME_ASK,
+    FRAME_COMPARE,
 };
 
 enum frame_ack {
@@ -71,7 +73,12 @@ enum frame_ack {
     FRAME_UNKNOWN,     /* to ASK: this is another place than the one that was asked for */
 };
 
-enum { FRAME_MAX_PAGES = 256, FRAME_MAX_BLOCK = 1 << 20, FRAME_MAX_FILE = 64 << 20 };
+enum {
+    FRAME_MAX_PAGES = 256,
+    FRAME_MAX_BLOCK = 1 << 20,
+    FRAME_MAX_FILE = 64 << 20,
+    FRAME_MAX_SUMS = 4 << 20
+};
 
 struct frame {
     uint8_t kind;

@@ -22,6 +22,7 @@ enum {
     FIRST_THROTTLE = 20,
     THROTTLE_STEP = 10,
     MOST_THROTTLE = 99,
+    CACHE_BYTES = 64 << 20,
 };
 
 static const char *vm_name(const struct migration *migration)
@@ -138,9 +139,10 @@ static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t le
                      struct err *err)
 {
     struct migration *migration = ctx;
+    const struct frame frame = {.epoch = MOVING_EPOCH};
     struct stream *stream = link_writer(migration->link);
-    moving_put_pages(stream, offset / PAGE_SIZE, bytes, (unsigned)(length / PAGE_SIZE),
-                     migration->compress, &migration->tally);
+    page_frame_put(stream, &frame, &migration->encoder, offset / PAGE_SIZE, bytes,
+                   (unsigned)(length / PAGE_SIZE), &migration->tally);
     migration->sent += length;
     int error = stream_error(stream);
     return error < 0 ? err_sys(err, ERR_FAILED, -error, "the connection is lost") : 0;
@@ -200,7 +202,8 @@ static int send_rounds(struct migration *migration, struct err *err)
     int ret = migration_send_all(migration, err);
     if (ret == 0)
         ret = end_round(migration, err);
-    double rate = 0; /* bytes a nanosecond */
+    migration->encoder.cache = migration->cache; /* what is sent more than once may be so again */
+    double rate = 0;                             /* bytes a nanosecond */
     for (migration->rounds = 1; ret == 0 && migration->rounds < MOST_ROUNDS; migration->rounds++) {
         uint64_t sent = migration->sent, bytes, begin = clock_monotonic_ns();
         if (migration->rounds == 1)
@@ -315,8 +318,10 @@ static int send_last(struct migration *migration, struct err *err)
 {
     uint64_t bytes, begin = clock_monotonic_ns();
     migration->pages.given_up = NULL;
-    link_set_timeout(migration->link, MOVING_STILL_MS);
+    link_set_timeout(migration->link, migration->verify ? MOVING_SILENCE_MS : MOVING_STILL_MS);
     int ret = migration_send_written(migration, true, &bytes, err);
+    if (ret == 0 && migration->verify)
+        ret = migration_send_sums(migration, err);
     if (ret == 0)
         ret = migration_send_end(migration, err);
     migration->last_ns = clock_monotonic_ns() - begin;
@@ -346,6 +351,8 @@ static int move(struct migration *migration, struct err *err)
         ret = on_loop(migration, step_follow);
     if (ret == 0)
         ret = pages_begin(&migration->pages, err);
+    if (ret == 0 && migration->compress)
+        ret = page_cache_create(&migration->cache, CACHE_BYTES, err);
     if (ret == 0)
         ret = send_rounds(migration, err);
     migration->rounds_ns = clock_monotonic_ns() - begin;
@@ -407,6 +414,8 @@ static void clear(struct migration *migration)
     migration->link = NULL;
     stream_buffer_finish(&migration->payload);
     stream_buffer_finish(&migration->state);
+    page_cache_destroy(migration->cache);
+    migration->cache = NULL;
     free(migration->block);
     migration->block = NULL;
     explicit_bzero(&migration->key, sizeof(migration->key));
@@ -482,7 +491,8 @@ static int take_flag(const json_t *arguments, const char *key, bool *ret_flag, s
 
 static int take_arguments(struct migration *migration, const json_t *arguments, struct err *err)
 {
-    static const char *const keys[] = {"to", "key", "insecure", "downtime_ms", "compress", NULL};
+    static const char *const keys[] = {"to",       "key",    "insecure", "downtime_ms",
+                                       "compress", "verify", NULL};
     const char *to = json_string_value(json_object_get(arguments, "to"));
     const char *key = json_string_value(json_object_get(arguments, "key"));
     const json_t *downtime = json_object_get(arguments, "downtime_ms");
@@ -501,6 +511,8 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
     ret = take_flag(arguments, "insecure", &migration->insecure, err);
     if (ret == 0)
         ret = take_flag(arguments, "compress", &migration->compress, err);
+    if (ret == 0)
+        ret = take_flag(arguments, "verify", &migration->verify, err);
     migration->has_key = key;
     return ret == 0 && key ? link_key_read(&migration->key, key, err) : ret;
 }
@@ -509,6 +521,7 @@ static void set_up(struct migration *migration)
 {
     migration->err = (struct err){0};
     migration->tally = (struct frame_tally){0};
+    migration->encoder = (struct page_encoder){.compress = migration->compress};
     migration->handover = (struct handover){0};
     migration->given_up = migration->gone = migration->stood_still = false;
     migration->following = migration->held = false;

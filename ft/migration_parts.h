@@ -6,6 +6,7 @@
 #include "ft/loop_step.h"
 #include "ft/migration.h"
 #include "ft/moving.h"
+#include "ft/page_frames.h"
 #include "ft/pages.h"
 #include "host/disk_watch.h"
 #include "host/link.h"
@@ -27,7 +28,7 @@ struct migration {
 
     char to[300];
     struct link_key key;
-    bool has_key, insecure, compress;
+    bool has_key, insecure, compress, verify;
     uint64_t downtime_ns; /* what the pause should not be longer than */
 
     struct link *link;
@@ -35,6 +36,8 @@ struct migration {
     struct moving_hello hello;
     struct handover handover;
     struct frame_tally tally;
+    struct page_encoder encoder;
+    struct page_cache *cache;
     struct pages pages;
     struct pages_sink sink;
     struct migration_disk disks[MACHINE_MAX_DISKS];
@@ -68,4 +71,6 @@ int migration_introduce(struct migration *migration, struct err *err) must_check
 int migration_send_all(struct migration *migration, struct err *err) must_check;
 int migration_send_written(struct migration *migration, bool still, uint64_t *ret_bytes,
                            struct err *err) must_check;
+/* What the other side has to hold now. */
+int migration_send_sums(struct migration *migration, struct err *err) must_check;
 int migration_send_end(struct migration *migration, struct err *err) must_check;

@@ -2,6 +2,7 @@
 /* What goes over to the other host: the VM's files, its disks, its memory. */
 #include "core/clock.h"
 #include "core/zero.h"
+#include "ft/compare.h"
 #include "ft/migration_parts.h"
 #include "host/disk_point.h"
 #include "host/fd.h"
@@ -282,6 +283,35 @@ int migration_send_written(struct migration *migration, bool still, uint64_t *re
         ret = pages_round(&migration->pages, &pages, err);
     *ret_bytes = bytes + pages * PAGE_SIZE;
     return ret;
+}
+
+static int read_memory(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    const struct migration *migration = ctx;
+    memcpy(bytes, migration->pages.host + offset, length);
+    return 0;
+}
+
+static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    const struct migration_disk *disk = ctx;
+    return disk_watch_read(disk->watch, offset, bytes, length, true);
+}
+
+int migration_send_sums(struct migration *migration, struct err *err)
+{
+    const struct frame frame = {.epoch = MOVING_EPOCH};
+    const struct compare_what memory = {.size = memory_size(machine_memory(migration->machine)),
+                                        .read = read_memory,
+                                        .ctx = migration};
+    struct stream *stream = link_writer(migration->link);
+    int ret = compare_put(stream, &frame, COMPARE_MEMORY, &memory, &migration->tally, err);
+    for (unsigned i = 0; i < migration->disk_count && ret == 0; i++) {
+        struct migration_disk *disk = &migration->disks[i];
+        const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
+        ret = compare_put(stream, &frame, disk->about.place, &what, &migration->tally, err);
+    }
+    return ret < 0 ? ret : stream_says(stream, err);
 }
 
 int migration_send_end(struct migration *migration, struct err *err)

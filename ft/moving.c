@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/moving.h"
 
-#include "core/zero.h"
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
-#include <lz4.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { ZEROES = 0, RAW = 1, LZ4 = 2 };
-
-#define PAGE_BYTES ((int)PAGE_SIZE)
+enum { ZEROES = 0, RAW = 1 };
 
 static int broken(struct err *err, uint8_t kind)
 {
@@ -150,87 +146,6 @@ int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk,
         ret_disk->size % 512 != 0)
         return broken(err, FRAME_DISK);
     return 0;
-}
-
-/* --- pages ------------------------------------------------------------------------------------ */
-
-/* The encodings first, because their number is known; *at is where the next page's bytes go. */
-static uint8_t encode(const uint8_t *page, bool compress, uint8_t **at)
-{
-    uint16_t wire;
-    if (is_zero(page, PAGE_SIZE))
-        return ZEROES;
-    int length = compress ? LZ4_compress_default((const char *)page, (char *)*at + sizeof(wire),
-                                                 PAGE_BYTES, PAGE_BYTES - PAGE_BYTES / 8)
-                          : 0;
-    if (length > 0) {
-        wire = htole16((uint16_t)length);
-        memcpy(*at, &wire, sizeof(wire));
-        *at += sizeof(wire) + (size_t)length;
-        return LZ4;
-    }
-    memcpy(*at, page, PAGE_SIZE);
-    *at += PAGE_SIZE;
-    return RAW;
-}
-
-void moving_put_pages(struct stream *stream, uint64_t first, const uint8_t *bytes, unsigned count,
-                      bool compress, struct frame_tally *tally)
-{
-    static _Thread_local uint8_t payload[12 + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
-    uint64_t wire_first = htole64(first);
-    uint32_t wire_count = htole32(count);
-    uint8_t *encodings = payload + 12, *at = encodings + count;
-
-    assert(count <= FRAME_MAX_PAGES);
-    memcpy(payload, &wire_first, 8);
-    memcpy(payload + 8, &wire_count, 4);
-    for (unsigned i = 0; i < count; i++)
-        encodings[i] = encode(bytes + i * PAGE_SIZE, compress, &at);
-    const struct frame frame = {
-        .kind = FRAME_PAGES, .length = (uint32_t)(at - payload), .epoch = MOVING_EPOCH};
-    frame_write(stream, &frame, payload, tally);
-}
-
-/* NULL and *ret_bad: it cannot be decoded. */
-static const uint8_t *decode(struct stream_buffer *payload, uint8_t encoding,
-                             uint8_t page[PAGE_SIZE], bool *ret_bad)
-{
-    size_t left = payload->length - payload->read_at, length = PAGE_SIZE;
-    const uint8_t *at = payload->bytes + payload->read_at;
-    if (encoding == ZEROES)
-        return NULL;
-    if (encoding == LZ4) {
-        length = stream_get_u16(&payload->stream);
-        at += 2;
-        left = payload->length - payload->read_at;
-    }
-    *ret_bad = encoding > LZ4 || stream_error(&payload->stream) < 0 || length > left ||
-               (encoding == LZ4 && LZ4_decompress_safe((const char *)at, (char *)page, (int)length,
-                                                       PAGE_BYTES) != PAGE_BYTES);
-    payload->read_at += *ret_bad ? 0 : length;
-    return encoding == LZ4 ? page : at;
-}
-
-int moving_get_pages(struct stream_buffer *payload,
-                     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes), void *ctx,
-                     struct err *err)
-{
-    uint8_t encodings[FRAME_MAX_PAGES], page[PAGE_SIZE];
-    uint64_t first = stream_get_u64(&payload->stream);
-    uint32_t count = stream_get_u32(&payload->stream);
-    if (count == 0 || count > FRAME_MAX_PAGES)
-        return broken(err, FRAME_PAGES);
-    stream_read(&payload->stream, encodings, count);
-    if (stream_error(&payload->stream) < 0)
-        return broken(err, FRAME_PAGES);
-    for (uint32_t i = 0; i < count; i++) {
-        bool bad = false;
-        const uint8_t *bytes = decode(payload, encodings[i], page, &bad);
-        if (bad || put(ctx, first + i, bytes) < 0)
-            return broken(err, FRAME_PAGES);
-    }
-    return payload->read_at == payload->length ? 0 : broken(err, FRAME_PAGES);
 }
 
 /* --- blocks ----------------------------------------------------------------------------------- */

@@ -81,14 +81,6 @@ void moving_put_disk(struct stream *stream, const struct moving_disk *disk);
 int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk,
                     struct err *err) must_check;
 
-/* At most FRAME_MAX_PAGES of them; `compress`: by LZ4 where that makes them shorter. */
-void moving_put_pages(struct stream *stream, uint64_t first, const uint8_t *bytes, unsigned count,
-                      bool compress, struct frame_tally *tally);
-/* Each page, in order: NULL is one of zeroes. */
-int moving_get_pages(struct stream_buffer *payload,
-                     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes), void *ctx,
-                     struct err *err) must_check;
-
 /* At most FRAME_MAX_BLOCK bytes; NULL: zeroes. */
 void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
                       uint32_t length, struct frame_tally *tally);

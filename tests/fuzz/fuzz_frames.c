@@ -5,10 +5,11 @@
  * What is checked, besides what the sanitizers see: what is refused has a sentence, and what is
  * taken is whole.
  */
-#include "ft/frames.h"
+#include "ft/page_frames.h"
 #include "ft/snapshot_parts.h"
 #include "tests/fuzz/program.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,37 @@ static void check_refusal(const struct err *err)
         require((unsigned char)*at >= ' ' && *at != 0x7f);
 }
 
+enum { PAGES = 16 };
+
+static const uint8_t *held_page(void *ctx, uint64_t page)
+{
+    const uint8_t *memory = ctx;
+    return page < PAGES ? memory + page * PAGE_SIZE : NULL;
+}
+
+static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
+{
+    static const uint8_t zeroes[PAGE_SIZE];
+    uint8_t *memory = ctx;
+    if (page >= PAGES)
+        return -EBADMSG;
+    memcpy(memory + page * PAGE_SIZE, bytes ? bytes : zeroes, PAGE_SIZE);
+    return 0;
+}
+
+static void read_pages(struct stream_buffer *payload)
+{
+    uint8_t *memory = calloc(PAGES, PAGE_SIZE);
+    const struct page_taker taker = {.held = held_page, .put = put_page, .ctx = memory};
+    struct err err = {0};
+    require(memory);
+    if (page_frame_get(payload, &taker, &err) < 0)
+        check_refusal(&err);
+    else
+        require(payload->read_at == payload->length);
+    free(memory);
+}
+
 static void read_frames(const uint8_t *bytes, size_t length)
 {
     struct stream_buffer from, payload;
@@ -36,6 +68,8 @@ static void read_frames(const uint8_t *bytes, size_t length)
     while (frame_read(&from.stream, &frame, &payload, &tally, &err) == 0) {
         require(payload.length == frame.length && payload.read_at == 0);
         require(strcmp(frame_name(frame.kind), "?") != 0);
+        if (frame.kind == FRAME_PAGES)
+            read_pages(&payload);
         if (frame.kind == FRAME_COMMIT)
             tally = (struct frame_tally){0};
     }

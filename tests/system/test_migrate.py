@@ -24,7 +24,7 @@ SEQUENCE = re.compile(r"^sequence (\d+)\r?\n", re.M)
 GREETING, HEADER, CRC = 16, 32, 4
 SLOW = 30 * MIB  # a second
 KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
-                        "ERROR", "GO", "ASK"], 1))
+                        "ERROR", "GO", "ASK", "COMPARE"], 1))
 ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN"], 1))
 
 
@@ -113,7 +113,8 @@ def test_there_and_back():
         here, there = one, other
         for number in range(10):
             before = here.counted()
-            said = here.run("migrate", "web1", addresses[there])
+            ways = ["--verify"] + number % 2 * ["--compress"]
+            said = here.run("migrate", "web1", addresses[there], *ways)
             assert said.returncode == 0, said.stderr
             assert re.search(rf"web1 runs on {addresses[there]}: .* in \d+ rounds", said.stderr), said.stderr
             assert "it stood still for" in said.stderr, said.stderr
@@ -157,7 +158,7 @@ def test_disks():
             (web / "secret").chmod(0o600)
             process = one.start("web1", until="sequence 512")
             one.good("snapshot", "web1", "kept-here")
-            one.good("migrate", "web1", other.standby())
+            one.good("migrate", "web1", other.standby(), "--verify")
             ended(process)
             came = other.root / "web1"
             other.wait_until(lambda: SEQUENCE.search(other.console("web1")), "the guest over there")
@@ -451,6 +452,34 @@ def test_the_connection_ends():
                 assert found[at, when] == one, (at, when)
             elif at == "ACK YOURS":
                 assert found[at, when] == other, (at, when)
+
+
+def test_what_is_not_the_same():
+    """With --verify a byte that is not what it should be over there ends the migration, and names its disk and place;
+    without it nobody would know."""
+    with hosts() as (one, other):
+        make(one, size=8 * MIB)
+        process = start(one)
+        address = other.standby()
+
+        def spoil():  # where the guest does not write, and zeroes are not sent
+            (disk,) = other.root.glob("*/disk.img")
+            with open(disk, "r+b") as image:
+                image.seek(6 * MIB + 5)
+                image.write(b"!")
+
+        for way in ["--verify", "--compress"]:
+            with Proxy(address, "PAGES", "never", do=spoil) as proxy:
+                if way == "--verify":
+                    one.bad(1, r"disk.img is not the same on both hosts, somewhere in the MiB from byte 6291456",
+                            "migrate", "web1", proxy.address, way)
+                    assert who_has_it(one, other, 1) == one
+                    continue
+                one.good("migrate", "web1", proxy.address, way)
+        ended(process)
+        with open(other.root / "web1/disk.img", "rb") as image:
+            image.seek(6 * MIB + 5)
+            assert image.read(1) == b"!"
 
 
 def test_the_standby_is_gone():

@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_ASK };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_COMPARE };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -28,6 +28,7 @@ static const struct {
     {"ERROR", FRAME_ERROR, KIB},
     {"GO", FRAME_GO, 16},
     {"ASK", FRAME_ASK, 32},
+    {"COMPARE", FRAME_COMPARE, 16 * MIB + 4},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,

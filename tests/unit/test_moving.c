@@ -11,16 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGES = 8 };
-
 static struct stream_buffer buffer, payload;
-static uint8_t pages[PAGES * PAGE_SIZE], got[PAGES * PAGE_SIZE];
 
 static void set_up(void)
 {
     stream_buffer_init(&buffer, 0);
     stream_buffer_init(&payload, 0);
-    memset(got, 0xee, sizeof(got));
 }
 
 static void tear_down(void)
@@ -36,76 +32,6 @@ static void next(enum frame_kind kind)
     ck_assert_msg(frame_read(&buffer.stream, &frame, &payload, NULL, &err) == 0, "%s", err.text);
     ck_assert_uint_eq(frame.kind, kind);
 }
-
-static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
-{
-    if (page < 100 || page >= 100 + PAGES)
-        return -EBADMSG;
-    uint8_t *to = got + (page - 100) * PAGE_SIZE;
-    if (bytes)
-        memcpy(to, bytes, PAGE_SIZE);
-    else
-        memset(to, 0, PAGE_SIZE);
-    return 0;
-}
-
-/* Zeroes, text that becomes short, noise that does not. */
-static void fill_pages(void)
-{
-    uint32_t seed = 1;
-    memset(pages, 0, sizeof(pages));
-    for (size_t i = 0; i < PAGE_SIZE; i++) {
-        pages[1 * PAGE_SIZE + i] = (uint8_t)("abcdefgh"[i % 8]);
-        seed = seed * 1664525 + 1013904223;
-        pages[2 * PAGE_SIZE + i] = (uint8_t)(seed >> 24);
-    }
-    pages[7 * PAGE_SIZE + 4095] = 1;
-}
-
-START_TEST(pages_arrive_as_they_left)
-{
-    fill_pages();
-    for (unsigned compress = 0; compress < 2; compress++) {
-        memset(got, 0xee, sizeof(got));
-        size_t before = buffer.length;
-        moving_put_pages(&buffer.stream, 100, pages, PAGES, compress, NULL);
-        ck_assert_int_eq(stream_error(&buffer.stream), 0);
-        ck_assert(buffer.length - before < (compress ? 2 : 4) * PAGE_SIZE);
-        next(FRAME_PAGES);
-        ck_assert_int_eq(moving_get_pages(&payload, put_page, NULL, NULL), 0);
-        ck_assert_mem_eq(got, pages, sizeof(pages));
-    }
-}
-END_TEST
-
-/* Whatever the bytes are: an error or pages, and nothing beside the payload is read. */
-START_TEST(pages_that_lie_are_refused)
-{
-    fill_pages();
-    moving_put_pages(&buffer.stream, 100, pages, PAGES, true, NULL);
-    next(FRAME_PAGES);
-    size_t length = payload.length;
-    uint8_t *bytes = malloc(length);
-    memcpy(bytes, payload.bytes, length);
-    for (size_t cut = 0; cut < length; cut++) {
-        struct stream_buffer less;
-        uint8_t *exact = malloc(cut ? cut : 1);
-        memcpy(exact, bytes, cut);
-        stream_buffer_init_read(&less, exact, cut);
-        ck_assert_int_lt(moving_get_pages(&less, put_page, NULL, NULL), 0);
-        free(exact);
-    }
-    for (size_t at = 0; at < 12 + PAGES; at++)
-        for (unsigned bit = 0; bit < 8; bit++) {
-            struct stream_buffer other;
-            bytes[at] ^= (uint8_t)(1u << bit);
-            stream_buffer_init_read(&other, bytes, length);
-            ck_assert_int_lt(moving_get_pages(&other, put_page, NULL, NULL), 0);
-            bytes[at] ^= (uint8_t)(1u << bit);
-        }
-    free(bytes);
-}
-END_TEST
 
 START_TEST(blocks_arrive_as_they_left)
 {
@@ -241,8 +167,6 @@ int main(void)
     Suite *suite = suite_create("moving");
     TCase *tcase = tcase_create("all");
     tcase_add_checked_fixture(tcase, set_up, tear_down);
-    tcase_add_test(tcase, pages_arrive_as_they_left);
-    tcase_add_test(tcase, pages_that_lie_are_refused);
     tcase_add_test(tcase, blocks_arrive_as_they_left);
     tcase_add_test(tcase, names_stay_inside);
     tcase_add_test(tcase, an_error_of_the_other_side_is_said_here_and_is_only_text);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/page_frames.h"
+
+#include "core/zero.h"
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <lz4.h>
+#include <string.h>
+
+enum {
+    WORD = 8,
+    PAGE_WORDS = PAGE_SIZE / WORD,
+    RUN_HEAD = 4,
+    MOST_DELTA = PAGE_SIZE * 3 / 4, /* a longer one is not worth its making */
+};
+
+#define PAGE_BYTES ((int)PAGE_SIZE)
+
+/* --- what is sent ----------------------------------------------------------------------------- */
+
+static uint8_t *put_u16(uint8_t *at, size_t value)
+{
+    uint16_t wire = htole16((uint16_t)value);
+    memcpy(at, &wire, sizeof(wire));
+    return at + sizeof(wire);
+}
+
+static bool words_differ(const uint8_t *old, const uint8_t *new, unsigned word)
+{
+    return memcmp(old + word * WORD, new + word *WORD, WORD) != 0;
+}
+
+/* The end of it, or NULL: too much has changed. */
+static uint8_t *encode_delta(const uint8_t *old, const uint8_t *new, uint8_t *at)
+{
+    uint8_t *begin = at;
+    uint32_t crc = htole32(crc32c(0, new, PAGE_SIZE));
+    at += 2;
+    memcpy(at, &crc, sizeof(crc));
+    at += sizeof(crc);
+    for (unsigned word = 0; word < PAGE_WORDS; word++) {
+        unsigned first = word;
+        while (word < PAGE_WORDS && words_differ(old, new, word))
+            word++;
+        size_t length = (size_t)(word - first) * WORD;
+        if (length == 0)
+            continue;
+        if ((size_t)(at - begin) + RUN_HEAD + length > MOST_DELTA)
+            return NULL;
+        at = put_u16(put_u16(at, first), word - first);
+        memcpy(at, new + first *WORD, length);
+        at += length;
+    }
+    put_u16(begin, (size_t)(at - begin) - 2);
+    return at;
+}
+
+static uint8_t *encode_lz4(const uint8_t *page, uint8_t *at)
+{
+    int length = LZ4_compress_default((const char *)page, (char *)at + 2, PAGE_BYTES,
+                                      PAGE_BYTES - PAGE_BYTES / 8);
+    return length > 0 ? put_u16(at, (size_t)length) + length : NULL;
+}
+
+/* *at is where its bytes go, and then the next page's. */
+static enum page_encoding encode(struct page_encoder *encoder, uint64_t number, const uint8_t *page,
+                                 uint8_t **at)
+{
+    const uint8_t *old = encoder->cache ? page_cache_find(encoder->cache, number) : NULL;
+    uint8_t *end;
+    if (is_zero(page, PAGE_SIZE)) {
+        if (old)
+            page_cache_drop(encoder->cache, number);
+        return PAGE_ZEROES;
+    }
+    end = old ? encode_delta(old, page, *at) : NULL;
+    if (encoder->cache)
+        page_cache_put(encoder->cache, number, page);
+    if (end) {
+        *at = end;
+        return PAGE_DELTA;
+    }
+    end = encoder->compress ? encode_lz4(page, *at) : NULL;
+    if (end) {
+        *at = end;
+        return PAGE_LZ4;
+    }
+    memcpy(*at, page, PAGE_SIZE);
+    *at += PAGE_SIZE;
+    return PAGE_RAW;
+}
+
+void page_frame_put(struct stream *stream, const struct frame *frame, struct page_encoder *encoder,
+                    uint64_t first, const uint8_t *bytes, unsigned count, struct frame_tally *tally)
+{
+    static _Thread_local uint8_t payload[12 + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
+    uint64_t wire_first = htole64(first);
+    uint32_t wire_count = htole32(count);
+    /* The encodings first, because their number is known. */
+    uint8_t *encodings = payload + 12, *at = encodings + count;
+
+    assert(count <= FRAME_MAX_PAGES);
+    memcpy(payload, &wire_first, 8);
+    memcpy(payload + 8, &wire_count, 4);
+    for (unsigned i = 0; i < count; i++) {
+        encodings[i] = (uint8_t)encode(encoder, first + i, bytes + i * PAGE_SIZE, &at);
+        encoder->counts[encodings[i]]++;
+    }
+    struct frame whole = *frame;
+    whole.kind = FRAME_PAGES;
+    whole.length = (uint32_t)(at - payload);
+    frame_write(stream, &whole, payload, tally);
+}
+
+/* --- what has come ---------------------------------------------------------------------------- */
+
+static int broken(struct err *err)
+{
+    return err_say(err, ERR_FAILED, EBADMSG, "a frame PAGES makes no sense");
+}
+
+static unsigned get_u16(const uint8_t *at)
+{
+    return at[0] | (unsigned)at[1] << 8;
+}
+
+static bool decode_delta(const uint8_t *at, size_t length, uint8_t page[PAGE_SIZE])
+{
+    const uint8_t *end = at + length;
+    uint32_t crc;
+    if (length < sizeof(crc))
+        return false;
+    memcpy(&crc, at, sizeof(crc));
+    at += sizeof(crc);
+    while (end - at >= RUN_HEAD) {
+        unsigned first = get_u16(at), words = get_u16(at + 2);
+        at += RUN_HEAD;
+        if (first + words > PAGE_WORDS || (size_t)(end - at) < (size_t)words * WORD)
+            return false;
+        memcpy(page + (size_t)first * WORD, at, (size_t)words * WORD);
+        at += (size_t)words * WORD;
+    }
+    return at == end && crc32c(0, page, PAGE_SIZE) == le32toh(crc);
+}
+
+static bool decode_short(uint8_t encoding, const uint8_t *at, size_t length, const uint8_t *held,
+                         uint8_t page[PAGE_SIZE])
+{
+    if (encoding == PAGE_LZ4)
+        return LZ4_decompress_safe((const char *)at, (char *)page, (int)length, PAGE_BYTES) ==
+               PAGE_BYTES;
+    if (!held)
+        return false;
+    memcpy(page, held, PAGE_SIZE);
+    return decode_delta(at, length, page);
+}
+
+/* False: it cannot be decoded. *ret_bytes: NULL for zeroes, `page` or in the payload. */
+static bool decode(struct stream_buffer *payload, uint8_t encoding, uint64_t number,
+                   const struct page_taker *taker, uint8_t page[PAGE_SIZE],
+                   const uint8_t **ret_bytes)
+{
+    size_t length = PAGE_SIZE;
+    *ret_bytes = NULL;
+    if (encoding == PAGE_ZEROES)
+        return true;
+    if (encoding >= PAGE_ENCODINGS)
+        return false;
+    if (encoding != PAGE_RAW)
+        length = stream_get_u16(&payload->stream);
+    if (stream_error(&payload->stream) < 0 || length > payload->length - payload->read_at)
+        return false;
+    const uint8_t *at = payload->bytes + payload->read_at;
+    payload->read_at += length;
+    *ret_bytes = encoding == PAGE_RAW ? at : page;
+    return encoding == PAGE_RAW ||
+           decode_short(encoding, at, length,
+                        encoding == PAGE_DELTA ? taker->held(taker->ctx, number) : NULL, page);
+}
+
+int page_frame_get(struct stream_buffer *payload, const struct page_taker *taker, struct err *err)
+{
+    uint8_t encodings[FRAME_MAX_PAGES], page[PAGE_SIZE];
+    uint64_t first = stream_get_u64(&payload->stream);
+    uint32_t count = stream_get_u32(&payload->stream);
+    if (stream_error(&payload->stream) < 0 || count == 0 || count > FRAME_MAX_PAGES)
+        return broken(err);
+    stream_read(&payload->stream, encodings, count);
+    if (stream_error(&payload->stream) < 0)
+        return broken(err);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *bytes;
+        if (!decode(payload, encodings[i], first + i, taker, page, &bytes) ||
+            taker->put(taker->ctx, first + i, bytes) < 0)
+            return broken(err);
+    }
+    return payload->read_at == payload->length ? 0 : broken(err);
+}

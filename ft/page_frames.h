@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * PAGES frames (ft/frames.h): guest memory on a connection, each page in whatever is short.
+ *
+ *   0 zeroes  nothing
+ *   1 raw     4096 bytes
+ *   2 LZ4     u16 length, block
+ *   3 delta   u16 length of what follows: u32 CRC-32C of the page as it is now, then for each run
+ *             of words of eight bytes that differ from what the receiver was sent before: u16 first
+ *             word, u16 how many, the words
+ */
+#pragma once
+
+#include "ft/frames.h"
+#include "ft/page_cache.h"
+
+enum page_encoding { PAGE_ZEROES, PAGE_RAW, PAGE_LZ4, PAGE_DELTA, PAGE_ENCODINGS };
+
+/* Of one connection, in the order in which its frames are sent. */
+struct page_encoder {
+    bool compress;                   /* by LZ4, where that makes a page shorter */
+    struct page_cache *cache;        /* what the other side holds; NULL: no deltas */
+    uint64_t counts[PAGE_ENCODINGS]; /* pages, for people */
+};
+
+/* At most FRAME_MAX_PAGES of them, from page `first` on. `frame`: its generation and epoch. */
+void page_frame_put(struct stream *stream, const struct frame *frame, struct page_encoder *encoder,
+                    uint64_t first, const uint8_t *bytes, unsigned count,
+                    struct frame_tally *tally);
+
+/* Where pages go that have come. */
+struct page_taker {
+    /* What came for it before; NULL: there is no such page. For deltas. */
+    const uint8_t *(*held)(void *ctx, uint64_t page);
+    /* NULL: zeroes. */
+    int (*put)(void *ctx, uint64_t page, const uint8_t *bytes);
+    void *ctx;
+};
+
+/* Each page, in order. What makes no sense ends it; pages before that are there. */
+int page_frame_get(struct stream_buffer *payload, const struct page_taker *taker,
+                   struct err *err) must_check;
