@@ -29,11 +29,10 @@ static bool parse(const char *text, uint8_t ret_bytes[MOVING_TICKET])
     if (!text || strlen(text) < HEX)
         return false;
     for (unsigned i = 0; i < MOVING_TICKET; i++) {
-        unsigned value;
-        if (!isxdigit((unsigned char)text[2 * i]) || !isxdigit((unsigned char)text[2 * i + 1]) ||
-            sscanf(text + 2 * i, "%2x", &value) != 1)
+        const char digits[3] = {text[2 * i], text[2 * i + 1]};
+        if (!isxdigit((unsigned char)digits[0]) || !isxdigit((unsigned char)digits[1]))
             return false;
-        ret_bytes[i] = (uint8_t)value;
+        ret_bytes[i] = (uint8_t)strtoul(digits, NULL, 16);
     }
     return true;
 }

@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/protocol.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+/* One step: what it is about, and what comes of it. */
+struct step {
+    struct ft_protocol *p;
+    uint64_t now;
+    struct ft_actions *actions;
+};
+
+static struct ft_action *act(const struct step *step, enum ft_action_kind kind)
+{
+    struct ft_actions *actions = step->actions;
+    assert(actions->count < FT_MOST_ACTIONS);
+    actions->list[actions->count] = (struct ft_action){.kind = kind};
+    return &actions->list[actions->count++];
+}
+
+static void say(const struct step *step, enum ft_word_kind kind, uint64_t epoch)
+{
+    struct ft_action *action = act(step, FT_SEND);
+    action->link = step->p->link;
+    action->word = (struct ft_word){kind, step->p->generation, epoch};
+    step->p->said_ns = step->now;
+}
+
+static void hang_up(const struct step *step, uint64_t link)
+{
+    act(step, FT_HANG_UP)->link = link;
+}
+
+/* --- the witness ------------------------------------------------------------------------------ */
+
+static bool is_as_wanted(const struct ft_protocol *p)
+{
+    return p->record.owner == p->wanted.owner && p->record.twin == p->wanted.twin;
+}
+
+static void ask(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->asking = true;
+    p->asked_ns = step->now;
+    act(step, FT_ASK)->ask = ++p->ask;
+}
+
+static void exchange(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->tried = p->wanted;
+    p->tried.generation = p->record.generation + 1;
+    p->was_loose = p->loose;
+    p->loose = true;
+    p->asking = true;
+    p->asked_ns = step->now;
+    struct ft_action *action = act(step, FT_EXCHANGE);
+    action->ask = ++p->ask;
+    action->expected = p->record.generation;
+    action->record = p->tried;
+}
+
+static void end(const struct step *step, enum ft_state state)
+{
+    struct ft_protocol *p = step->p;
+    p->state = state;
+    p->striving = false;
+    if (p->link)
+        hang_up(step, p->link);
+    p->link = 0;
+    if (state == FT_DEPOSED)
+        act(step, FT_STOP);
+    act(step, FT_END);
+}
+
+/* What was striven for is so, and on stable storage. */
+static void settle(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->striving = false;
+    if (p->state == FT_HANDING) {
+        p->generation = p->record.generation;
+        say(step, FT_TAKE, p->acked);
+        /* Who hangs up would tell the other side that we are gone before it has read that. */
+        p->state = FT_OVER;
+        p->link = 0;
+        act(step, FT_END);
+    } else if (p->off) {
+        end(step, FT_OVER);
+    } else if (p->wanted.twin != 0) {
+        p->state = FT_PAIRED;
+    } else {
+        if (p->state == FT_CLAIMING) {
+            p->sent = p->acked;
+            act(step, FT_TAKE_OVER);
+        } else if (p->state == FT_STARTING || p->handed) {
+            act(step, FT_RUN);
+        }
+        p->state = FT_SOLO;
+        p->handed = false;
+        act(step, FT_OPEN);
+    }
+}
+
+/* False: the record is another's, and there is nothing more to want. */
+static bool may_want(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    const struct ft_record *record = &p->record;
+    bool ours = record->owner == p->config.node || record->generation == 0;
+    bool claimable = p->state == FT_CLAIMING && record->twin == p->twin;
+    if (p->state == FT_HANDING && is_as_wanted(p))
+        p->loose = false; /* what we tried was just this, and nothing more */
+    else if (!ours && !claimable)
+        end(step, p->state == FT_CLAIMING ? FT_DISMISSED : FT_DEPOSED);
+    return p->striving;
+}
+
+/* The record is known to be as it is wanted. */
+static void confirm(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (p->record.generation > p->persisted) {
+        p->persisting = true;
+        act(step, FT_PERSIST)->record = p->record;
+    } else {
+        settle(step);
+    }
+}
+
+/* The next step towards what is wanted, unless one is under way. */
+static void strive(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (!p->striving || p->asking || p->persisting)
+        return;
+    if (!p->known) {
+        ask(step);
+        return;
+    }
+    if (p->record.generation < p->persisted) {
+        p->known = false; /* and asked again later */
+        act(step, FT_STRANGE)->record = p->record;
+        return;
+    }
+    if (!may_want(step) || (p->state == FT_CLAIMING && !p->applied))
+        return;
+    bool yields = p->state == FT_STARTING && p->record.twin != 0 &&
+                  step->now - p->began_ns < p->config.yield_ns;
+    if (yields)
+        p->known = false; /* it may have been taken when we ask again */
+    else if (p->loose || !is_as_wanted(p))
+        exchange(step);
+    else
+        confirm(step);
+}
+
+static void want(const struct step *step, uint64_t owner, uint64_t twin)
+{
+    struct ft_protocol *p = step->p;
+    p->wanted = (struct ft_record){.owner = owner, .twin = twin};
+    p->striving = true;
+    strive(step);
+}
+
+static void hear_answer(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    if (!p->asking || event->ask != p->ask)
+        return;
+    p->asking = false;
+    p->known = event->answer != FT_NO_ANSWER;
+    if (event->answer == FT_EXCHANGED) {
+        p->loose = false;
+        p->record = p->tried;
+    } else if (event->answer == FT_IS) {
+        p->loose = p->tried.generation ? p->was_loose : p->loose;
+        p->record = event->record;
+    }
+    p->tried.generation = 0;
+    if (p->known)
+        strive(step);
+}
+
+static void hear_persisted(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (!p->persisting)
+        return;
+    p->persisting = false;
+    p->persisted = p->record.generation;
+    strive(step);
+}
+
+/* --- the other side --------------------------------------------------------------------------- */
+
+static void claim(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->state = FT_CLAIMING;
+    p->applied = false;
+    act(step, FT_APPLY_LAST)->epoch = p->acked;
+    want(step, p->config.node, 0);
+}
+
+static void lose_peer(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    hang_up(step, p->link);
+    p->link = 0;
+    switch (p->state) {
+    case FT_SOLO:
+        act(step, FT_UNSYNC);
+        break;
+    case FT_GATED:
+    case FT_PAIRED:
+    case FT_HANDING:
+        p->state = FT_ALONE;
+        act(step, FT_UNSYNC);
+        want(step, p->config.node, 0);
+        break;
+    case FT_FOLLOWING:
+        end(step, FT_DISMISSED);
+        break;
+    case FT_TWIN:
+        claim(step);
+        break;
+    default:
+        break;
+    }
+}
+
+/* All that has left is there: what was waiting for that? */
+static void catch_up(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (p->acked != p->sent)
+        return;
+    if (p->state == FT_HANDING)
+        say(step, FT_HAND, p->acked);
+    else if (p->off)
+        want(step, p->config.node, 0);
+}
+
+static void hear_ack(const struct step *step, const struct ft_word *word)
+{
+    struct ft_protocol *p = step->p;
+    p->acked = word->epoch;
+    p->waits_ns = step->now;
+    act(step, FT_RELEASE)->epoch = p->acked;
+    if (p->state == FT_GATED && !p->striving && !p->off)
+        want(step, p->config.node, p->twin);
+    catch_up(step);
+}
+
+/* Whoever owns it has to have it on its disks, before that is so. */
+static void hear_hand(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->handed = true;
+    act(step, FT_APPLY_LAST)->epoch = p->acked;
+}
+
+static void hear_applied(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->applied = true;
+    if (p->state == FT_TWIN && p->handed)
+        say(step, FT_READY, p->acked);
+    else
+        strive(step);
+}
+
+static void hear_take(const struct step *step, const struct ft_word *word)
+{
+    struct ft_protocol *p = step->p;
+    p->record = (struct ft_record){.generation = word->generation, .owner = p->config.node};
+    p->known = true;
+    p->link = 0; /* who said that hangs up */
+    claim(step);
+}
+
+/* What may be said to us now, of what has left or has come. */
+static bool is_expected(const struct ft_protocol *p, const struct ft_word *word)
+{
+    if (word->generation < p->generation)
+        return false;
+    switch (word->kind) {
+    case FT_BEAT:
+        return true;
+    case FT_ACK:
+        return ft_protocol_is_gated(p) && word->epoch > p->acked && word->epoch <= p->sent;
+    case FT_READY:
+        return p->state == FT_HANDING && word->epoch == p->sent;
+    case FT_OFF:
+        return p->state == FT_FOLLOWING || p->state == FT_TWIN;
+    case FT_HAND:
+    case FT_TAKE:
+        return p->state == FT_TWIN && word->epoch == p->acked;
+    }
+    return false;
+}
+
+static void hear_word(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    const struct ft_word *word = &event->word;
+    if (!p->link || event->link != p->link)
+        return;
+    if (!is_expected(p, word)) {
+        lose_peer(step); /* whoever that is */
+        return;
+    }
+    p->heard_ns = step->now;
+    switch (word->kind) {
+    case FT_BEAT:
+        break;
+    case FT_ACK:
+        hear_ack(step, word);
+        break;
+    case FT_READY:
+        want(step, p->node, 0);
+        break;
+    case FT_OFF:
+        end(step, FT_DISMISSED);
+        break;
+    case FT_HAND:
+        hear_hand(step);
+        break;
+    case FT_TAKE:
+        hear_take(step, word);
+        break;
+    }
+}
+
+static void hear_connected(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    if (p->state != FT_SOLO || p->link || p->off) {
+        hang_up(step, event->link);
+        return;
+    }
+    p->link = event->link;
+    p->node = event->node;
+    p->twin = event->twin;
+    p->generation = p->record.generation;
+    p->acked = p->sent;
+    p->heard_ns = p->said_ns = step->now;
+    act(step, FT_SYNC)->link = p->link;
+}
+
+static void hear_synced(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (p->state != FT_SOLO || !p->link)
+        return;
+    p->state = FT_GATED;
+    p->waits_ns = step->now;
+    act(step, FT_GATE);
+}
+
+static void hear_captured(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    if (!p->link)
+        return;
+    if (p->sent == p->acked)
+        p->waits_ns = step->now;
+    p->sent = event->epoch;
+}
+
+static void hear_staged(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    if ((p->state != FT_FOLLOWING && p->state != FT_TWIN) || event->link != p->link)
+        return;
+    p->heard_ns = step->now;
+    if (event->generation != p->generation ||
+        (p->state == FT_TWIN && event->epoch != p->acked + 1)) {
+        lose_peer(step);
+        return;
+    }
+    p->state = FT_TWIN;
+    p->acked = event->epoch;
+    say(step, FT_ACK, p->acked);
+    act(step, FT_APPLY)->epoch = p->acked;
+}
+
+/* --- the VM ----------------------------------------------------------------------------------- */
+
+static void hear_guest_off(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->off = true;
+    if (p->state == FT_SOLO || p->state == FT_STARTING) {
+        end(step, FT_OVER);
+    } else if (p->link && ft_protocol_is_gated(p)) {
+        say(step, FT_OFF, p->sent);
+        catch_up(step);
+    }
+}
+
+static void hear_handed(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->handed = true;
+    if (p->state == FT_PAIRED && !p->striving) {
+        p->state = FT_HANDING;
+        catch_up(step);
+    } else if (p->state == FT_SOLO || p->state == FT_PAIRED || p->state == FT_GATED) {
+        p->handed = false; /* there is nobody it could be handed to */
+        act(step, FT_RUN);
+    }
+}
+
+/* --- time ------------------------------------------------------------------------------------- */
+
+/* We were not there ourselves: what was so before need not be so now. */
+static void mind_the_gap(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    p->heard_ns = p->waits_ns = step->now;
+    p->known = p->known && !p->striving;
+    if (p->state == FT_SOLO) {
+        if (p->link)
+            lose_peer(step);
+        p->state = FT_ALONE;
+        p->known = false;
+        act(step, FT_GATE);
+        want(step, p->config.node, 0);
+    }
+}
+
+static void hear_tick(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    const struct ft_config *config = &p->config;
+    uint64_t absent = step->now - p->tick_ns;
+    p->tick_ns = step->now;
+    if (absent > config->gap_ns)
+        mind_the_gap(step);
+    if (p->asking && step->now - p->asked_ns >= config->ask_ns) {
+        p->asking = p->known = false; /* whatever comes now comes too late */
+        p->tried.generation = 0;
+    }
+    if (!p->asking && step->now - p->asked_ns >= config->retry_ns)
+        strive(step);
+    if (p->link && step->now - p->said_ns >= config->beat_ns)
+        say(step, FT_BEAT, 0);
+    bool waits = ft_protocol_is_gated(p) && (p->sent != p->acked || p->state == FT_HANDING);
+    bool stalls = waits && step->now - p->waits_ns > config->stall_ns;
+    if (p->link && (stalls || step->now - p->heard_ns > config->lost_ns))
+        lose_peer(step);
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event, uint64_t now,
+                      struct ft_actions *ret_actions)
+{
+    const struct step step = {.p = protocol, .now = now, .actions = ret_actions};
+    ret_actions->count = 0;
+    switch (event->kind) {
+    case FT_TICK:
+        hear_tick(&step);
+        break;
+    case FT_CONNECTED:
+        hear_connected(&step, event);
+        break;
+    case FT_SYNCED:
+        hear_synced(&step);
+        break;
+    case FT_CAPTURED:
+        hear_captured(&step, event);
+        break;
+    case FT_GUEST_OFF:
+        hear_guest_off(&step);
+        break;
+    case FT_HANDED:
+        hear_handed(&step);
+        break;
+    case FT_STAGED:
+        hear_staged(&step, event);
+        break;
+    case FT_APPLIED:
+        hear_applied(&step);
+        break;
+    case FT_DISCONNECTED:
+        if (protocol->link && event->link == protocol->link)
+            lose_peer(&step);
+        break;
+    case FT_HEARD:
+        hear_word(&step, event);
+        break;
+    case FT_ANSWER:
+        hear_answer(&step, event);
+        break;
+    case FT_PERSISTED:
+        hear_persisted(&step);
+        break;
+    }
+}
+
+static void init(struct ft_protocol *protocol, const struct ft_config *config, enum ft_state state,
+                 uint64_t now)
+{
+    *protocol = (struct ft_protocol){
+        .config = *config, .state = state, .began_ns = now, .tick_ns = now, .heard_ns = now};
+}
+
+void ft_protocol_init_owner(struct ft_protocol *protocol, const struct ft_config *config,
+                            uint64_t persisted, uint64_t now)
+{
+    init(protocol, config, FT_STARTING, now);
+    protocol->persisted = persisted;
+    protocol->loose = true; /* who was here before us may have tried something */
+    protocol->wanted.owner = config->node;
+    protocol->striving = true;
+    protocol->asked_ns = now - config->retry_ns; /* at the first tick */
+}
+
+void ft_protocol_init_solo(struct ft_protocol *protocol, const struct ft_config *config,
+                           const struct ft_record *record, uint64_t now)
+{
+    init(protocol, config, FT_SOLO, now);
+    protocol->record = *record;
+    protocol->wanted = *record;
+    protocol->persisted = record->generation;
+    protocol->known = true;
+}
+
+void ft_protocol_init_follower(struct ft_protocol *protocol, const struct ft_config *config,
+                               uint64_t persisted, const struct ft_event *connected, uint64_t now)
+{
+    init(protocol, config, FT_FOLLOWING, now);
+    protocol->persisted = persisted;
+    protocol->link = connected->link;
+    protocol->twin = connected->twin;
+    protocol->generation = connected->generation;
+    protocol->said_ns = now;
+}
+
+bool ft_protocol_runs(const struct ft_protocol *protocol)
+{
+    switch (protocol->state) {
+    case FT_SOLO:
+    case FT_GATED:
+    case FT_PAIRED:
+    case FT_ALONE:
+        return !protocol->off && !protocol->handed;
+    default:
+        return false;
+    }
+}
+
+bool ft_protocol_is_gated(const struct ft_protocol *protocol)
+{
+    return protocol->state == FT_GATED || protocol->state == FT_PAIRED ||
+           protocol->state == FT_ALONE || protocol->state == FT_HANDING;
+}
+
+const char *ft_state_name(enum ft_state state)
+{
+    static const char *const names[] = {
+        [FT_STARTING] = "starting", [FT_SOLO] = "solo",           [FT_GATED] = "gated",
+        [FT_PAIRED] = "paired",     [FT_ALONE] = "alone",         [FT_HANDING] = "handing over",
+        [FT_FOLLOWING] = "follows", [FT_TWIN] = "twin",           [FT_CLAIMING] = "claiming",
+        [FT_DEPOSED] = "deposed",   [FT_DISMISSED] = "dismissed", [FT_OVER] = "over",
+    };
+    return (size_t)state < sizeof(names) / sizeof(names[0]) && names[state] ? names[state] : "?";
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/* What goes wrong, when, and for how long. */
+#include "tests/sim/sim.h"
+
+enum { LONGEST = 600 * MS };
+
+static uint64_t while_(struct world *world)
+{
+    return one_in(world, 2) ? chance(world, 30 * MS) : chance(world, LONGEST);
+}
+
+/* --- hosts ------------------------------------------------------------------------------------ */
+
+static void handle_boot(struct world *world, void *arg, uint64_t life)
+{
+    struct node *node = arg;
+    if (node->life != life || node->process || node->idle)
+        return;
+    node->up = true;
+    tell(world, "%c: starts again", 'A' + node->name);
+    node_boot(world, node);
+}
+
+void faults_doom(struct world *world, struct node *node)
+{
+    if (!node->process)
+        return;
+    node_kill(world, node);
+    node->up = false;
+    later(world, while_(world), handle_boot, node, node->life);
+}
+
+static void kill_node(struct world *world, struct node *node)
+{
+    if (one_in(world, 2))
+        faults_doom(world, node);
+    else
+        node->doomed = 1 + (unsigned)chance(world, 40);
+}
+
+static void handle_thaw(struct world *world, void *arg, uint64_t life)
+{
+    struct node *node = arg;
+    if (node->frozen)
+        tell(world, "%c: thaws", 'A' + node->name);
+    node->frozen = false;
+}
+
+static void freeze(struct world *world, struct node *node)
+{
+    if (!node->process)
+        return;
+    tell(world, "%c: frozen", 'A' + node->name);
+    node->frozen = true;
+    later(world, while_(world), handle_thaw, node, 0);
+}
+
+/* --- lines ------------------------------------------------------------------------------------ */
+
+static void handle_joined(struct world *world, void *arg, uint64_t both)
+{
+    world->cut[both / PLACES][both % PLACES] = false;
+}
+
+static void cut(struct world *world, int from, int to, uint64_t time)
+{
+    static const char names[PLACES] = {'A', 'B', 'W', 'C'};
+    tell(world, "line: %c to %c is cut for %.1f ms", names[from], names[to], (double)time / 1e3);
+    world->cut[from][to] = true;
+    later(world, time, handle_joined, NULL, (uint64_t)from * PLACES + (uint64_t)to);
+}
+
+static void cut_some(struct world *world)
+{
+    uint64_t time = while_(world), pattern = chance(world, 64);
+    static const int lines[6][2] = {{A, B},       {B, A},       {A, WITNESS},
+                                    {WITNESS, A}, {B, WITNESS}, {WITNESS, B}};
+    for (int i = 0; i < 6; i++)
+        if (pattern >> i & 1)
+            cut(world, lines[i][0], lines[i][1], time);
+}
+
+static void cut_client(struct world *world)
+{
+    int node = (int)chance(world, NODES);
+    if (one_in(world, 2))
+        cut(world, CLIENT, node, while_(world));
+    else
+        cut(world, node, CLIENT, while_(world));
+}
+
+static void break_links(struct world *world)
+{
+    tell(world, "line: every connection between A and B breaks");
+    for (struct link *link = world->links; link; link = link->next)
+        for (int from = 0; from < NODES; from++) {
+            const struct message end = {.kind = MSG_END};
+            if (link->open[!from])
+                link_send(world, link, from, &end);
+        }
+}
+
+static void handle_fast(struct world *world, void *arg, uint64_t number)
+{
+    world->slow = world->slow_disk = 0;
+}
+
+static void handle_witness(struct world *world, void *arg, uint64_t number)
+{
+    world->witness_down = false;
+}
+
+/* --- one of them ------------------------------------------------------------------------------ */
+
+static void handle_fault(struct world *world, void *arg, uint64_t number)
+{
+    struct node *node = &world->nodes[chance(world, NODES)];
+    switch (chance(world, 15)) {
+    case 0:
+    case 1:
+        kill_node(world, node);
+        break;
+    case 2: /* both, one shortly after the other or at once */
+        kill_node(world, node);
+        world->nodes[!node->name].doomed = 1 + (unsigned)chance(world, 10);
+        break;
+    case 3:
+    case 4:
+        freeze(world, node);
+        break;
+    case 5:
+    case 6:
+        cut_some(world);
+        break;
+    case 7:
+        cut(world, A, B, LONGEST / 3);
+        cut(world, B, A, LONGEST / 3);
+        break;
+    case 8:
+        cut_client(world);
+        break;
+    case 9:
+        break_links(world);
+        break;
+    case 10:
+        world->slow = chance(world, 120 * MS);
+        tell(world, "line: words take up to %.1f ms", (double)world->slow / 1e3);
+        later(world, while_(world), handle_fast, NULL, 0);
+        break;
+    case 11:
+        world->slow_disk = chance(world, 60 * MS);
+        tell(world, "disks: a block takes up to %.1f ms", (double)world->slow_disk / 1e3);
+        later(world, while_(world), handle_fast, NULL, 0);
+        break;
+    case 12:
+        node->skew += chance(world, 2000 * MS);
+        tell(world, "%c: its clock jumps", 'A' + node->name);
+        break;
+    case 13:
+        node_switch(world, &world->nodes[A]);
+        node_switch(world, &world->nodes[B]);
+        break;
+    default:
+        tell(world, "witness: down");
+        world->witness_down = true;
+        later(world, while_(world), handle_witness, NULL, 0);
+        break;
+    }
+}
+
+static void handle_off(struct world *world, void *arg, uint64_t number)
+{
+    node_guest_off(world, &world->nodes[A]);
+    node_guest_off(world, &world->nodes[B]);
+}
+
+void faults_plan(struct world *world, uint64_t until)
+{
+    for (uint64_t left = chance(world, 12); left > 0; left--)
+        later(world, 20 * MS + chance(world, until - 20 * MS), handle_fault, NULL, 0);
+    if (one_in(world, 20))
+        later(world, chance(world, until), handle_off, NULL, 0);
+}
+
+void faults_mend(struct world *world)
+{
+    tell(world, "everything is mended");
+    for (int from = 0; from < PLACES; from++)
+        for (int to = 0; to < PLACES; to++)
+            world->cut[from][to] = false;
+    world->witness_down = false;
+    world->slow = world->slow_disk = 0;
+    for (int name = 0; name < NODES; name++) {
+        struct node *node = &world->nodes[name];
+        node->frozen = false;
+        node->doomed = 0;
+        if (!node->process && !node->idle)
+            handle_boot(world, node, node->life);
+    }
+}

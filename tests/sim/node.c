@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: MIT */
+/* What a host does around the protocol: the VM, its epochs, its disk, the witness's answers. */
+#include "tests/sim/sim.h"
+
+#include <string.h>
+
+enum {
+    TICK = 5 * MS,
+    EPOCH = 8 * MS,
+};
+
+static const struct ft_config config = {
+    .beat_ns = 10 * MS,
+    .lost_ns = 60 * MS,
+    .stall_ns = 400 * MS,
+    .ask_ns = 120 * MS,
+    .retry_ns = 40 * MS,
+    .gap_ns = 45 * MS,
+    .yield_ns = 200 * MS,
+};
+
+static uint64_t clock_of(const struct world *world, const struct node *node)
+{
+    return world->now + node->skew + 1000 * MS;
+}
+
+/* Something that is for this life of the process only. */
+static void soon(struct world *world, struct node *node, uint64_t in,
+                 void (*handle)(struct world *, void *, uint64_t))
+{
+    later(world, in, handle, node, node->life);
+}
+
+/* A frozen process does it when it thaws. */
+static bool is_now(struct world *world, struct node *node, uint64_t life,
+                   void (*handle)(struct world *, void *, uint64_t))
+{
+    if (!node->process || node->life != life)
+        return false;
+    if (node->frozen)
+        later(world, 3 * MS, handle, node, life);
+    return !node->frozen;
+}
+
+/* --- the VM ----------------------------------------------------------------------------------- */
+
+static void emit(struct world *world, struct node *node, uint64_t epoch, bool free)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < node->held_count; i++) {
+        if (node->held[i].epoch <= epoch)
+            watch_emit(world, node, &node->held[i], free);
+        else
+            node->held[kept++] = node->held[i];
+    }
+    node->held_count = kept;
+}
+
+static void handle_capture(struct world *world, void *arg, uint64_t life);
+
+/* The VM stands still for a moment: what it did since the last time, and all it is, leaves. */
+static void capture(struct world *world, struct node *node)
+{
+    const struct ft_protocol *p = &node->protocol;
+    struct ft_event event = {.kind = FT_CAPTURED, .epoch = p->sent + 1};
+    struct message message = {.generation = p->generation, .epoch = p->sent + 1};
+    if (!node->link || !node->gated || p->link == 0)
+        return;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        if (!node->full && !(node->written >> i & 1))
+            continue;
+        message.kind = MSG_PART;
+        message.block = i;
+        message.fact = node->disk.blocks[i];
+        link_send(world, node->link, node->name, &message);
+        message.parts++;
+    }
+    message.kind = MSG_COMMIT;
+    message.fact = node->memory;
+    link_send(world, node->link, node->name, &message);
+    node->written = 0;
+    node->full = false;
+    node_event(world, node, &event);
+}
+
+static void handle_capture(struct world *world, void *arg, uint64_t life)
+{
+    struct node *node = arg;
+    if (!is_now(world, node, life, handle_capture))
+        return;
+    node->capture_due = false;
+    if (!node->gated || !node->link || !node->runs)
+        return;
+    capture(world, node);
+    node->capture_due = true;
+    soon(world, node, 1 * MS + chance(world, EPOCH), handle_capture);
+}
+
+void node_request(struct world *world, struct node *node, uint64_t id)
+{
+    if (!node->process || node->frozen || !node->runs || world->guest_off)
+        return;
+    if (node->memory.id != id) {
+        node->memory = (struct fact){node->memory.count + 1, id};
+        unsigned block = node->memory.count % BLOCKS;
+        node->disk.blocks[block] = node->memory;
+        node->written |= 1u << block;
+    }
+    struct held held = {.epoch = node->protocol.sent + 1, .answer = node->memory};
+    if (!node->gated)
+        watch_emit(world, node, &held, true);
+    else if (node->held_count < MOST_HELD)
+        node->held[node->held_count++] = held;
+}
+
+/* From its disk, as after a power cut. */
+static void boot_guest(struct node *node)
+{
+    node->memory = (struct fact){0};
+    for (unsigned i = 0; i < BLOCKS; i++)
+        if (node->disk.blocks[i].count > node->memory.count)
+            node->memory = node->disk.blocks[i];
+}
+
+void node_switch(struct world *world, struct node *node)
+{
+    const struct ft_event event = {.kind = FT_HANDED};
+    if (!node->process || node->frozen || node->protocol.state != FT_PAIRED ||
+        node->protocol.striving)
+        return;
+    tell(world, "%c: switchover", 'A' + node->name);
+    node->runs = false;
+    capture(world, node);
+    node_event(world, node, &event);
+}
+
+void node_guest_off(struct world *world, struct node *node)
+{
+    const struct ft_event event = {.kind = FT_GUEST_OFF};
+    if (!node->process || node->frozen || !node->runs)
+        return;
+    tell(world, "%c: the guest powers off", 'A' + node->name);
+    world->guest_off = true;
+    node->runs = false;
+    capture(world, node);
+    node_event(world, node, &event);
+}
+
+/* --- the follower ----------------------------------------------------------------------------- */
+
+static void apply_block(struct node *node)
+{
+    struct epoch *epoch = &node->staged[0];
+    unsigned block = (unsigned)__builtin_ctz(epoch->written);
+    node->disk.blocks[block] = epoch->disk.blocks[block];
+    epoch->written &= epoch->written - 1;
+}
+
+static void handle_apply(struct world *world, void *arg, uint64_t life)
+{
+    const struct ft_event applied = {.kind = FT_APPLIED};
+    struct node *node = arg;
+    if (!is_now(world, node, life, handle_apply))
+        return;
+    while (node->staged_count > 0 && node->staged[0].written == 0)
+        memmove(node->staged, node->staged + 1, --node->staged_count * sizeof(node->staged[0]));
+    if (node->staged_count > 0) {
+        apply_block(node);
+        soon(world, node, 1 + chance(world, 300 + world->slow_disk), handle_apply);
+        return;
+    }
+    node->apply_due = false;
+    if (node->last_wanted) {
+        node->last_wanted = false;
+        node_event(world, node, &applied);
+    }
+}
+
+static void start_apply(struct world *world, struct node *node)
+{
+    if (!node->apply_due)
+        soon(world, node, 1 + chance(world, 300 + world->slow_disk), handle_apply);
+    node->apply_due = true;
+}
+
+static void stage(struct world *world, struct node *node, const struct message *message)
+{
+    struct epoch *epoch = &node->coming;
+    if (message->kind == MSG_PART) {
+        epoch->written |= 1u << message->block;
+        epoch->disk.blocks[message->block] = message->fact;
+        node->parts++;
+        return;
+    }
+    bool whole = node->parts == message->parts;
+    epoch->generation = message->generation;
+    epoch->number = message->epoch;
+    epoch->memory = message->fact;
+    if (whole && node->staged_count < MOST_STAGED) {
+        const struct ft_event event = {.kind = FT_STAGED,
+                                       .link = node->link->id,
+                                       .generation = epoch->generation,
+                                       .epoch = epoch->number};
+        node->staged[node->staged_count++] = *epoch;
+        node->twin_memory = epoch->memory;
+        watch_staged(world, node->protocol.twin, epoch->number);
+        node_event(world, node, &event);
+    }
+    *epoch = (struct epoch){0};
+    node->parts = 0;
+}
+
+/* --- the witness ------------------------------------------------------------------------------ */
+
+struct question {
+    int from;
+    uint64_t life;
+    struct ft_action action;
+    struct ft_event answer;
+};
+
+static struct question
+    questions[4096]; /* a ring: the oldest is answered long before it comes round */
+
+static void handle_answer(struct world *world, void *arg, uint64_t number)
+{
+    struct question *question = arg;
+    struct node *node = &world->nodes[question->from];
+    if (!node->process || node->life != question->life || world->cut[WITNESS][question->from])
+        return;
+    if (node->frozen)
+        later(world, 2 * MS, handle_answer, arg, number);
+    else
+        node_event(world, node, &question->answer);
+}
+
+static void handle_question(struct world *world, void *arg, uint64_t number)
+{
+    struct question *question = arg;
+    const struct ft_action *action = &question->action;
+    struct ft_event *answer = &question->answer;
+    if (world->witness_down || world->cut[question->from][WITNESS])
+        return;
+    *answer = (struct ft_event){.kind = FT_ANSWER, .ask = action->ask, .answer = FT_IS};
+    if (action->kind == FT_EXCHANGE && action->expected == world->record.generation) {
+        world->record = action->record;
+        answer->answer = FT_EXCHANGED;
+        watch_exchange(world, &world->record);
+    }
+    answer->record = world->record;
+    later(world, 100 + chance(world, one_in(world, 20) ? 200 * MS : 2 * MS), handle_answer, arg,
+          number);
+}
+
+static void ask_witness(struct world *world, struct node *node, const struct ft_action *action)
+{
+    static unsigned next;
+    struct question *question = &questions[next++ % (sizeof(questions) / sizeof(questions[0]))];
+    *question = (struct question){.from = node->name, .life = node->life, .action = *action};
+    later(world, 100 + chance(world, one_in(world, 20) ? 200 * MS : 2 * MS), handle_question,
+          question, 0);
+}
+
+static void handle_persisted(struct world *world, void *arg, uint64_t life)
+{
+    const struct ft_event persisted = {.kind = FT_PERSISTED};
+    struct node *node = arg;
+    if (!is_now(world, node, life, handle_persisted))
+        return;
+    node->persisted = node->protocol.record.generation;
+    node_event(world, node, &persisted);
+}
+
+/* --- what the protocol wants ------------------------------------------------------------------ */
+
+static void handle_synced(struct world *world, void *arg, uint64_t life)
+{
+    const struct ft_event synced = {.kind = FT_SYNCED};
+    struct node *node = arg;
+    if (!is_now(world, node, life, handle_synced))
+        return;
+    if (node->syncing)
+        node_event(world, node, &synced);
+    node->syncing = false;
+}
+
+static void take_over(struct world *world, struct node *node)
+{
+    node->memory = node->twin_memory;
+    node->follows = false;
+    node->booted = true;
+    node->written = 0;
+    node->runs = !world->guest_off;
+    world->takeovers++;
+    watch_start(world, node);
+}
+
+static void gate(struct world *world, struct node *node)
+{
+    node->gated = true;
+    node->full = true;
+    if (node->link && !node->capture_due) {
+        node->capture_due = true;
+        soon(world, node, 1 * MS, handle_capture);
+    }
+}
+
+/* Whose it is may change by an exchange of an earlier life, which comes late. */
+static void handle_idle(struct world *world, void *arg, uint64_t life)
+{
+    struct node *node = arg;
+    if (node->life == life && node->idle && !world->guest_off)
+        node_boot(world, node);
+}
+
+static void end_process(struct world *world, struct node *node)
+{
+    if (node->link)
+        link_close(world, node->link, node->name, false);
+    node->link = NULL;
+    node->process = node->runs = false;
+    node->idle = true;
+    node->life++;
+    later(world, 50 * MS + chance(world, 100 * MS), handle_idle, node, node->life);
+}
+
+static void hang_up(struct world *world, struct node *node, uint64_t id)
+{
+    for (struct link *link = world->links; link; link = link->next)
+        if (link->id == id)
+            link_close(world, link, node->name, one_in(world, 2));
+    if (node->link && node->link->id == id)
+        node->link = NULL;
+}
+
+static void act(struct world *world, struct node *node, const struct ft_action *action)
+{
+    const struct message word = {.kind = MSG_WORD, .word = action->word};
+    switch (action->kind) {
+    case FT_SEND:
+        if (node->link && node->link->id == action->link)
+            link_send(world, node->link, node->name, &word);
+        break;
+    case FT_HANG_UP:
+        hang_up(world, node, action->link);
+        break;
+    case FT_ASK:
+    case FT_EXCHANGE:
+        ask_witness(world, node, action);
+        break;
+    case FT_PERSIST:
+        soon(world, node, 100 + chance(world, 3 * MS), handle_persisted);
+        break;
+    case FT_RUN:
+        if (!node->booted) {
+            boot_guest(node);
+            world->restarts++;
+            watch_start(world, node);
+        }
+        node->booted = true;
+        node->runs = !world->guest_off;
+        break;
+    case FT_SYNC:
+        node->syncing = true;
+        soon(world, node, 1 * MS + chance(world, 60 * MS), handle_synced);
+        break;
+    case FT_UNSYNC:
+        node->syncing = false;
+        break;
+    case FT_GATE:
+        gate(world, node);
+        break;
+    case FT_RELEASE:
+        emit(world, node, action->epoch, false);
+        break;
+    case FT_OPEN:
+        node->gated = false;
+        emit(world, node, UINT64_MAX, true);
+        break;
+    case FT_STOP:
+        node->runs = false;
+        node->held_count = 0;
+        break;
+    case FT_END:
+        end_process(world, node);
+        break;
+    case FT_APPLY:
+    case FT_APPLY_LAST:
+        node->last_wanted |= action->kind == FT_APPLY_LAST;
+        start_apply(world, node);
+        break;
+    case FT_TAKE_OVER:
+        take_over(world, node);
+        break;
+    case FT_STRANGE:
+        broken(world, "the witness never goes back", "it says generation %llu",
+               (unsigned long long)action->record.generation);
+        break;
+    }
+}
+
+void node_event(struct world *world, struct node *node, const struct ft_event *event)
+{
+    struct ft_actions actions;
+    enum ft_state before = node->protocol.state;
+    uint64_t life = node->life;
+    ft_protocol_step(&node->protocol, event, clock_of(world, node), &actions);
+    if (node->protocol.state != before)
+        tell(world, "%c: %s -> %s (generation %llu, sent %llu, acknowledged %llu)",
+             'A' + node->name, ft_state_name(before), ft_state_name(node->protocol.state),
+             (unsigned long long)node->protocol.record.generation,
+             (unsigned long long)node->protocol.sent, (unsigned long long)node->protocol.acked);
+    if (node->protocol.state != before && node->protocol.state == FT_PAIRED)
+        world->pairings++;
+    for (unsigned i = 0; i < actions.count && node->life == life; i++) {
+        act(world, node, &actions.list[i]);
+        if (node->doomed > 0 && --node->doomed == 0)
+            faults_doom(world, node);
+    }
+}
+
+/* --- its life --------------------------------------------------------------------------------- */
+
+static void handle_tick(struct world *world, void *arg, uint64_t life)
+{
+    const struct ft_event tick = {.kind = FT_TICK};
+    struct node *node = arg;
+    if (!is_now(world, node, life, handle_tick))
+        return;
+    node_event(world, node, &tick);
+    if (node->protocol.state == FT_SOLO && !node->link && one_in(world, 8))
+        node_connect(world, node);
+    soon(world, node, TICK, handle_tick);
+}
+
+static void begin(struct world *world, struct node *node)
+{
+    node->process = true;
+    node->idle = node->booted = false;
+    node->life++;
+    node->link = NULL;
+    node->runs = node->gated = node->syncing = node->full = node->follows = false;
+    node->memory = (struct fact){0};
+    node->written = node->held_count = node->parts = node->staged_count = 0;
+    node->coming = (struct epoch){0};
+    node->capture_due = node->apply_due = node->last_wanted = false;
+    soon(world, node, TICK, handle_tick);
+}
+
+void node_init(struct world *world, int name)
+{
+    struct node *node = &world->nodes[name];
+    *node = (struct node){.name = name, .up = true, .persisted = 1};
+    begin(world, node);
+    if (name == A) {
+        struct ft_config ours = config;
+        ours.node = 1 + A;
+        ft_protocol_init_solo(&node->protocol, &ours, &world->record, clock_of(world, node));
+        node->runs = node->booted = true;
+    } else {
+        end_process(world, node);
+    }
+}
+
+void node_boot(struct world *world, struct node *node)
+{
+    struct ft_config ours = config;
+    ours.node = (uint64_t)node->name + 1;
+    begin(world, node);
+    ft_protocol_init_owner(&node->protocol, &ours, node->persisted, clock_of(world, node));
+}
+
+void node_kill(struct world *world, struct node *node)
+{
+    if (!node->process)
+        return;
+    tell(world, "%c: killed", 'A' + node->name);
+    for (struct link *link = world->links; link; link = link->next)
+        link_close(world, link, node->name, true);
+    node->link = NULL;
+    node->process = node->runs = node->frozen = node->idle = false;
+    node->life++;
+}
+
+/* Who would run it, if it were its own, follows whoever does. */
+static void follow(struct world *world, struct node *node, struct link *link, uint64_t generation)
+{
+    struct ft_config ours = config;
+    const struct ft_event connected = {.kind = FT_CONNECTED,
+                                       .link = link->id,
+                                       .generation = generation,
+                                       .twin = ++world->last_twin};
+    ours.node = (uint64_t)node->name + 1;
+    ours.lost_ns = 90 * MS;
+    if (node->persisted < generation)
+        node->persisted = generation;
+    begin(world, node);
+    node->link = link;
+    node->follows = true;
+    ft_protocol_init_follower(&node->protocol, &ours, node->persisted, &connected,
+                              clock_of(world, node));
+}
+
+void node_connect(struct world *world, struct node *node)
+{
+    struct node *other = &world->nodes[!node->name];
+    if (!other->idle || other->frozen || world->cut[A][B] || world->cut[B][A])
+        return;
+    for (unsigned again = 0; again < (one_in(world, 10) ? 2u : 1u); again++) {
+        struct link *link = link_make(world);
+        struct ft_event connected = {
+            .kind = FT_CONNECTED, .link = link->id, .node = (uint64_t)other->name + 1};
+        if (other->idle) {
+            follow(world, other, link, node->protocol.record.generation);
+            connected.twin = other->protocol.twin;
+            if (!node->link)
+                node->link = link;
+        } else { /* it follows already: a second connection, which is nobody's */
+            connected.twin = ++world->last_twin;
+        }
+        node_event(world, node, &connected);
+    }
+}
+
+void node_receive(struct world *world, struct node *node, struct link *link,
+                  const struct message *message)
+{
+    struct ft_event event = {.kind = FT_DISCONNECTED, .link = link->id};
+    if (message->kind == MSG_END) {
+        link_close(world, link, node->name, false);
+        if (node->link == link)
+            node->link = NULL;
+        node_event(world, node, &event);
+    } else if (message->kind == MSG_WORD) {
+        event.kind = FT_HEARD;
+        event.word = message->word;
+        node_event(world, node, &event);
+    } else if (node->follows && node->link == link) {
+        stage(world, node, message);
+    }
+}

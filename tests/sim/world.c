@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/* Time, chance, and connections. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct happening {
+    uint64_t at, sequence, number;
+    void (*handle)(struct world *world, void *arg, uint64_t number);
+    void *arg;
+};
+
+/* --- chance ----------------------------------------------------------------------------------- */
+
+/* xorshift64*: the same numbers everywhere. */
+uint64_t chance(struct world *world, uint64_t below)
+{
+    world->random ^= world->random >> 12;
+    world->random ^= world->random << 25;
+    world->random ^= world->random >> 27;
+    return (world->random * 0x2545f4914f6cdd1dull >> 16) % below;
+}
+
+bool one_in(struct world *world, uint64_t many)
+{
+    return chance(world, many) == 0;
+}
+
+/* --- time: a heap ----------------------------------------------------------------------------- */
+
+static bool is_before(const struct happening *a, const struct happening *b)
+{
+    return a->at != b->at ? a->at < b->at : a->sequence < b->sequence;
+}
+
+static void swap(struct happening *a, struct happening *b)
+{
+    struct happening other = *a;
+    *a = *b;
+    *b = other;
+}
+
+void later(struct world *world, uint64_t in, void (*handle)(struct world *, void *, uint64_t),
+           void *arg, uint64_t number)
+{
+    if (world->queued == world->room) {
+        world->room = world->room ? 2 * world->room : 256;
+        world->queue = realloc(world->queue, world->room * sizeof(*world->queue));
+        if (!world->queue)
+            abort();
+    }
+    unsigned at = world->queued++;
+    world->queue[at] = (struct happening){.at = world->now + in,
+                                          .sequence = world->sequence++,
+                                          .number = number,
+                                          .handle = handle,
+                                          .arg = arg};
+    for (; at > 0 && is_before(&world->queue[at], &world->queue[(at - 1) / 2]); at = (at - 1) / 2)
+        swap(&world->queue[at], &world->queue[(at - 1) / 2]);
+}
+
+static void sink(struct world *world)
+{
+    for (unsigned at = 0, child; (child = 2 * at + 1) < world->queued; at = child) {
+        if (child + 1 < world->queued && is_before(&world->queue[child + 1], &world->queue[child]))
+            child++;
+        if (!is_before(&world->queue[child], &world->queue[at]))
+            break;
+        swap(&world->queue[child], &world->queue[at]);
+    }
+}
+
+bool next_event(struct world *world, uint64_t until)
+{
+    if (world->queued == 0 || world->queue[0].at > until)
+        return false;
+    struct happening next = world->queue[0];
+    world->queue[0] = world->queue[--world->queued];
+    sink(world);
+    world->now = next.at;
+    world->events++;
+    next.handle(world, next.arg, next.number);
+    return true;
+}
+
+/* --- words ------------------------------------------------------------------------------------ */
+
+static void print(const struct world *world, const char *format, va_list arguments)
+{
+    printf("%10.3f ms  ", (double)world->now / 1e3);
+    vprintf(format, arguments);
+    putchar('\n');
+}
+
+void tell(struct world *world, const char *format, ...)
+{
+    va_list arguments;
+    if (!world->trace)
+        return;
+    va_start(arguments, format);
+    print(world, format, arguments);
+    va_end(arguments);
+}
+
+void broken(struct world *world, const char *promise, const char *format, ...)
+{
+    va_list arguments;
+    if (world->broken)
+        return;
+    world->broken = promise;
+    va_start(arguments, format);
+    vsnprintf(world->why, sizeof(world->why), format, arguments);
+    va_end(arguments);
+    tell(world, "BROKEN: %s: %s", promise, world->why);
+}
+
+/* --- connections ------------------------------------------------------------------------------ */
+
+struct link *link_make(struct world *world)
+{
+    struct link *link = calloc(1, sizeof(*link));
+    if (!link)
+        abort();
+    link->id = ++world->last_link;
+    link->next = world->links;
+    world->links = link;
+    for (int to = 0; to < NODES; to++) {
+        link->open[to] = true;
+        link->last[to] = &link->first[to];
+    }
+    return link;
+}
+
+/* What is first on its way to node `to`, when it is time. TCP tries again where a line is cut. */
+static void deliver(struct world *world, void *arg, uint64_t to)
+{
+    enum { AGAIN = 7 * MS };
+    struct link *link = arg;
+    struct message *message = link->first[to];
+    struct node *node = &world->nodes[to];
+    if (!message)
+        return;
+    if (world->cut[!to][to] || node->frozen) {
+        later(world, AGAIN, deliver, link, to);
+        return;
+    }
+    link->first[to] = message->next;
+    if (!link->first[to])
+        link->last[to] = &link->first[to];
+    else
+        later(world, link->first[to]->at > world->now ? link->first[to]->at - world->now : 0,
+              deliver, link, to);
+    if (link->open[to] && node->process)
+        node_receive(world, node, link, message);
+    free(message);
+}
+
+void link_send(struct world *world, struct link *link, int from, const struct message *message)
+{
+    int to = !from;
+    struct message *copy = malloc(sizeof(*copy));
+    if (!copy)
+        abort();
+    *copy = *message;
+    copy->next = NULL;
+    copy->at = world->now + 30 + chance(world, 100) +
+               (world->slow ? chance(world, world->slow) : 0);
+    if (link->first[to] && copy->at < world->now + 1)
+        copy->at = world->now + 1;
+    bool first = !link->first[to];
+    *link->last[to] = copy;
+    link->last[to] = &copy->next;
+    if (first)
+        later(world, copy->at - world->now, deliver, link, (uint64_t)to);
+}
+
+void link_close(struct world *world, struct link *link, int from, bool torn)
+{
+    int to = !from;
+    const struct message end = {.kind = MSG_END};
+    if (!link->open[from])
+        return;
+    link->open[from] = false;
+    unsigned waiting = 0;
+    for (struct message *message = link->first[to]; message; message = message->next)
+        waiting++;
+    if (torn && waiting > 1) { /* the first is on its way already, and may be the end of it */
+        struct message *last = link->first[to];
+        for (uint64_t keep = chance(world, waiting); keep > 0; keep--)
+            last = last->next;
+        for (struct message *lost = last->next, *next; lost; lost = next) {
+            next = lost->next;
+            free(lost);
+        }
+        last->next = NULL;
+        link->last[to] = &last->next;
+    }
+    link_send(world, link, from, &end);
+}
+
+void world_finish(struct world *world)
+{
+    for (struct link *link = world->links, *next; link; link = next) {
+        next = link->next;
+        for (int to = 0; to < NODES; to++)
+            for (struct message *message = link->first[to], *after; message; message = after) {
+                after = message->next;
+                free(message);
+            }
+        free(link);
+    }
+    free(world->queue);
+}

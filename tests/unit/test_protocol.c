@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT */
+/* Step by step what the simulator (tests/sim) does by chance: both sides, one event at a time. */
+#include "ft/protocol.h"
+#include "tests/unit/unit.h"
+
+#include <string.h>
+
+enum { MS = 1000000, US = 1, THEM = 2, LINK = 5, NUMBER = 77 };
+
+static const struct ft_config config = {.node = US,
+                                        .beat_ns = 10 * MS,
+                                        .lost_ns = 50 * MS,
+                                        .stall_ns = 500 * MS,
+                                        .ask_ns = 100 * MS,
+                                        .retry_ns = 50 * MS,
+                                        .gap_ns = 100 * MS,
+                                        .yield_ns = 200 * MS};
+static struct ft_protocol protocol;
+static struct ft_actions actions;
+static uint64_t now;
+
+static void step(struct ft_event event)
+{
+    ft_protocol_step(&protocol, &event, now, &actions);
+}
+
+#define STEP(...) step((struct ft_event){__VA_ARGS__})
+
+/* What is to be done, by kinds, and nothing else. */
+static const struct ft_action *expect(unsigned count, const enum ft_action_kind *kinds)
+{
+    ck_assert_uint_eq(actions.count, count);
+    for (unsigned i = 0; i < count; i++)
+        ck_assert_int_eq(actions.list[i].kind, kinds[i]);
+    return actions.list;
+}
+
+#define EXPECT(...)                                                                    \
+    expect(sizeof((enum ft_action_kind[]){__VA_ARGS__}) / sizeof(enum ft_action_kind), \
+           (const enum ft_action_kind[]){__VA_ARGS__})
+
+static void expect_nothing(void)
+{
+    ck_assert_uint_eq(actions.count, 0);
+}
+
+static void tick(unsigned ms)
+{
+    now += (uint64_t)ms * MS;
+    STEP(.kind = FT_TICK);
+}
+
+static void hear(enum ft_word_kind kind, uint64_t generation, uint64_t epoch)
+{
+    STEP(.kind = FT_HEARD, .link = LINK, .word = {kind, generation, epoch});
+}
+
+static void answer(enum ft_answer what, uint64_t generation, uint64_t owner, uint64_t twin)
+{
+    STEP(.kind = FT_ANSWER, .ask = protocol.ask, .answer = what,
+         .record = {generation, owner, twin});
+}
+
+static void set_up(void)
+{
+    const struct ft_record record = {.generation = 3, .owner = US};
+    now = 1000ull * MS;
+    ft_protocol_init_solo(&protocol, &config, &record, now);
+}
+
+static void connect_follower(void)
+{
+    STEP(.kind = FT_CONNECTED, .link = LINK, .node = THEM, .twin = NUMBER);
+    EXPECT(FT_SYNC);
+}
+
+/* One epoch is acknowledged, and the witness knows of the twin. */
+static void pair(void)
+{
+    connect_follower();
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    EXPECT(FT_GATE);
+    STEP(.kind = FT_CAPTURED, .epoch = 1);
+    expect_nothing();
+    hear(FT_ACK, 3, 1);
+    const struct ft_action *list = EXPECT(FT_RELEASE, FT_EXCHANGE);
+    ck_assert_uint_eq(list[1].expected, 3);
+    ck_assert(list[1].record.generation == 4 && list[1].record.owner == US &&
+              list[1].record.twin == NUMBER);
+    answer(FT_EXCHANGED, 4, US, NUMBER);
+    EXPECT(FT_PERSIST);
+    STEP(.kind = FT_PERSISTED);
+    expect_nothing();
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+}
+
+START_TEST(output_leaves_with_its_acknowledgement)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_CAPTURED, .epoch = 3);
+    STEP(.kind = FT_CAPTURED, .epoch = 4);
+    hear(FT_ACK, 3, 3); /* for the one before, too */
+    ck_assert_uint_eq(EXPECT(FT_RELEASE)->epoch, 3);
+    hear(FT_ACK, 3, 5); /* of what never left */
+    EXPECT(FT_HANG_UP, FT_UNSYNC, FT_EXCHANGE);
+    ck_assert_int_eq(protocol.state, FT_ALONE);
+}
+END_TEST
+
+START_TEST(without_its_twin_output_waits_for_the_witness)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    EXPECT(FT_HANG_UP, FT_UNSYNC, FT_EXCHANGE);
+    ck_assert(ft_protocol_runs(&protocol) && ft_protocol_is_gated(&protocol));
+    for (unsigned i = 0; i < 20; i++) { /* no answer, for as long as that takes */
+        tick(50);
+        for (unsigned at = 0; at < actions.count; at++)
+            ck_assert_int_ne(actions.list[at].kind, FT_OPEN);
+    }
+    ck_assert(ft_protocol_is_gated(&protocol));
+    tick(50);
+    tick(50);
+    answer(FT_IS, 4, US, NUMBER); /* it did not come through; or it is still on its way */
+    EXPECT(FT_EXCHANGE);
+    answer(FT_EXCHANGED, 5, US, 0);
+    EXPECT(FT_PERSIST);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_OPEN);
+    ck_assert_int_eq(protocol.state, FT_SOLO);
+}
+END_TEST
+
+START_TEST(whoever_was_deposed_stops_for_good)
+{
+    pair();
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    answer(FT_IS, 5, THEM, 0);
+    EXPECT(FT_STOP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DEPOSED);
+    tick(500);
+    expect_nothing();
+    STEP(.kind = FT_CONNECTED, .link = 9, .node = THEM, .twin = 1);
+    EXPECT(FT_HANG_UP);
+}
+END_TEST
+
+/* Silence, and acknowledgements that do not come though words do. */
+START_TEST(a_peer_that_is_as_good_as_gone_is_lost)
+{
+    pair();
+    tick(40);
+    EXPECT(FT_SEND);
+    tick(40);
+    EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC, FT_EXCHANGE);
+    set_up();
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    for (unsigned ms = 0; ms < 500; ms += 20) {
+        ck_assert_int_eq(protocol.state, FT_PAIRED);
+        hear(FT_BEAT, 3, 0);
+        tick(20);
+    }
+    tick(20);
+    ck_assert_int_eq(protocol.state, FT_ALONE);
+}
+END_TEST
+
+START_TEST(a_second_follower_is_sent_away)
+{
+    connect_follower();
+    STEP(.kind = FT_CONNECTED, .link = 6, .node = 3, .twin = 78);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, 6);
+    STEP(.kind = FT_HEARD, .link = 6, .word = {FT_ACK, 3, 1});
+    expect_nothing();
+    STEP(.kind = FT_DISCONNECTED, .link = 6);
+    expect_nothing();
+    STEP(.kind = FT_DISCONNECTED, .link = LINK); /* before it had anything: output never waited */
+    EXPECT(FT_HANG_UP, FT_UNSYNC);
+    ck_assert_int_eq(protocol.state, FT_SOLO);
+}
+END_TEST
+
+START_TEST(a_guest_that_powers_off_ends_both)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_GUEST_OFF);
+    ck_assert_int_eq(EXPECT(FT_SEND)->word.kind, FT_OFF);
+    hear(FT_ACK, 3, 2);
+    EXPECT(FT_RELEASE, FT_EXCHANGE);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK); /* it has ended, too */
+    EXPECT(FT_HANG_UP, FT_UNSYNC);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_END);
+    ck_assert_int_eq(protocol.state, FT_OVER);
+}
+END_TEST
+
+START_TEST(after_an_absence_the_witness_is_asked_before_anything_leaves)
+{
+    tick(20);
+    expect_nothing();
+    tick(5000);
+    EXPECT(FT_GATE, FT_ASK);
+    answer(FT_IS, 3, US, 0);
+    EXPECT(FT_OPEN);
+    tick(5000);
+    answer(FT_IS, 9, THEM, 0); /* somebody was told to go on without us */
+    EXPECT(FT_STOP, FT_END);
+}
+END_TEST
+
+START_TEST(a_witness_that_knows_less_than_we_is_not_believed)
+{
+    pair();
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    answer(FT_IS, 3, US, 0);
+    EXPECT(FT_STRANGE);
+    ck_assert(ft_protocol_is_gated(&protocol));
+    tick(60);
+    EXPECT(FT_ASK);
+    answer(FT_IS, 0, 0, 0);
+    EXPECT(FT_STRANGE);
+}
+END_TEST
+
+START_TEST(a_vm_that_is_anothers_does_not_start)
+{
+    ft_protocol_init_owner(&protocol, &config, 3, now);
+    tick(1);
+    EXPECT(FT_ASK);
+    answer(FT_IS, 4, THEM, 0);
+    EXPECT(FT_STOP, FT_END);
+}
+END_TEST
+
+START_TEST(who_starts_leaves_it_to_the_twin_for_a_while)
+{
+    ft_protocol_init_owner(&protocol, &config, 4, now);
+    tick(1);
+    answer(FT_IS, 4, US, NUMBER);
+    expect_nothing();
+    tick(60);
+    EXPECT(FT_ASK);
+    tick(60);
+    tick(60);
+    tick(60);
+    answer(FT_IS, 4, US, NUMBER);
+    EXPECT(FT_EXCHANGE);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_RUN, FT_OPEN);
+}
+END_TEST
+
+/* --- the follower ----------------------------------------------------------------------------- */
+
+static void follow(void)
+{
+    const struct ft_event connected = {
+        .kind = FT_CONNECTED, .link = LINK, .twin = NUMBER, .generation = 3};
+    ft_protocol_init_follower(&protocol, &config, 3, &connected, now);
+}
+
+static void stage(uint64_t epoch)
+{
+    STEP(.kind = FT_STAGED, .link = LINK, .generation = 3, .epoch = epoch);
+}
+
+START_TEST(what_is_whole_is_acknowledged_and_then_the_twin_can_take_over)
+{
+    follow();
+    stage(1);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_APPLY);
+    ck_assert(list[0].word.kind == FT_ACK && list[0].word.epoch == 1);
+    stage(2);
+    tick(40);
+    hear(FT_BEAT, 3, 0);
+    tick(40);
+    ck_assert_int_eq(protocol.state, FT_TWIN);
+    tick(40);
+    EXPECT(FT_SEND, FT_HANG_UP, FT_APPLY_LAST, FT_ASK);
+    answer(FT_IS, 4, THEM, NUMBER);
+    expect_nothing(); /* before its disks hold it */
+    STEP(.kind = FT_APPLIED);
+    EXPECT(FT_EXCHANGE);
+    stage(3); /* comes too late */
+    expect_nothing();
+    answer(FT_EXCHANGED, 5, US, 0);
+    ck_assert_uint_eq(EXPECT(FT_PERSIST)->record.generation, 5);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_TAKE_OVER, FT_OPEN);
+    ck_assert_int_eq(protocol.state, FT_SOLO);
+}
+END_TEST
+
+START_TEST(whom_the_witness_does_not_know_does_not_take_over)
+{
+    static const uint64_t twins[] = {0, NUMBER + 1};
+    for (unsigned i = 0; i < 2; i++) {
+        follow();
+        stage(1);
+        STEP(.kind = FT_DISCONNECTED, .link = LINK);
+        STEP(.kind = FT_APPLIED);
+        answer(FT_IS, 4, THEM, twins[i]);
+        EXPECT(FT_END);
+        ck_assert_int_eq(protocol.state, FT_DISMISSED);
+    }
+    follow(); /* and who has nothing whole does not even ask */
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    EXPECT(FT_HANG_UP, FT_END);
+}
+END_TEST
+
+START_TEST(epochs_out_of_order_or_of_another_time_are_not_taken)
+{
+    follow();
+    stage(1);
+    stage(3);
+    ck_assert_int_eq(protocol.state, FT_CLAIMING); /* with the first */
+    ck_assert_uint_eq(protocol.acked, 1);
+    follow();
+    STEP(.kind = FT_STAGED, .link = LINK, .generation = 2, .epoch = 1);
+    ck_assert_int_eq(protocol.state, FT_DISMISSED);
+    follow();
+    STEP(.kind = FT_STAGED, .link = LINK + 1, .generation = 3, .epoch = 1);
+    expect_nothing();
+}
+END_TEST
+
+START_TEST(who_was_frozen_does_not_trust_its_own_silence)
+{
+    follow();
+    stage(1);
+    tick(30000);
+    ck_assert_int_eq(protocol.state, FT_TWIN);
+    tick(40);
+    tick(40);
+    ck_assert_int_eq(protocol.state, FT_CLAIMING);
+}
+END_TEST
+
+START_TEST(when_the_guest_is_off_nobody_takes_over)
+{
+    follow();
+    stage(1);
+    hear(FT_OFF, 3, 1);
+    EXPECT(FT_HANG_UP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DISMISSED);
+}
+END_TEST
+
+/* --- switchover ------------------------------------------------------------------------------- */
+
+START_TEST(a_switchover_is_the_twins_when_its_disks_hold_it)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_HANDED);
+    expect_nothing();
+    hear(FT_ACK, 3, 2);
+    ck_assert_int_eq(EXPECT(FT_RELEASE, FT_SEND)[1].word.kind, FT_HAND);
+    hear(FT_READY, 3, 2);
+    ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.owner, THEM);
+    answer(FT_EXCHANGED, 5, THEM, 0);
+    STEP(.kind = FT_PERSISTED);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_END);
+    ck_assert(list[0].word.kind == FT_TAKE && list[0].word.generation == 5);
+
+    follow();
+    stage(1);
+    hear(FT_HAND, 3, 1);
+    EXPECT(FT_APPLY_LAST);
+    STEP(.kind = FT_APPLIED);
+    ck_assert_int_eq(EXPECT(FT_SEND)->word.kind, FT_READY);
+    hear(FT_TAKE, 5, 1);
+    EXPECT(FT_APPLY_LAST);
+    STEP(.kind = FT_APPLIED);
+    EXPECT(FT_PERSIST);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_TAKE_OVER, FT_OPEN);
+}
+END_TEST
+
+START_TEST(a_switchover_that_fails_leaves_it_here)
+{
+    pair();
+    STEP(.kind = FT_HANDED);
+    ck_assert_int_eq(EXPECT(FT_SEND)->word.kind, FT_HAND);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_RUN, FT_OPEN);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("protocol");
+    TCase *tcase = tcase_create("all");
+    tcase_add_checked_fixture(tcase, set_up, NULL);
+    tcase_add_test(tcase, output_leaves_with_its_acknowledgement);
+    tcase_add_test(tcase, without_its_twin_output_waits_for_the_witness);
+    tcase_add_test(tcase, whoever_was_deposed_stops_for_good);
+    tcase_add_test(tcase, a_peer_that_is_as_good_as_gone_is_lost);
+    tcase_add_test(tcase, a_second_follower_is_sent_away);
+    tcase_add_test(tcase, a_guest_that_powers_off_ends_both);
+    tcase_add_test(tcase, after_an_absence_the_witness_is_asked_before_anything_leaves);
+    tcase_add_test(tcase, a_witness_that_knows_less_than_we_is_not_believed);
+    tcase_add_test(tcase, a_vm_that_is_anothers_does_not_start);
+    tcase_add_test(tcase, who_starts_leaves_it_to_the_twin_for_a_while);
+    tcase_add_test(tcase, what_is_whole_is_acknowledged_and_then_the_twin_can_take_over);
+    tcase_add_test(tcase, whom_the_witness_does_not_know_does_not_take_over);
+    tcase_add_test(tcase, epochs_out_of_order_or_of_another_time_are_not_taken);
+    tcase_add_test(tcase, who_was_frozen_does_not_trust_its_own_silence);
+    tcase_add_test(tcase, when_the_guest_is_off_nobody_takes_over);
+    tcase_add_test(tcase, a_switchover_is_the_twins_when_its_disks_hold_it);
+    tcase_add_test(tcase, a_switchover_that_fails_leaves_it_here);
+    suite_add_tcase(suite, tcase);
+    return unit_main(suite);
+}
