@@ -64,6 +64,38 @@ def test_power_cut(host):
     remove(host, "/tmp/a.img")
 
 
+def test_power_cut_of_the_host(lab):
+    """When the whole host loses its power, and what it has not written to its own disk, every file that the guest saw
+    synced is there when it is back, and fsck finds nothing to mend."""
+    disk = lab.folder / "disk.img"
+    with open(disk, "wb") as file:
+        file.truncate(192 << 20)
+    host = lab.furnish(lab.host("cut", memory=2000, disks=[disk]), tests=True)
+    mount = "mkdir -p /data && mount -t ext4 /dev/vda /data"
+    counts = {}
+    for number, options in enumerate(("engine=io_uring", "engine=threads", "engine=io_uring,cache=writethrough")):
+        host.start()
+        if number == 0:
+            install_tools(host)
+            host.run("mkfs.ext4 -q /dev/vda", check=True)
+        host.run(mount, check=True)
+        image = f"/data/{number}.img"
+        make_disk(host, image, "48M", filesystem=True)
+        # The file system of the host is at rest: from here on its disk gets what the guest's flushes bring there.
+        host.run("sync", check=True)
+        vm = Guest(host, f"--net none --disk {image},{options}")  # its end is the host's
+        vm.run("mount /dev/vda /mnt && mkdir /mnt/files")
+        vm.send("probe files write /mnt/files count=5000")
+        vm.job.wait_for(r"^synced 25\b", timeout=60)
+        host.power_cut()
+        counts[image] = int(re.findall(r"^synced (\d+)\r?\n", vm.job.out, re.M)[-1]) + 1
+    host.start()
+    install_tools(host)
+    host.run(mount, check=True)
+    for image, count in counts.items():
+        expect_whole(host, image, "files", count)
+
+
 def test_a_clone_of_a_guest_that_writes(host):
     """A guest in the middle of writing is cloned, without reflinks: it goes on, and the clone is as after a power cut,
     with every file that was synced before; it boots, as a VM of its own."""
