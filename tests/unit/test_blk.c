@@ -234,6 +234,42 @@ START_TEST(blocks_of_the_disk_are_what_counts)
 }
 END_TEST
 
+/* Offsets of 5.2.4. */
+START_TEST(the_configuration_tells_topology_and_limits)
+{
+    enum { TOPOLOGY = 1 << 10 };
+
+    blk_rig_finish(&t.rig);
+    t.fake.disk.info.optimal_size = 64 << 10;
+    blk_rig_init(&t.rig, &t.fake.disk, 2);
+    ck_assert(virtio_offered(t.rig.virtio, 0) & TOPOLOGY);
+    start_with(ALL_FEATURES | BLK_F_MQ | TOPOLOGY);
+    ck_assert_uint_eq(config_number(0, 8), SECTORS);
+    ck_assert_uint_eq(config_number(20, 4), 512);
+    ck_assert_uint_eq(config_byte(24), 7);        /* 2^7 blocks are a physical one */
+    ck_assert_uint_eq(config_byte(25), 0);        /* the first of which begins at 0 */
+    ck_assert_uint_eq(config_number(26, 2), 128); /* blocks that are good to write at once */
+    ck_assert_uint_eq(config_number(28, 4), 0);
+    ck_assert_uint_eq(config_number(34, 2), 2); /* queues */
+    ck_assert_uint_eq(config_number(36, 4), (1 << 30) / 512);
+    ck_assert_uint_eq(config_number(40, 4), 16);
+    ck_assert_uint_eq(config_number(44, 4), 128);
+    ck_assert_uint_eq(config_number(48, 4), (64 << 20) / 512);
+    ck_assert_uint_eq(config_number(52, 4), 16);
+    ck_assert_uint_eq(config_byte(56), 1);
+
+    blk_rig_finish(&t.rig);
+    t.fake.disk.info.block_size = t.fake.disk.info.optimal_size = 4096;
+    t.fake.disk.info.discard = false;
+    blk_rig_init(&t.rig, &t.fake.disk, 1);
+    ck_assert_uint_eq(config_byte(24), 0);
+    ck_assert_uint_eq(config_number(26, 2), 1);
+    ck_assert_uint_eq(config_number(36, 4), 0);
+    ck_assert_uint_eq(config_byte(56), 0);
+    start_with(BLK_F_FLUSH);
+}
+END_TEST
+
 START_TEST(a_readonly_disk_is_not_written)
 {
     struct blk_range range = {.sector = 1, .sectors = 1};
@@ -411,6 +447,7 @@ int main(void)
     tcase_add_test(tc, what_lies_beyond_the_disk_is_an_error);
     tcase_add_test(tc, parts_of_a_block_are_an_error);
     tcase_add_test(tc, blocks_of_the_disk_are_what_counts);
+    tcase_add_test(tc, the_configuration_tells_topology_and_limits);
     tcase_add_test(tc, a_readonly_disk_is_not_written);
     tcase_add_loop_test(tc, a_request_without_room_for_an_answer_breaks_the_device, 0, 3);
     tcase_add_test(tc, the_same_request_twice_breaks_the_device);
