@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The command line on this machine: errors, exit codes and the terminal. No lab host is needed."""
 
+import ctypes
 import os
 import pty
 import re
 import resource
 import select
+import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import termios
@@ -17,6 +20,11 @@ from labcommon import REPOSITORY, Skip
 
 MINIVMM = str(REPOSITORY / "build" / "minivmm")
 GUESTS = REPOSITORY / "build" / "tests" / "guest"
+
+IOCTL, KVM_GET_API_VERSION, KVM_CHECK_EXTENSION = 16, 0xAE00, 0xAE03
+PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 24, 38, 2
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
+LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here, because between fork and exec is no place for it
 
 
 def run(*arguments, **options):
@@ -76,6 +84,12 @@ def test_usage_errors():
     expect_error(2, "is no UUID", "run", "--kernel", "x", "--uuid", "12345678")
 
 
+def obey_permissions():
+    """A preexec_fn: root too may then read only what the permissions say."""
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # whoever is not root has none of them
+
+
 def test_bad_kernels():
     """A kernel that is missing, unreadable, empty, truncated or none is named, with the cause."""
     with tempfile.TemporaryDirectory() as folder:
@@ -98,9 +112,9 @@ def test_bad_kernels():
         expect_error(2, "needs [0-9]+ MiB of RAM.*\nhint: give the VM at least", "run", "--kernel", f"{folder}/whole",
                      "--memory", "16M")
         expect_error(2, "command line", "run", "--kernel", f"{folder}/whole", "--cmdline", "x" * 100000)
-        if os.geteuid() != 0:
-            (there / "whole").chmod(0)
-            expect_error(1, "Permission denied", "run", "--kernel", f"{folder}/whole")
+        (there / "whole").chmod(0)
+        expect_error(1, "kernel .*whole: Permission denied", "run", "--kernel", f"{folder}/whole",
+                     preexec_fn=obey_permissions)
 
 
 def test_memory_limits():
@@ -111,12 +125,13 @@ def test_memory_limits():
     expect_error(2, "of memory: a machine has", "run", "--kernel", kernel, "--memory", "2T")
 
 
-def with_other_kvm(arrange, command=""):
+def with_other_kvm(arrange, command="", verb="run --kernel"):
     """Runs minivmm where /dev/kvm is as `arrange` makes it, in a mount namespace of its own."""
-    script = f"{arrange} && exec {command} {MINIVMM} run --kernel {guest('serial.elf')}"
+    verb = verb if verb == "check" else f"{verb} {guest('serial.elf')}"
+    script = f"{arrange} && exec {command} {MINIVMM} {verb}"
     result = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=60,
                             stdin=subprocess.DEVNULL)
-    if "minivmm:" not in result.stderr:
+    if "minivmm:" not in result.stderr and "/dev/kvm" not in result.stdout:
         raise Skip(f"a /dev/kvm of one's own cannot be arranged here: {result.stderr.strip()}")
     return result
 
@@ -131,6 +146,78 @@ def test_no_kvm():
                             " mount --bind /media/kvm /dev/kvm",
                             "setpriv --reuid=65534 --regid=65534 --clear-groups")
     assert denied.returncode == 6 and "adduser" in denied.stderr, denied.stderr
+
+
+def answer_zero(request, argument=0):
+    """A preexec_fn: from then on this request to KVM does nothing and says 0, as an older kernel's may."""
+    load, equal, give = 0x20, 0x15, 0x06
+    # The number of the call, then the low halves of its second and third argument.
+    code = ((load, 0, 0, 0), (equal, 0, 5, IOCTL), (load, 0, 0, 24), (equal, 0, 3, request), (load, 0, 0, 32),
+            (equal, 0, 1, argument), (give, 0, 0, 0x50000), (give, 0, 0, 0x7FFF0000))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+    filters = struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))
+
+    def forbid():
+        if (LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+                or LIBC.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filters) < 0):
+            os._exit(99)
+
+    forbid.program = program  # it lives as long as whoever points to it
+    return forbid
+
+
+def test_an_old_kvm():
+    """A KVM of another API version, or without something that we need, is refused with that thing's name and the mend;
+    what we can do without is done without."""
+    kernel = guest("poweroff.elf")
+    other = answer_zero(KVM_GET_API_VERSION)
+    expect_error(6, "/dev/kvm speaks API version 0, not 12\nhint: minivmm needs Linux", "run", "--kernel", kernel,
+                 preexec_fn=other)
+    for name, number in (("SPLIT_IRQCHIP", 121), ("IOEVENTFD", 36), ("MANUAL_DIRTY_LOG_PROTECT2", 168)):
+        without = answer_zero(KVM_CHECK_EXTENSION, number)
+        expect_error(6, rf"this host's KVM lacks {name} \(.*\nhint: minivmm needs Linux .* `minivmm check`", "run",
+                     "--kernel", kernel, preexec_fn=without)
+        said = run("check", preexec_fn=without)
+        assert said.returncode == 6 and re.search(rf"^BAD +kvm {name} .*\n +mend: ", said.stdout, re.M), said.stdout
+    for name, number in (("XSAVE2", 208), ("SREGS2", 200), ("VCPU_ATTRIBUTES", 127), ("GET_TSC_KHZ", 61),
+                         ("EXCEPTION_PAYLOAD", 164), ("X86_TRIPLE_FAULT_EVENT", 218)):
+        result = run("run", "--net", "none", "--kernel", kernel, preexec_fn=answer_zero(KVM_CHECK_EXTENSION, number))
+        assert result.returncode == 0, f"without {name}: {result.stderr}"
+
+
+def test_check_says_what_this_host_can_do():
+    """check goes through all that VMs need of the host, each lack with its mend; --quiet leaves only the exit code."""
+    guest("serial.elf")  # there is a KVM
+    said = run("check")
+    assert said.returncode == 0 and said.stderr == "" and "BAD" not in said.stdout, said
+    for what in ("/dev/kvm", "hardware virtualization", "kvm IRQFD", "kvm vCPUs", "tap interfaces", "user namespaces",
+                 "io_uring", "memory", "huge pages for guests"):
+        assert re.search(rf"^(ok|note) +{what} +\S", said.stdout, re.M), f"no {what} in {said.stdout}"
+    pvm, intel, amd = (os.path.exists(f"/sys/module/kvm_{kind}") for kind in ("pvm", "intel", "amd"))
+    result = run("check", "--quiet", "--hardware")
+    assert (result.returncode, result.stdout, result.stderr) == (0 if (intel or amd) and not pvm else 6, "", "")
+    if pvm:
+        assert re.search(r"^BAD +hardware virtualization .*\n +mend: .*tests/lab/lab", run("check", "--hardware").stdout, re.M)
+    lacks = with_other_kvm("mount -t tmpfs none /dev", verb="check")
+    assert lacks.returncode == 6, lacks
+    for what, mend in (("BAD +/dev/kvm", "load KVM"), ("note +tap interfaces", "modprobe tun")):
+        assert re.search(rf"^{what} .*\n +mend: {mend}", lacks.stdout, re.M), lacks.stdout
+
+
+def test_without_the_helper_of_user_networks():
+    """With no --net a VM whose user network cannot be runs without one, and a line says why; with --net user it does
+    not run."""
+    kernel = guest("poweroff.elf")
+    with tempfile.TemporaryDirectory() as folder:
+        alone = shutil.copy(MINIVMM, folder)
+        if any(Path(place, "minivmm-usernet").exists() for place in ("/usr/local/libexec/minivmm", "/usr/libexec/minivmm")):
+            raise Skip("minivmm-usernet is installed here")
+        command = [alone, "run", "--kernel", kernel]
+        for more, code in (([], 0), (["--net", "none"], 0), (["--net", "user"], 6)):
+            result = subprocess.run(command + more, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            assert result.returncode == code, f"{more}: {result}"
+            assert ("this VM has no network: " in result.stderr) == (not more), f"{more}: {result.stderr}"
+            assert ("minivmm-usernet" in result.stderr) == (more != ["--net", "none"]), f"{more}: {result.stderr}"
 
 
 class Terminal:
@@ -196,7 +283,7 @@ def test_terminal_is_restored_on_every_way_out():
 
 
 def test_a_slow_terminal_does_not_slow_the_guest():
-    """A guest that writes faster than anybody reads runs on; what was lost is counted in the output."""
+    """A guest that writes faster than anybody reads runs on, and ends when it wants to."""
     reader, writer = os.pipe()
     process = subprocess.Popen([MINIVMM, "run", "--exit-port", "--kernel", guest("flood.elf"),
                                 "--cmdline", "kib=400"], stdin=subprocess.DEVNULL, stdout=writer,
