@@ -4,6 +4,7 @@
 import base64
 import hashlib
 import os
+import pty
 import select
 import signal
 import subprocess
@@ -310,6 +311,45 @@ def test_traffic_is_counted_and_captured(lab):
     assert after.received - before.received >= 5 and after.sent - before.sent >= 5
     # Five requests and five replies, each with the pattern.
     assert capture.read_bytes().count(b"\xa5" * 32) == 10
+
+
+# The command line
+
+
+def test_a_person_runs_one_command():
+    """`lab run` copies in what it is told to, and ends with its command's output and exit code; a file that is not
+    there is named."""
+    lab = [f"{LAB_FOLDER}/lab", "run", "--memory", "600"]
+    result = subprocess.run([*lab, "--with", f"{__file__}:/tmp/here", "--", "sh", "-c", "md5sum </tmp/here; exit 7"],
+                            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    with open(__file__, "rb") as file:
+        wanted = hashlib.md5(file.read()).hexdigest()
+    assert result.returncode == 7 and result.stdout == f"{wanted}  -\n", result
+    result = subprocess.run([*lab, "--with", "nowhere", "--", "true"], stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, timeout=120)
+    assert result.returncode == 1 and "lab: cannot copy nowhere into the host" in result.stderr, result
+
+
+def test_a_person_gets_a_shell():
+    """`lab shell` is a root shell on a terminal, with /dev/kvm; exit leaves."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(f"{LAB_FOLDER}/lab", ["lab", "shell", "--memory", "600"])
+    text, wanted = b"", [(b"# ", b"tty && ls -l /dev/kvm && echo $((1000 + 1))-$(id -u); exit\r"), (b"1001-0", b"")]
+    while wanted:
+        ready, _, _ = select.select([terminal], [], [], 90)
+        assert ready, f"no {wanted[0][0]!r} in {text!r}"
+        text += os.read(terminal, 4096)
+        if wanted[0][0] in text:
+            os.write(terminal, wanted.pop(0)[1])
+    while True:
+        try:
+            text += os.read(terminal, 4096)
+        except OSError:  # nobody has the other end any more
+            break
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0 and b"/dev/pts/" in text and b"10, 232" in text, text
 
 
 # Nothing is left behind
