@@ -71,6 +71,7 @@ def test_user_network_needs_no_rights_and_no_world(host):
         assert host.run(f"stat -c %U /proc/{vm.pid}", check=True).out.strip() == "nobody"
         assert "eth0 has 10.0.2.15/24, router 10.0.2.2" in vm.run("network")
         exchange(vm.run, "tcp:10.0.2.2:8000", "4M")
+        exchange(vm.run, f"tcp:{host.address}:8000", "1M")  # by address translation, as all of the world is
         serve_in_guest(vm)
         exchange(lambda command: host.run(command, check=True), "tcp:127.0.0.1:8080", "4M")
         if VMM == "minivmm":
