@@ -35,6 +35,12 @@ echo "@ready"
 while read -r number line; do eval "$line"; echo "@$number $?"; done
 """
 
+# The same files once more, as a mount of their own that lies over the initramfs.
+MOVE_ROOT = """
+mkdir -p /newroot && mount --make-rprivate / && mount --rbind / /newroot && cd /newroot && mount --move . / &&
+exec chroot . sh -c {run}
+"""
+
 # A kernel that is not content says so with one of these.
 COMPLAINTS = "WARNING:|BUG:|Oops|Call Trace|LOCKUP|rcu.*stall|unexpected IRQ trap|spurious|nobody cared"
 
@@ -92,11 +98,12 @@ class Guest:
     """One run of a VMM in a lab host; see the head of this file."""
 
     def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None, folder=None,
-                 definition=None, goes_on=None, until=None):
+                 definition=None, goes_on=None, until=None, root_to_pivot=False):
         """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
         columns) of one for the VMM. folder: the VM is this folder, with what `definition` says beside the boot
         files; one that has a vm.json already is run as it is. goes_on: the command that leads to the console of a
-        guest that waits for commands already; until: what that command says when it is there."""
+        guest that waits for commands already; until: what that command says when it is there. root_to_pivot: the VMM
+        has a root directory with which pivot_root works, as it does not with an initramfs."""
         script = base64.b64encode(SERVE.format(console=console).encode()).decode()
         # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
         cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
@@ -122,6 +129,9 @@ class Guest:
         if user:
             host.run(f"chown {user} {files}.pid", check=True)
             run = f"exec su {user} -s /bin/sh -c '{run}'"
+        if root_to_pivot:
+            host.put_bytes(MOVE_ROOT.format(run=shlex.quote(run)).encode(), f"{files}.root")
+            run = f"exec unshare -m sh {files}.root"
         self.job = host.spawn(run, terminal=terminal)
         self._answered = 0
         try:
