@@ -6,7 +6,7 @@ _minivmm() {
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$("$program" help 2>/dev/null |
-            sed -n '/^Verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p') --help --version" -- "$word")
+            sed -n '/^Verbs:/,/^$/s/^  \([a-z-]*\) .*/\1/p') --help --version" -- "$word")
         return
     fi
     case $word in

@@ -2,6 +2,7 @@
 """Verbs that need no running VM, as a person would try them, and the shell's completion. No lab host is needed."""
 
 import os
+import pty
 import re
 import subprocess
 
@@ -20,15 +21,43 @@ def test_new_rename_remove_report_check():
 
 def test_every_verb_has_help():
     """Each verb that `help` names has a --help, which begins with an example; all are in the manual."""
-    verbs = re.findall(r"^  ([a-z]+) ", run("help").stdout.split("Verbs:")[1].split("\n\n")[0], re.M)
+    verbs = re.findall(r"^  ([a-z-]+) ", run("help").stdout.split("Verbs:")[1].split("\n\n")[0], re.M)
     manual = (REPOSITORY / "man/minivmm.1.scd").read_text()
-    assert len(verbs) > 10
+    assert {"run", "remove-snapshot"} < set(verbs) and len(verbs) > 20
     for verb in verbs:
         if verb != "help":
             result = run(verb, "--help")
             assert result.returncode == 0 and result.stdout.startswith("Example"), f"{verb}: {result}"
             assert f"minivmm {verb}" in result.stdout, f"{verb}: its example is of something else"
             assert re.search(rf"\*(minivmm )?{verb}\*|\*minivmm {verb}", manual), f"the manual knows nothing of {verb}"
+
+
+def answer(vms, text, *words):
+    """Exit code of a command that a person answers at his terminal."""
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen([MINIVMM, *words], env=vms.env, cwd=vms.root, stdin=slave, stdout=slave, stderr=slave)
+        heard = b""
+        while b"[y/N] " not in heard:
+            heard += os.read(master, 1000)
+        os.write(master, text)
+        return process.wait(30)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_remove_asks():
+    """At a terminal remove asks, and only a yes removes; a VM that runs is refused without a question."""
+    with Folder() as vms:
+        there = vms.make("web1")
+        for text in (b"n\n", b"\n", b"yep\n", b"\x04"):
+            assert answer(vms, text, "remove", "web1") == 1 and (there / "kernel").exists(), text
+        vms.start("web1")
+        vms.bad(4, r"web1 is already running \(pid \d+\)", "remove", "--yes", "web1")
+        assert (there / "kernel").exists()
+        vms.good("stop", "--force", "web1")
+        assert answer(vms, b"y\n", "remove", "web1") == 0 and not there.exists()
 
 
 def complete(folder, *words):
@@ -45,5 +74,7 @@ def test_completion():
     with Folder() as vms:
         vms.make("web1")
         assert complete(vms, "st") == {"standby", "status", "stop"}
+        assert complete(vms, "rem") == {"remove", "remove-snapshot"}
         assert complete(vms, "stop", "--f") == {"--force"}
+        assert complete(vms, "clone", "--m") == {"--memory"}
         assert complete(vms, "stop", "w") == {"web1"}
