@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* minivmm rename and minivmm remove. */
 #include "cli/hold.h"
+#include "cli/news.h"
 #include "cli/place.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
@@ -50,10 +51,12 @@ static void settle_identity(struct folder *folder, bool keep)
 {
     struct identity identity = {0};
     struct err err = {0};
-    enum identity_found found;
+    struct news news = {0};
 
-    if (identity_settle(&identity, folder, keep, &found, &err) < 0)
+    if (news_settle(&news, &identity, folder, keep, &err) < 0)
         log_err(LOG_WARNING, &err);
+    else if (news.found == IDENTITY_COPIED)
+        news_tell(&news, &identity, folder, false);
     identity_finish(&identity);
 }
 

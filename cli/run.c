@@ -3,6 +3,7 @@
 #include "cli/run.h"
 #include "cli/detach.h"
 #include "cli/hold.h"
+#include "cli/news.h"
 #include "cli/restoring.h"
 #include "cli/run_files.h"
 #include "cli/run_words.h"
@@ -191,20 +192,6 @@ static void handle_problem(void *ctx, const char *sentence)
     log_error("%s", sentence);
 }
 
-/* What happened to the folder since its last run is worth a line where it is news. */
-static void tell_identity(const struct run *run, enum identity_found found)
-{
-    char uuid[37];
-    identity_format_uuid(run->identity.uuid, uuid);
-    if (found == IDENTITY_COPIED)
-        log_info("%s is a copy: it is a VM of its own now, with a new UUID (%s) and new MACs",
-                 run->folder.name, uuid);
-    else if (found == IDENTITY_MOVED)
-        log_info(run->loaded->keep_identity ? "%s is elsewhere now and stays the same VM (keep)"
-                                            : "%s was moved here: it stays the same VM",
-                 run->folder.name);
-}
-
 /* Whoever may write vm.json, or put another one in its place, has root open what he names. */
 static void warn_of_foreign_owner(const struct folder *folder)
 {
@@ -226,7 +213,7 @@ static void warn_of_foreign_owner(const struct folder *folder)
 static int open_folder(struct run *run, struct err *err)
 {
     const struct definition_judge judge = {.problem = handle_problem};
-    enum identity_found found;
+    struct news news = {0};
     if (snapshot_is_one(run->words.folder)) {
         int refused = err_say(err, ERR_STATE, EINVAL, "%s is a snapshot, which stays as it is",
                               run->words.folder);
@@ -253,14 +240,13 @@ static int open_folder(struct run *run, struct err *err)
         return identity_adopt(&run->identity, &run->folder, err);
     }
     if (ret == 0)
-        ret = identity_settle(&run->identity, &run->folder, run->loaded->keep_identity, &found,
-                              err);
+        ret = news_settle(&news, &run->identity, &run->folder, run->loaded->keep_identity, err);
     /* It goes on from a past state: whatever its guest has drawn since could be drawn again. */
-    if (ret == 0 && run->snapshot_path && found != IDENTITY_NEW)
+    if (ret == 0 && run->snapshot_path && news.found != IDENTITY_NEW)
         ret = identity_renew_generation(&run->identity, &run->folder, err);
     if (ret < 0)
         return ret;
-    tell_identity(run, found);
+    news_tell(&news, &run->identity, &run->folder, run->snapshot_path);
     return 0;
 }
 

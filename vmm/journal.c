@@ -6,6 +6,7 @@
 #include "vmm/journal_lines.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +156,20 @@ int journal_open(struct journal *ret_journal, int folder_fd, struct err *err)
     }
     *ret_journal = journal;
     return 0;
+}
+
+bool journal_is_of_a_run(int folder_fd)
+{
+    struct journal_tail tail = {0};
+    struct stat stat;
+
+    int fd = openat(folder_fd, FOLDER_JOURNAL, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool good = fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) &&
+                journal_read_tail(fd, stat.st_size, &tail) == 0;
+    close(fd);
+    return good && tail.running;
 }
 
 void journal_close(struct journal *journal)

@@ -32,6 +32,9 @@ enum { JOURNAL_TICK_SECONDS = 10, JOURNAL_PAUSE_MS = 100 };
 int journal_open(struct journal *ret_journal, int folder_fd, struct err *err) must_check;
 void journal_close(struct journal *journal);
 
+/* Whether the last line is of a run that has not ended: of a copy, that its original ran then. */
+bool journal_is_of_a_run(int folder_fd);
+
 void journal_start(struct journal *journal);
 void journal_stop(struct journal *journal, const char *by); /* "guest", "person", "signal" */
 void journal_crash(struct journal *journal, const char *reason);

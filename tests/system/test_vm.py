@@ -86,7 +86,8 @@ def test_copied_and_moved():
             assert first[key] != second[key]
         assert not set(first["macs"]) & set(second["macs"])
         vms.good("stop", "web1", "web2")
-        assert "web2 is a copy" in copy.stderr.read()
+        said = copy.stderr.read()
+        assert "web2 is a copy" in said and "finds its disks as after a power cut" in said
 
         (vms.root / "web1").rename(vms.root / "web3")
         moved = vms.start("web3")
@@ -96,8 +97,10 @@ def test_copied_and_moved():
         shutil.copytree(vms.root / "web3", vms.root / "web4")
         definition = json.loads((vms.root / "web4/vm.json").read_text())
         (vms.root / "web4/vm.json").write_text(json.dumps({**definition, "identity": "keep"}))
-        vms.start("web4")
+        kept = vms.start("web4")
         assert vms.identity("web4")["uuid"] == first["uuid"]
+        vms.good("stop", "web4")
+        assert "power cut" not in kept.stderr.read(), "web3 had been stopped"
 
 
 def test_killed():
@@ -598,7 +601,8 @@ def test_a_copy_that_is_renamed_has_no_past():
         vms.good("stop", "web1")
         vms.wait_until(lambda: vms.list() == [], "its end")
         shutil.copytree(vms.root / "web1", vms.root / "copy")
-        vms.good("rename", "copy", "web2")
+        renamed = vms.run("rename", "copy", "web2")
+        assert renamed.returncode == 0 and "web2 is a copy" in renamed.stderr, renamed
         assert vms.identity("web2")["uuid"] != vms.identity("web1")["uuid"]
         assert vms.journal("web2") == [] and len(vms.journal("web1")) == 2
         vms.good("rename", "web1", "web3")

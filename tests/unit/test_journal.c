@@ -212,6 +212,27 @@ START_TEST(a_run_that_did_not_end_is_lost_at_its_last_sign_of_life)
 }
 END_TEST
 
+START_TEST(whoever_copies_a_journal_sees_whether_its_run_has_ended)
+{
+    ck_assert(!journal_is_of_a_run(folder_fd)); /* there is none */
+    struct journal journal = open_journal();
+    ck_assert(!journal_is_of_a_run(folder_fd));
+    journal_start(&journal);
+    ck_assert(journal_is_of_a_run(folder_fd));
+    journal_pause(&journal, "asked", 1000);
+    ck_assert(journal_is_of_a_run(folder_fd));
+    journal_stop(&journal, "person");
+    ck_assert(!journal_is_of_a_run(folder_fd));
+    journal_start(&journal);
+    journal_crash(&journal, "x");
+    ck_assert(!journal_is_of_a_run(folder_fd));
+    journal_close(&journal);
+    ck_assert_int_eq(unlinkat(folder_fd, "journal.jsonl", 0), 0);
+    ck_assert_int_eq(mkfifoat(folder_fd, "journal.jsonl", 0600), 0);
+    ck_assert(!journal_is_of_a_run(folder_fd));
+}
+END_TEST
+
 START_TEST(a_tick_is_a_sign_of_life)
 {
     struct journal journal = open_journal();
@@ -612,6 +633,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_run_that_did_not_end_is_lost_at_its_last_sign_of_life, 1000, 1001);
     tcase_add_loop_test(tcase, a_run_that_did_not_end_is_lost_at_its_last_sign_of_life, 15000,
                         15001);
+    tcase_add_test(tcase, whoever_copies_a_journal_sees_whether_its_run_has_ended);
     tcase_add_test(tcase, a_tick_is_a_sign_of_life);
     tcase_add_test(tcase, a_torn_line_hurts_only_itself);
     tcase_add_test(tcase, a_journal_that_is_no_plain_file_is_an_error);
