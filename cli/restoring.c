@@ -38,7 +38,9 @@ int restoring_check(const struct folder *folder, const char *snapshot, struct er
         ret = err_say(err, ERR_STATE, EBUSY,
                       "%s was just being restored from %s, and that was cut short", folder->name,
                       path);
-        if (own && slash)
+        if (own && slash && slash[1] == '.') /* cli/run.h: a clone's */
+            err_hint(err, "minivmm remove --yes %s, and clone it again", folder->path);
+        else if (own && slash)
             err_hint(err, "minivmm restore %s %s does it again", folder->path, slash + 1);
         else
             err_hint(err, "minivmm remove --yes %s; then minivmm run --from %s %s", folder->path,

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@ struct run {
     char *snapshot_path;   /* whole; NULL: it boots */
     bool restores;         /* the VM is there: its own snapshot's files are in their places */
     bool is_new;           /* another VM than the snapshot's */
+    bool is_clone;         /* cli/run.h */
     bool is_made, settled; /* its folder is there; and it is a VM */
     struct snapshot snapshot;
     struct arrival *arrival; /* NULL: it does not come from another host */
@@ -310,11 +312,25 @@ static int isolate(const struct run *run, struct err *err)
     return ret;
 }
 
+/* It is mapped, and needs no name. */
+static void remove_cloned_memory(const struct run *run)
+{
+    const char *name;
+    int parent = tree_open_parent(run->folder.fd, RUN_CLONED_MEMORY, false, &name);
+    if (parent < 0)
+        return;
+    (void)!tree_remove(parent, name, NULL);
+    close(parent);
+    unlinkat(run->folder.fd, FOLDER_SNAPSHOTS, AT_REMOVEDIR);
+}
+
 /* Nothing can go wrong any more that another try would not have to begin anew. */
 static int begin_from_snapshot(struct run *run, struct err *err)
 {
     int ret = run->is_new && run->snapshot.has_memory ? isolate(run, err) : 0;
     if (ret == 0) {
+        if (run->is_clone)
+            remove_cloned_memory(run);
         restoring_end(&run->folder);
         run->settled = true;
     }
@@ -474,6 +490,18 @@ int run_from_snapshot(const char *folder, const char *snapshot, bool detach)
     run.words.from = snapshot;
     run.words.detach = detach;
     run.restores = true;
+    return run_all(&run);
+}
+
+int run_clone(const char *folder)
+{
+    char memory[PATH_MAX];
+    struct run run = beginning;
+    if (snprintf(memory, sizeof(memory), "%s/" RUN_CLONED_MEMORY, folder) >= PATH_MAX)
+        return ERR_USAGE;
+    run.words.folder = folder;
+    run.words.from = memory;
+    run.words.detach = run.restores = run.is_new = run.is_made = run.is_clone = true;
     return run_all(&run);
 }
 

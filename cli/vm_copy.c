@@ -33,6 +33,12 @@ bool vm_copy_handle_progress(void *ctx, uint64_t done, uint64_t total)
     return !making_is_interrupted(&copy->making);
 }
 
+/* A VM of its own that goes on beside the one that it is made of. */
+static bool runs_at_once(const struct vm_copy *copy)
+{
+    return copy->with_memory && !copy->for_itself;
+}
+
 /* --- disks ------------------------------------------------------------------------------------ */
 
 /* The name in the VM's folder of what lies at this path; false: it lies elsewhere. */
@@ -301,6 +307,20 @@ static bool put_all(const struct vm_copy *copy, json_t *text)
     return changed;
 }
 
+/* A port of this host leads to one VM, and the one that runs has it. */
+static bool drop_forwards(const struct vm_copy *copy, const json_t *text)
+{
+    const json_t *nets = json_object_get(text, "nets");
+    bool dropped = false;
+
+    for (size_t i = 0; i < json_array_size(nets); i++)
+        dropped |= json_object_del(json_array_get(nets, i), "forwards") == 0;
+    if (dropped)
+        log_warning("%s has no port forwards: %s has them", copy->making.place.name,
+                    copy->from.name);
+    return dropped;
+}
+
 static void warn_of_macs(const struct vm_copy *copy, const json_t *text)
 {
     const json_t *nets = json_object_get(text, "nets");
@@ -365,7 +385,8 @@ static int copy_definition(struct vm_copy *copy, struct err *err)
     }
     if (!copy->for_itself)
         warn_of_macs(copy, root);
-    if (put_all(copy, root)) {
+    bool lacks = runs_at_once(copy) && drop_forwards(copy, root);
+    if (put_all(copy, root) || lacks) {
         changed = json_dumps(root, JSON_INDENT(4));
         free(text);
         if (!changed || asprintf(&text, "%s\n", changed) < 0)
@@ -425,10 +446,13 @@ static int copy_running_disks(struct vm_copy *copy, struct err *err)
 /* Who has the folder's lock: we, or a VM that runs. A snapshot is not changed, and needs none. */
 static int take(struct vm_copy *copy, struct err *err)
 {
-    if (copy->is_snapshot)
-        return 0;
-    int ret = hold_vm_or_find(&copy->from, &copy->info, err);
+    int ret = copy->is_snapshot ? 0 : hold_vm_or_find(&copy->from, &copy->info, err);
     copy->runs = ret > 0;
+    if (ret == 0 && runs_at_once(copy)) {
+        ret = err_say(err, ERR_STATE, ENOTSUP, "%s does not run: it has no memory to clone",
+                      copy->from.name);
+        err_hint(err, "leave --memory out, and the clone boots");
+    }
     return ret < 0 ? ret : 0;
 }
 
@@ -450,7 +474,7 @@ static int check_definition(const struct vm_copy *copy, struct err *err)
 /* In a snapshot they would be taken for what they are called. */
 static int check_names(const struct vm_copy *copy, struct err *err)
 {
-    for (size_t i = 0; copy->for_itself && snapshot_files[i]; i++)
+    for (size_t i = 0; copy->with_memory && snapshot_files[i]; i++)
         if (faccessat(copy->from.fd, snapshot_files[i], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
             return err_say(err, ERR_STATE, EEXIST,
                            "%s has a file \"%s\": a snapshot has one of its own by that name",
