@@ -105,6 +105,7 @@ def test_a_clone_of_a_guest_that_writes(host):
     definition = {"disks": [{"file": "data.img", "format": "raw"}], "nets": [], "memory": "256M"}
     with Guest(host, folder="/root/web1", definition=definition) as vm:
         serial = vm.run("cat /sys/block/vda/serial").strip()
+        seen = [vm.run("cat /sys/class/dmi/id/product_uuid").strip().lower()]
         vm.run("mount /dev/vda /mnt && mkdir /mnt/first")
         number = vm.send("dd if=/dev/zero of=/mnt/unsynced bs=64k count=200 & probe files write /mnt/first count=150")
         vm.job.wait_for(r"^synced 25\b", timeout=60)
@@ -117,9 +118,10 @@ def test_a_clone_of_a_guest_that_writes(host):
     with Guest(host, folder="/root/web2") as vm:
         vm.run("mount /dev/vda /mnt && [ $(ls /mnt/first | wc -l) -ge 25 ] && umount /mnt")
         assert len(serial) == 20 and vm.run("cat /sys/block/vda/serial").strip() not in ("", serial)
+        seen.append(vm.run("cat /sys/class/dmi/id/product_uuid").strip().lower())
         assert vm.power_off() == 0
-    uuids = host.run("cat /root/web[12]/identity.json", check=True).out
-    assert len(set(re.findall(r'"uuid": "(.*)"', uuids))) == 2, f"{uuids}{cloned}"
+    uuids = re.findall(r'"uuid": "(.*?)"', host.run("cat /root/web1/identity.json /root/web2/identity.json", check=True).out)
+    assert len(set(uuids)) == 2 and uuids == seen, f"{uuids}, their guests saw {seen}; {cloned}"
     remove(host, "/root/web1", "/root/web2")
 
 
