@@ -4,9 +4,10 @@
 import os
 import pty
 import re
+import shutil
 import subprocess
 
-from labcommon import REPOSITORY
+from labcommon import REPOSITORY, Skip
 from test_cli import MINIVMM, run
 from vms import Folder
 
@@ -69,8 +70,19 @@ def complete(folder, *words):
                               timeout=60, check=True).stdout.split())
 
 
-def test_completion():
-    """bash completes verbs, their options, and VMs."""
+def complete_in_zsh(folder, *words):
+    """The same of zsh, with its own two functions in our hands: one offers words, the other files."""
+    script = ("compadd() { shift; for word; do [[ $word == ${words[CURRENT]}* ]] && print -r -- $word; done }; _files() { };"
+              f" complete() {{ local words=(minivmm {' '.join(words)}) CURRENT={len(words) + 1};"
+              f" source {REPOSITORY}/cli/completion/_minivmm; }}; complete")
+    env = {**folder.env, "PATH": f"{os.path.dirname(MINIVMM)}:{os.environ['PATH']}"}
+    result = subprocess.run(["zsh", "-f", "-c", script], env=env, cwd=folder.root, capture_output=True, text=True,
+                            timeout=60)
+    assert result.stderr == "", result
+    return set(result.stdout.split())
+
+
+def check_completion(complete):
     with Folder() as vms:
         vms.make("web1")
         assert complete(vms, "st") == {"standby", "status", "stop"}
@@ -78,3 +90,16 @@ def test_completion():
         assert complete(vms, "stop", "--f") == {"--force"}
         assert complete(vms, "clone", "--m") == {"--memory"}
         assert complete(vms, "stop", "w") == {"web1"}
+        assert complete(vms, "set", "web1", "--link", "d") == {"down"}
+
+
+def test_completion_in_bash():
+    """bash completes verbs, their options, words of options, and VMs."""
+    check_completion(complete)
+
+
+def test_completion_in_zsh():
+    """So does zsh."""
+    if not shutil.which("zsh"):
+        raise Skip("no zsh: scripts/install-packages test")
+    check_completion(complete_in_zsh)
