@@ -90,6 +90,7 @@ struct blk_request {
     bool reads;         /* the data is for the guest */
     uint8_t next_range; /* of discard and write zeroes */
     uint8_t kind;
+    uint64_t done_bytes; /* counted when it ends: a pause may have it begin anew */
     uint64_t began_ns;
     uint64_t data_bytes;
     uint64_t room; /* bytes that the guest lets us write before the status */

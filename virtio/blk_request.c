@@ -117,6 +117,7 @@ static void note_end(struct blk *blk, const struct blk_request *request, bool fa
         return;
     if (blk->ended_count == array_size(blk->ended))
         blk_count_ended(blk);
+    counter_add(&blk->counters[request->kind].bytes, request->done_bytes);
     blk->ended[blk->ended_count++] = (struct blk_ended){
         .began_ns = request->began_ns, .kind = request->kind, .failed = failed};
 }
@@ -288,8 +289,8 @@ static void handle_done(struct disk_request *disk, int result)
         unmark(request, false);
         return;
     }
-    if (result == 0 && request->kind != BLK_OTHER)
-        counter_add(&blk->counters[request->kind].bytes, disk->length);
+    if (result == 0)
+        request->done_bytes += disk->length;
     if (result < 0 && result != -ECANCELED && blk->config.failed)
         blk->config.failed(blk->config.ctx, disk->op, disk->offset, -result);
     else if (result == 0)
@@ -362,6 +363,7 @@ bool blk_take_in(struct blk *blk, unsigned queue, const struct vring_chain *chai
     request->queue = (uint16_t)queue;
     request->head = chain->head;
     request->next_range = 0;
+    request->done_bytes = 0;
     request->kind = kind_of(type);
     request->began_ns = blk->now_ns;
     request->disk.done = handle_done;

@@ -142,7 +142,7 @@ def test_metrics_of_a_vm_that_runs():
             writes = value_of(samples, "minivmm_disk_operations_total", f'disk="{disk}"', 'op="write"')
             assert writes == told["operations"]["write"] == told["latency"]["write"]["count"] >= 256, told
             sent = value_of(samples, "minivmm_disk_bytes_total", f'disk="{disk}"', 'op="write"')
-            assert 0 <= sent - 512 * writes <= 2 * 512, (sent, writes)  # a pause may have come before a write's flush
+            assert sent == 512 * writes, (sent, writes)
             assert value_of(samples, "minivmm_disk_latency_seconds_count", f'disk="{disk}"', 'op="write"') == writes
             assert value_of(samples, "minivmm_disk_errors_total", f'disk="{disk}"') == 0
         exits = sum(metrics["vcpus"][0]["exits"].values())
@@ -171,8 +171,7 @@ def test_limits_are_set_while_it_runs():
             slow = writes_in(vms, 1)
             assert 0 < slow <= most, (options, slow)
             vms.good("set", "web1", "--disk", "0", options[0], "0")
-            fast = writes_in(vms, 1)
-            assert fast > 3 * most, (options, fast)
+            vms.wait_until(lambda: writes_in(vms, 1) > 2 * most, "its own speed")
         vms.bad(3, "disk", "set", "web1", "--disk", "2", "--iops", "1")
         vms.bad(3, "net", "set", "web1", "--net", "0", "--link", "down")
 
