@@ -418,16 +418,17 @@ static void hear_handed(const struct step *step)
 /* --- time ------------------------------------------------------------------------------------- */
 
 /* We were not there ourselves: what was so before need not be so now. */
-static void mind_the_gap(const struct step *step)
+static void mind_the_gap(const struct step *step, uint64_t absent)
 {
     struct ft_protocol *p = step->p;
     p->heard_ns = p->waits_ns = step->now;
     p->known = p->known && !p->striving;
-    if (p->state == FT_SOLO) {
+    if (p->state == FT_SOLO && absent > p->config.away_ns) {
         if (p->link)
             lose_peer(step);
         p->state = FT_ALONE;
         p->known = false;
+        p->loose = true; /* what a witness is read to say may be old; what it exchanges is not */
         act(step, FT_GATE);
         want(step, p->config.node, 0);
     }
@@ -440,7 +441,7 @@ static void hear_tick(const struct step *step)
     uint64_t absent = step->now - p->tick_ns;
     p->tick_ns = step->now;
     if (absent > config->gap_ns)
-        mind_the_gap(step);
+        mind_the_gap(step, absent);
     if (p->asking && step->now - p->asked_ns >= config->ask_ns) {
         p->asking = p->known = false; /* whatever comes now comes too late */
         p->tried.generation = 0;

@@ -147,7 +147,8 @@ struct ft_config {
     uint64_t stall_ns; /* so long without an acknowledgement, and it is as good as gone */
     uint64_t ask_ns;   /* so long without an answer, and there is none */
     uint64_t retry_ns; /* then we ask again */
-    uint64_t gap_ns;   /* so long without a tick, and we were not there ourselves */
+    uint64_t gap_ns;   /* so long without a tick, and what we heard last says nothing */
+    uint64_t away_ns;  /* so long, and somebody may have been told to go on without us */
     uint64_t yield_ns; /* so long who starts leaves the VM to a twin, which has all of it */
 };
 

@@ -16,6 +16,7 @@ static const struct ft_config config = {
     .ask_ns = 120 * MS,
     .retry_ns = 40 * MS,
     .gap_ns = 45 * MS,
+    .away_ns = 150 * MS,
     .yield_ns = 200 * MS,
 };
 

@@ -14,6 +14,7 @@ static const struct ft_config config = {.node = US,
                                         .ask_ns = 100 * MS,
                                         .retry_ns = 50 * MS,
                                         .gap_ns = 100 * MS,
+                                        .away_ns = 3000ull * MS,
                                         .yield_ns = 200 * MS};
 static struct ft_protocol protocol;
 static struct ft_actions actions;
@@ -202,11 +203,14 @@ END_TEST
 
 START_TEST(after_an_absence_the_witness_is_asked_before_anything_leaves)
 {
-    tick(20);
+    tick(2900);
     expect_nothing();
     tick(5000);
     EXPECT(FT_GATE, FT_ASK);
     answer(FT_IS, 3, US, 0);
+    EXPECT(FT_EXCHANGE);
+    answer(FT_EXCHANGED, 4, US, 0);
+    STEP(.kind = FT_PERSISTED);
     EXPECT(FT_OPEN);
     tick(5000);
     answer(FT_IS, 9, THEM, 0); /* somebody was told to go on without us */
