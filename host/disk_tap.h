@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Before a disk: whoever wants to have the same disk elsewhere is told of each change, in order,
+ * before it is made. Closed at first: then it costs a call.
+ */
+#pragma once
+
+#include "host/disk.h"
+
+struct disk_tap;
+
+/* Takes over `inner`, also on failure. */
+int disk_tap_create(struct disk **ret_disk, struct disk *inner, struct err *err) must_check;
+
+/* Of a disk that one stands before somewhere in its row (disk_ops.inner); NULL: there is none. */
+struct disk_tap *disk_tap_of(struct disk *disk);
+
+struct disk_tap_handlers {
+    /*
+     * WRITE, DISCARD, ZEROES, FLUSH: on the disk's loop, at its submission, and must not block. The
+     * bytes of a write are copied, if they are wanted. False: not now. It and all that comes after
+     * it wait, reads too, until disk_tap_go_on.
+     */
+    bool (*change)(void *ctx, const struct disk_request *request);
+    void *ctx;
+};
+
+/* The disk's loop stands still. What waits when it is closed goes on untold. */
+void disk_tap_open(struct disk_tap *tap, const struct disk_tap_handlers *handlers);
+void disk_tap_close(struct disk_tap *tap);
+
+void disk_tap_go_on(struct disk_tap *tap); /* what waits is told again. Any thread */

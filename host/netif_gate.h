@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Before an interface: what the guest sends passes, or waits until somebody says that the world may
+ * know of it. Nobody has to say so for what comes in. Open at first: then it costs a call.
+ *
+ * Frames wait in the order in which they were sent, with their headers, each under the number of
+ * the span of time in which it was sent. How much may wait is bounded: then the gate is full, as an
+ * interface is whose wire is slow, and the guest's own queue holds the rest.
+ */
+#pragma once
+
+#include "host/netif.h"
+
+struct netif_gate;
+
+/* Takes over `inner`, also on failure. */
+int netif_gate_create(struct netif **ret_netif, struct netif *inner, struct err *err) must_check;
+
+/* Of an interface that one stands before somewhere in its row; NULL: there is none. */
+struct netif_gate *netif_gate_of(struct netif *netif);
+
+/*
+ * Called when something waits that did not before: the first frame since the last netif_gate_mark.
+ * On the interface's loop, and must not block. Before the first hold.
+ */
+void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx), void *ctx);
+
+/*
+ * The interface's loop stands still for these two. From here on frames wait, under this number; at
+ * most so many bytes of them. Held already: as mark.
+ */
+void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget);
+/* Numbers only grow. */
+void netif_gate_mark(struct netif_gate *gate, uint64_t number);
+
+/*
+ * Any thread; what they allow happens on the interface's loop, soon, in order. What the interface
+ * does not take at once stays in front.
+ */
+void netif_gate_release(struct netif_gate *gate, uint64_t number); /* of this one and all before */
+void netif_gate_open(struct netif_gate *gate);                     /* all, and nothing waits more */
+/* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
+ * for the one frame that is just being sent. */
+void netif_gate_shut(struct netif_gate *gate);
+
+uint64_t netif_gate_held(struct netif_gate *gate); /* bytes that wait. Any thread */
