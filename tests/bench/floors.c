@@ -85,7 +85,6 @@ static void *run_vcpu(void *arg)
         while (!guest.go && !guest.ended)
             ;
         guest.go = false;
-        guest.run->immediate_exit = 0;
         ioctl(guest.vcpu, KVM_RUN, 0);
         guest.returned_ns = now_ns();
     }
@@ -180,6 +179,7 @@ static void measure_vcpu(void)
         errx(1, "no thread");
     for (unsigned i = 0; i < ROUNDS; i++) {
         guest.returned_ns = 0;
+        guest.run->immediate_exit = 0;
         guest.go = true;
         for (uint64_t begin = now_ns(); now_ns() - begin < SPINS_NS;)
             ;
