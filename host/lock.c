@@ -16,20 +16,51 @@
 
 enum { PATH_SPACE = 320 };
 
+/* Locks end where marks begin: no file has bytes there. */
+static const off_t marks = (off_t)1 << 62;
+
 int lock_try(int fd, bool shared)
 {
-    struct flock lock = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+    struct flock lock = {
+        .l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET, .l_len = marks};
 
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     return errno == EACCES ? -EAGAIN : -errno; /* POSIX leaves the choice between these two */
 }
 
-bool lock_is_held(int fd)
+static bool is_locked(int fd, off_t start, off_t length)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
 
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+bool lock_is_held(int fd)
+{
+    return is_locked(fd, 0, marks);
+}
+
+/* With one on either side, and none beyond what an offset can be. */
+static off_t mark_of(uint64_t place)
+{
+    return marks + 1 + (off_t)(place & ((UINT64_C(1) << 61) - 1));
+}
+
+int lock_mark(int fd, uint64_t place)
+{
+    struct flock lock = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = mark_of(place), .l_len = 1};
+
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+bool lock_has_mark(int fd, uint64_t place)
+{
+    off_t at = mark_of(place);
+
+    return is_locked(fd, at, 1) && !is_locked(fd, at - 1, 1) && !is_locked(fd, at + 1, 1);
 }
 
 static bool has_lock(const char *pid, const char *fd)

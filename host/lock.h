@@ -10,6 +10,16 @@
 /* Never waits. -EAGAIN: somebody else has it. For an unshared lock the file is open for writing. */
 int lock_try(int fd, bool shared) must_check;
 
+/*
+ * A mark that whoever has the same file open elsewhere can see, on another host, too, as far as its
+ * file system shares locks: a lock on one byte, where files have no bytes and no other locks are.
+ * Many may be on a file, and anybody may put one there. The file may be open only for reading; the
+ * mark ends with what it was opened as. `place`: a random number.
+ */
+int lock_mark(int fd, uint64_t place) must_check;
+/* Whether that mark is there, by somebody else, and not just any lock. */
+bool lock_has_mark(int fd, uint64_t place);
+
 /* Whether somebody else has it, shared or not. The file may be open only for reading. */
 bool lock_is_held(int fd);
 
