@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "host/disk_limit.h"
 #include "host/disk_point.h"
+#include "host/disk_yield.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@ static int open_bytes(struct disk **ret_disk, const struct disk_config *config, 
     return disk_memory_create(ret_disk, copy, config->byte_count, err);
 }
 
-static int open_image(struct disk **ret_disk, const struct disk_config *wanted, struct err *err)
+int disk_image_open(struct disk **ret_disk, const struct disk_config *wanted, struct err *err)
 {
     struct disk_config config = *wanted;
     bool guard = false;
@@ -35,6 +36,15 @@ static int open_image(struct disk **ret_disk, const struct disk_config *wanted, 
     if (r == 0 && config.point && !config.readonly)
         r = disk_point_create(ret_disk, *ret_disk, config.path, err);
     return r;
+}
+
+static int open_any(struct disk **ret_disk, const struct disk_config *config, struct err *err)
+{
+    if (config->bytes)
+        return open_bytes(ret_disk, config, err);
+    if (config->point && !config->readonly && !config->ephemeral)
+        return disk_yield_create(ret_disk, config, err);
+    return disk_image_open(ret_disk, config, err);
 }
 
 /* For what may become large and is not needed after a reboot. */
@@ -59,7 +69,7 @@ int disk_open(struct disk **ret_disk, const struct disk_config *config, struct e
 {
     const struct limits limits = {.operations = config->iops, .bytes = config->bandwidth};
     struct disk *disk = NULL;
-    int r = config->bytes ? open_bytes(&disk, config, err) : open_image(&disk, config, err);
+    int r = open_any(&disk, config, err);
 
     if (r == 0 && config->ephemeral && !config->readonly)
         r = put_overlay(&disk, config, err);

@@ -154,20 +154,19 @@ struct disk_config {
     uint64_t iops, bandwidth;     /* limits per second, operations and bytes; 0: none */
     struct shared_limits *shared; /* with other disks; outlives it; NULL: none */
     bool limits_may_change;       /* disk_set_limits (disk_limit.h) will do */
-    bool point;                   /* copies of one moment can be made (disk_point.h) */
+    bool point;    /* copies of one moment can be made (disk_point.h), and another VM can have the
+                    * image for a while (disk_yield.h) */
+    bool absent;   /* such a one has it now, unless it is readonly */
+    bool unlocked; /* whoever has it */
     enum disk_engine engine;
 };
 
-/*
- * A raw file or block device. Locked against a second VM (shared lock when readonly): ERR_STATE
- * names the holder's pid where it is known. Errors name the file and the mend.
- */
+/* A raw file or block device. Locked against a second VM (shared lock when readonly): ERR_STATE
+ * names the holder's pid where it is known. Errors name the file and the mend. */
 int disk_raw_open(struct disk **ret_disk, const struct disk_config *config,
                   struct err *err) must_check;
 
-/*
- * A qcow2 image (disk_qcow2.c). The same promises as a raw one; of a chain each file is locked.
- */
+/* A qcow2 image (disk_qcow2.c). The same promises as a raw one; of a chain each file is locked. */
 int disk_qcow2_open(struct disk **ret_disk, const struct disk_config *config,
                     struct err *err) must_check;
 
@@ -184,17 +183,18 @@ const char *disk_format_name(enum disk_format format);
  * Takes over `inner`, also on failure. */
 int disk_guard_create(struct disk **ret_disk, struct disk *inner, struct err *err) must_check;
 
-/*
- * Reads come from `inner` where nothing was written since; writes go to an unlinked file in
- * `folder`, sparse. Takes over `inner`, which may be readonly, also on failure.
- */
+/* Reads come from `inner` where nothing was written since; writes go to an unlinked file in
+ * `folder`, sparse. Takes over `inner`, which may be readonly, also on failure. */
 int disk_overlay_create(struct disk **ret_disk, struct disk *inner, const char *folder,
                         struct err *err) must_check;
 
-/* Bytes in memory, read only. Takes over `bytes` (from malloc), also on failure; `size` is a
- * multiple of 512. */
+/* Bytes in memory, read only; `size` is a multiple of 512. Takes over `bytes` (of malloc). */
 int disk_memory_create(struct disk **ret_disk, void *bytes, size_t size,
                        struct err *err) must_check;
+
+/* The image by itself: its format is found, and what `point` asks for is before it. */
+int disk_image_open(struct disk **ret_disk, const struct disk_config *config,
+                    struct err *err) must_check;
 
 /* What a VM opens: the image, and the limiter where limits are asked for. */
 int disk_open(struct disk **ret_disk, const struct disk_config *config, struct err *err) must_check;

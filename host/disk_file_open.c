@@ -76,7 +76,7 @@ static int open_image(struct disk_file *file, const struct disk_config *config, 
     file->fd = open(config->path, flags);
     if (file->fd < 0)
         return say_cannot_open(config, errno, err);
-    return disk_lock(file->fd, config->path, config->readonly, err);
+    return config->unlocked ? 0 : disk_lock(file->fd, config->path, config->readonly, err);
 }
 
 /* Sizes. */
