@@ -18,7 +18,7 @@ enum { PATIENCE_MS = 120000 };
 struct migrate {
     const char *word;
     json_t *arguments;
-    bool cancel;
+    bool cancel, shared_disk;
     struct progress progress;
     uint64_t round;
 };
@@ -43,6 +43,9 @@ static void tell(const struct migrate *migrate, const json_t *answer)
     log_info("%s runs on %s: %s in %.0f rounds and %.1f s", migrate->word,
              json_string_value(json_object_get(answer, "to")), size, number(answer, "rounds"),
              seconds);
+    if (migrate->shared_disk)
+        log_info("its disks stayed where they are, and changed hands in %.1f ms",
+                 number(answer, "disks_ms"));
     log_info("it stood still for %.1f ms: state %.1f, last pages %.1f, loading %.1f, going on %.1f",
              number(answer, "downtime_ms"), number(answer, "state_ms"), number(answer, "last_ms"),
              number(answer, "load_ms"), number(answer, "resume_ms"));
@@ -84,6 +87,7 @@ enum {
     MIGRATE_DOWNTIME,
     MIGRATE_COMPRESS,
     MIGRATE_VERIFY,
+    MIGRATE_SHARED_DISK,
     MIGRATE_CANCEL,
     MIGRATE_HELP
 };
@@ -120,6 +124,10 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
     case MIGRATE_VERIFY:
         json_object_set_new(migrate->arguments, "verify", json_true());
         return 0;
+    case MIGRATE_SHARED_DISK:
+        migrate->shared_disk = true;
+        json_object_set_new(migrate->arguments, "shared_disk", json_true());
+        return 0;
     case MIGRATE_CANCEL:
         migrate->cancel = true;
         return 0;
@@ -137,6 +145,8 @@ int verb_migrate(int argc, char **argv)
         [MIGRATE_DOWNTIME] = {"downtime", 0, "MS", "how long it may stand still (300)"},
         [MIGRATE_COMPRESS] = {"compress", 0, NULL, "memory by LZ4 and by what has changed"},
         [MIGRATE_VERIFY] = {"verify", 0, NULL, "compare memory and disks on both hosts first"},
+        [MIGRATE_SHARED_DISK] = {"shared-disk", 0, NULL,
+                                 "both hosts see the disks' files, which stay where they are"},
         [MIGRATE_CANCEL] = {"cancel", 0, NULL, "a migration that is under way; it goes on here"},
         [MIGRATE_HELP] = {"help", 'h', NULL, "this text"},
     };
@@ -148,6 +158,7 @@ int verb_migrate(int argc, char **argv)
         .count = array_size(table),
         .examples = "Examples:\n"
                     "  minivmm migrate web1 hostB --key pair.key\n"
+                    "  minivmm migrate web1 hostB --key pair.key --shared-disk\n"
                     "  minivmm migrate web1 --cancel\n"
                     "\n"
                     "Usage: minivmm migrate VM HOST[:PORT] [OPTION...]\n"

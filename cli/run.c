@@ -373,6 +373,7 @@ static int create_instance(struct run *run, struct err *err)
         .exit_port = words->exit_port,
         .blank = run->snapshot.has_memory || run->arrival,
         .awaited = run->arrival ? "arriving" : NULL,
+        .absent_disks = run->arrival ? arrival_absent_disks(run->arrival) : 0,
         .part = ft_part_of(run->part),
         .output = handle_output,
         .input_room = handle_input_room,

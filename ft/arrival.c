@@ -7,8 +7,11 @@
 #include "ft/handover.h"
 #include "ft/loop_step.h"
 #include "ft/page_frames.h"
+#include "host/disk_yield.h"
+#include "host/lock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +32,7 @@ struct arrival {
 
     struct thread thread;
     struct err err;
+    bool opened; /* the shared disks, if there are any */
     atomic_bool come;
 
     struct loop_step step;
@@ -70,6 +74,7 @@ static int read_folder(struct arrival *arrival, struct err *err)
     for (;;) {
         struct moving_file file;
         struct moving_disk disk;
+        struct moving_shared shared;
         int ret = next_frame(arrival, &frame, err);
         if (ret < 0)
             return ret;
@@ -83,6 +88,11 @@ static int read_folder(struct arrival *arrival, struct err *err)
             ret = moving_get_disk(&arrival->payload, &disk, err);
             if (ret == 0)
                 ret = arrival_folder_add_disk(&arrival->folder, &disk, err);
+            break;
+        case FRAME_SHARED:
+            ret = moving_get_shared(&arrival->payload, &shared, err);
+            if (ret == 0)
+                ret = arrival_folder_add_shared(&arrival->folder, &shared, err);
             break;
         case FRAME_OPEN:
             return arrival_folder_end(&arrival->folder, err);
@@ -153,6 +163,14 @@ const char *arrival_folder(const struct arrival *arrival)
 const char *arrival_peer(const struct arrival *arrival)
 {
     return link_peer(arrival->link);
+}
+
+uint32_t arrival_absent_disks(const struct arrival *arrival)
+{
+    uint32_t places = 0;
+    for (unsigned i = 0; i < arrival->folder.shared_count; i++)
+        places |= 1u << arrival->folder.shared[i].place;
+    return places;
 }
 
 void arrival_identity(const struct arrival *arrival, struct identity *ret_identity)
@@ -227,6 +245,15 @@ static int step_load(void *ctx, struct err *err)
     return machine_load(arrival->machine, &arrival->state.stream, err);
 }
 
+static int step_open(void *ctx, struct err *err)
+{
+    struct arrival *arrival = ctx;
+    int ret = 0;
+    for (unsigned i = 0; i < arrival->folder.shared_count && ret == 0; i++)
+        ret = disk_regain(machine_disk(arrival->machine, arrival->folder.shared[i].place), err);
+    return ret;
+}
+
 static int step_go(void *ctx, struct err *err)
 {
     struct arrival *arrival = ctx;
@@ -253,12 +280,21 @@ static int take_epoch(struct arrival *arrival, struct err *err)
     return ret < 0 ? ret : acknowledge(arrival, FRAME_READY, err);
 }
 
+static int open_shared(struct arrival *arrival, bool ready, struct err *err)
+{
+    if (!ready || arrival->opened)
+        return err_say(err, ERR_FAILED, EBADMSG, "disks are handed over that cannot be");
+    int ret = loop_step_do(&arrival->step, step_open, arrival, err);
+    arrival->opened = ret == 0;
+    return ret < 0 ? ret : acknowledge(arrival, FRAME_OPENED, err);
+}
+
 /* From here on it is ours, whatever becomes of the connection. */
 static int take_over(struct arrival *arrival, bool ready, struct err *err)
 {
     uint8_t ticket[MOVING_TICKET];
     stream_read(&arrival->payload.stream, ticket, sizeof(ticket));
-    if (!ready || memcmp(ticket, arrival->hello.ticket, sizeof(ticket)) != 0)
+    if (!ready || !arrival->opened || memcmp(ticket, arrival->hello.ticket, sizeof(ticket)) != 0)
         return err_say(err, ERR_FAILED, EBADMSG, "the VM is handed over before it is here");
     int ret = handover_claim(arrival->folder.fd, err);
     if (ret < 0)
@@ -274,7 +310,7 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
 {
     struct stream_buffer swap;
     int ret;
-    if (*ready && frame->kind != FRAME_GO)
+    if (*ready && frame->kind != FRAME_GO && frame->kind != FRAME_RELEASED)
         return out_of_place(frame, err);
     switch (frame->kind) {
     case FRAME_PAGES:
@@ -295,6 +331,8 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
         ret = take_epoch(arrival, err);
         *ready = ret == 0;
         return ret;
+    case FRAME_RELEASED:
+        return open_shared(arrival, *ready, err);
     case FRAME_GO:
         return take_over(arrival, *ready, err);
     default:
@@ -333,6 +371,47 @@ static void handle_end(void *arg)
         instance_stop(arrival->instance, "migration");
 }
 
+/* --- shared disks ----------------------------------------------------------------------------- */
+
+/* What lies at that name here is what the source has open, and who has it is seen from both. */
+static int check_mark(const struct moving_shared *shared, const char *path, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot open %s", path);
+    bool same = shared->mark == 0 || lock_has_mark(fd, shared->mark);
+    close(fd);
+    if (same)
+        return 0;
+    err_say(err, ERR_STATE, EXDEV,
+            "%s is not the file that the VM has open, or its file system does not show locks to "
+            "other hosts",
+            path);
+    err_hint(err, "without --shared-disk its disks go along");
+    return -EXDEV;
+}
+
+static int check_shared(const struct arrival *arrival, struct err *err)
+{
+    const struct definition *definition = instance_config(arrival->instance)->definition;
+    int ret = 0;
+    for (unsigned i = 0; i < arrival->folder.shared_count && ret == 0; i++) {
+        const struct moving_shared *shared = &arrival->folder.shared[i];
+        if (shared->place >= definition->disk_count)
+            return err_say(err, ERR_FAILED, EBADMSG, "a disk comes that vm.json does not have");
+        const char *path = definition->disks[shared->place].path;
+        struct disk *disk = machine_disk(arrival->machine, shared->place);
+        ret = check_mark(shared, path, err);
+        if (ret == 0 && disk->info.size != shared->size)
+            ret = err_say(err, ERR_STATE, EXDEV, "%s has %llu bytes here, and %llu where it runs",
+                          path, (unsigned long long)disk->info.size,
+                          (unsigned long long)shared->size);
+        if (ret == 0 && shared->mark == 0 && disk_is_yielded(disk))
+            ret = err_say(err, ERR_FAILED, EBADMSG, "a disk that is written comes without a mark");
+    }
+    return ret;
+}
+
 /* --- a part of the VM ------------------------------------------------------------------------- */
 
 int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err)
@@ -342,7 +421,10 @@ int arrival_begin(struct arrival *arrival, struct instance *instance, struct err
     arrival->machine = instance_machine(instance);
     loop_step_init(&arrival->step, instance_loop(instance));
     arrival->end_call = (struct loop_call){.handle = handle_end, .arg = arrival};
+    arrival->opened = arrival->folder.shared_count == 0;
     int ret = machine_model_check(arrival->model, arrival->machine, err);
+    if (ret == 0)
+        ret = check_shared(arrival, err);
     if (ret < 0)
         return ret;
     struct memory *memory = machine_memory(arrival->machine);

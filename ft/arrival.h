@@ -24,6 +24,8 @@ int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_c
 
 const char *arrival_folder(const struct arrival *arrival); /* its path */
 const char *arrival_peer(const struct arrival *arrival);
+/* Disks that another VM has until they are handed over (instance_config.absent_disks). */
+uint32_t arrival_absent_disks(const struct arrival *arrival);
 /* Who it is; its birthplace is yet to be found. */
 void arrival_identity(const struct arrival *arrival, struct identity *ret_identity);
 /* It cannot come: the other side is told why. */

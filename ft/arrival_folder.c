@@ -153,14 +153,22 @@ int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_f
                    : 0;
 }
 
+static int check_place(const struct arrival_folder *folder, uint32_t place, struct err *err)
+{
+    bool taken = folder->disk_count + folder->shared_count == MACHINE_MAX_DISKS;
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        taken |= folder->disks[i].about.place == place;
+    for (unsigned i = 0; i < folder->shared_count; i++)
+        taken |= folder->shared[i].place == place;
+    return taken ? err_say(err, ERR_FAILED, EBADMSG, "a disk comes twice") : 0;
+}
+
 int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_disk *disk,
                             struct err *err)
 {
-    if (folder->disk_count == MACHINE_MAX_DISKS)
-        return err_say(err, ERR_FAILED, EBADMSG, "too many disks");
-    for (unsigned i = 0; i < folder->disk_count; i++)
-        if (folder->disks[i].about.place == disk->place)
-            return err_say(err, ERR_FAILED, EBADMSG, "a disk comes twice");
+    int ret = check_place(folder, disk->place, err);
+    if (ret < 0)
+        return ret;
     int fd = open_new(folder, disk->name, 0600, err);
     if (fd < 0)
         return fd;
@@ -170,9 +178,72 @@ int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_d
                : 0;
 }
 
+int arrival_folder_add_shared(struct arrival_folder *folder, const struct moving_shared *shared,
+                              struct err *err)
+{
+    int ret = check_place(folder, shared->place, err);
+    if (ret == 0)
+        folder->shared[folder->shared_count++] = *shared;
+    return ret;
+}
+
+/* Only what vm.json says leads to this disk, and nothing that is written to later. */
+static bool is_way_to(const struct moving_shared *shared, const char *file)
+{
+    size_t length = strlen(shared->link);
+    return file && length > 0 && strncmp(file, shared->link, length) == 0 &&
+           (file[length] == '\0' || file[length] == '/') && shared->link[0] != '.' &&
+           !folder_is_own(shared->link) && strcmp(shared->link, FOLDER_DEFINITION) != 0;
+}
+
+/* After all files, so that none of them goes by a link. Two disks may go by the same one. */
+static int make_link(const struct arrival_folder *folder, const struct moving_shared *shared,
+                     struct err *err)
+{
+    const char *last = shared->link;
+    char there[MOVING_LINK_MAX + 1] = "";
+    int parent = tree_open_parent(folder->fd, shared->link, true, &last), error = 0;
+    if (parent < 0)
+        return err_sys(err, ERR_FAILED, -parent, "cannot make %s/%s", folder->path, shared->link);
+    if (symlinkat(shared->target, parent, last) < 0)
+        error = errno;
+    if (error == EEXIST && readlinkat(parent, last, there, sizeof(there) - 1) > 0 &&
+        strcmp(there, shared->target) == 0)
+        error = 0;
+    close(parent);
+    return error ? err_sys(err, ERR_FAILED, error, "cannot make %s/%s", folder->path, shared->link)
+                 : 0;
+}
+
+static int make_links(const struct arrival_folder *folder, const json_t *root, struct err *err)
+{
+    const json_t *disks = json_object_get(root, "disks");
+    int ret = 0;
+    for (unsigned i = 0; i < folder->shared_count && ret == 0; i++) {
+        const struct moving_shared *shared = &folder->shared[i];
+        const json_t *disk = json_array_get(disks, shared->place);
+        if (!shared->link[0])
+            continue;
+        ret = is_way_to(shared, json_string_value(json_object_get(disk, "file")))
+                  ? make_link(folder, shared, err)
+                  : err_say(err, ERR_FAILED, EBADMSG, "a link comes that leads to no disk");
+    }
+    return ret;
+}
+
+/* A shared disk's format is what it was found to be at the source: a guest may have written to its
+ * beginning since. */
 static int put_disks(const struct arrival_folder *folder, json_t *root)
 {
     json_t *disks = json_object_get(root, "disks");
+    for (unsigned i = 0; i < folder->shared_count; i++) {
+        const struct moving_shared *about = &folder->shared[i];
+        json_t *disk = json_array_get(disks, about->place);
+        if (!json_is_object(disk))
+            return -EBADMSG;
+        json_object_set_new(disk, "format",
+                            json_string(disk_format_name((enum disk_format)about->format)));
+    }
     for (unsigned i = 0; i < folder->disk_count; i++) {
         const struct moving_disk *about = &folder->disks[i].about;
         json_t *disk = json_array_get(disks, about->place);
@@ -205,7 +276,12 @@ int arrival_folder_end(struct arrival_folder *folder, struct err *err)
     json_t *root = read_definition(folder);
     int ret = root ? put_disks(folder, root) : -EBADMSG;
     char *text = ret == 0 ? json_dumps(root, JSON_INDENT(4)) : NULL;
+    ret = text ? make_links(folder, root, err) : 0;
     json_decref(root);
+    if (ret < 0) {
+        free(text);
+        return ret;
+    }
     if (!text)
         return err_say(err, ERR_FAILED, EBADMSG,
                        "the VM comes without a " FOLDER_DEFINITION " that fits its disks");

@@ -18,7 +18,8 @@ struct arrival_folder {
     char name[NAME_MAX + 1];
     char path[PATH_MAX];
     struct arrival_disk disks[MACHINE_MAX_DISKS];
-    unsigned disk_count, file_count;
+    struct moving_shared shared[MACHINE_MAX_DISKS];
+    unsigned disk_count, shared_count, file_count;
     uint64_t file_bytes;
 };
 
@@ -28,7 +29,10 @@ int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_f
                             struct err *err) must_check;
 int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_disk *disk,
                             struct err *err) must_check;
-/* All are there: vm.json calls the disks by their names and formats. */
+int arrival_folder_add_shared(struct arrival_folder *folder, const struct moving_shared *shared,
+                              struct err *err) must_check;
+/* All are there: vm.json calls the disks by their names and formats, and links lead to the shared
+ * ones. */
 int arrival_folder_end(struct arrival_folder *folder, struct err *err) must_check;
 
 int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,

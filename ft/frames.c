@@ -30,6 +30,8 @@ static const struct {
     [FRAME_GO] = {"GO", 16},
     [FRAME_ASK] = {"ASK", 32},
     [FRAME_COMPARE] = {"COMPARE", 4 + FRAME_MAX_SUMS * 4}, /* 4 TiB */
+    [FRAME_SHARED] = {"SHARED", 2048},
+    [FRAME_RELEASED] = {"RELEASED", 0},
 };
 
 const char *frame_name(uint8_t kind)

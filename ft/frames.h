@@ -28,6 +28,9 @@
  *
  *   FILE    of the VM's folder: u16 length of the name, name, u32 mode, content
  *   DISK    u32 place in vm.json, u64 bytes, u16 length of the name, name
+ *   SHARED  a disk that both sides see: u32 place in vm.json, u64 bytes, u32 format (1: raw,
+ *           2: qcow2), u64 mark (host/lock.h; 0: none), then twice u16 length and text: a symbolic
+ *           link on the way to it, by its name in the folder, and where it leads; or empty
  *   OPEN    no more of these
  *   PAGES   u64 first page, u32 count, u8 encoding of each page, then what the encodings ask for
  *           (ft/page_frames.h)
@@ -35,6 +38,7 @@
  *   ROUND   all that came before is to be on stable storage; is acknowledged
  *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place
  *   ERROR   u32 kind (core/err.h), then sentence and hint, each u16 length and text
+ *   RELEASED  the shared disks are on stable storage, and nobody has them open
  *   GO      16 bytes ticket: the VM is yours
  *   ASK     16 bytes ticket, 16 bytes place: whose is it?
  *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
@@ -62,6 +66,8 @@ enum frame_kind {
     FRAME_GO,
     FRAME_ASK,
     FRAME_COMPARE,
+    FRAME_SHARED,
+    FRAME_RELEASED,
 };
 
 enum frame_ack {
@@ -71,6 +77,7 @@ enum frame_ack {
     FRAME_YOURS,       /* to GO and ASK: it runs here, and nowhere else */
     FRAME_NOT_MINE,    /* to ASK: it never ran here, and never will by that ticket */
     FRAME_UNKNOWN,     /* to ASK: this is another place than the one that was asked for */
+    FRAME_OPENED,      /* to RELEASED: the shared disks are this side's */
 };
 
 enum {

@@ -331,6 +331,59 @@ static int send_last(struct migration *migration, struct err *err)
     return ret;
 }
 
+static int step_release(void *ctx, struct err *err)
+{
+    return migration_release(ctx, err);
+}
+
+static int step_regain(void *ctx, struct err *err)
+{
+    return migration_regain(ctx, err);
+}
+
+/* Nothing is decided by this: until GO the VM is ours, with its disks or without. */
+static int hand_disks_over(struct migration *migration, struct err *err)
+{
+    uint64_t begin = clock_monotonic_ns();
+    if (migration->shared_count == 0)
+        return 0;
+    int ret = on_loop(migration, step_release);
+    if (ret < 0)
+        return ret;
+    moving_put(link_writer(migration->link), FRAME_RELEASED, NULL, 0);
+    if (stream_flush(link_writer(migration->link)) < 0)
+        return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
+    ret = wait_for(migration, FRAME_OPENED, err);
+    migration->disks_ns = clock_monotonic_ns() - begin;
+    return ret;
+}
+
+/*
+ * The VM stays here, and needs its disks. The other side closes them when it hears that we are
+ * gone; a host that is gone itself loses its locks, sooner or later, by what its file system does
+ * about that.
+ */
+static void take_disks_back(struct migration *migration)
+{
+    enum { TRY_MS = 20, PATIENT_TRIES = 100 };
+    struct err why = {0};
+    pthread_mutex_lock(&migration->lock);
+    if (migration->link)
+        link_break(migration->link);
+    pthread_mutex_unlock(&migration->lock);
+    for (unsigned tries = 1;; tries++) {
+        int ret = loop_step_do(&migration->step, step_regain, migration, &why);
+        if (ret == 0 || ret == -ESHUTDOWN)
+            return;
+        if (tries == PATIENT_TRIES) {
+            err_prefix(&why, "%s stands still until it has its disks again", vm_name(migration));
+            log_err(LOG_WARNING, &why);
+        }
+        if (loop_step_rest(&migration->step, TRY_MS))
+            return;
+    }
+}
+
 static int move(struct migration *migration, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
@@ -346,6 +399,7 @@ static int move(struct migration *migration, struct err *err)
         memcpy(migration->handover.ticket, migration->hello.ticket, MOVING_TICKET);
         memcpy(migration->handover.to, migration->to, sizeof(migration->handover.to));
         memcpy(migration->handover.name, migration->hello.name, sizeof(migration->hello.name));
+        migration_unmark(migration);
     }
     if (ret == 0)
         ret = on_loop(migration, step_follow);
@@ -355,6 +409,8 @@ static int move(struct migration *migration, struct err *err)
         ret = page_cache_create(&migration->cache, CACHE_BYTES, err);
     if (ret == 0)
         ret = send_rounds(migration, err);
+    if (ret == 0)
+        migration_sync_shared(migration);
     migration->rounds_ns = clock_monotonic_ns() - begin;
     if (ret == 0)
         ret = check_wish(migration, err);
@@ -362,6 +418,8 @@ static int move(struct migration *migration, struct err *err)
         ret = 0; /* the guest was just being reset, or is about to end */
     if (ret == 0)
         ret = send_last(migration, err);
+    if (ret == 0)
+        ret = hand_disks_over(migration, err);
     return ret == 0 ? hand_over(migration, err) : ret;
 }
 
@@ -383,6 +441,8 @@ static void run(void *arg)
     int ret = move(migration, &migration->err);
     if (ret < 0 && !migration->gone && check_wish(migration, &migration->err) == 0)
         hear_why(migration);
+    if (ret < 0 && migration->released && !migration->gone)
+        take_disks_back(migration);
     if (ret < 0 && !migration->err.kind)
         err_say(&migration->err, ERR_FAILED, EIO, "the migration failed");
     loop_post(instance_loop(migration->instance), &migration->end_call);
@@ -397,18 +457,20 @@ static double ms(uint64_t ns)
 
 static json_t *describe(const struct migration *migration)
 {
-    return json_pack("{ss, sI, sI, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to, "rounds",
-                     (json_int_t)migration->rounds, "bytes", (json_int_t)migration->sent,
+    return json_pack("{ss, sI, sI, sf, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to,
+                     "rounds", (json_int_t)migration->rounds, "bytes", (json_int_t)migration->sent,
                      "rounds_ms", ms(migration->rounds_ns), "downtime_ms", ms(migration->pause_ns),
                      "state_ms", ms(migration->state_ns), "last_ms", ms(migration->last_ns),
-                     "load_ms", ms(migration->load_ns), "resume_ms", ms(migration->resume_ns),
-                     "throttle", (json_int_t)migration->throttle, "too_long",
+                     "load_ms", ms(migration->load_ns), "disks_ms", ms(migration->disks_ns),
+                     "resume_ms", ms(migration->resume_ns), "throttle",
+                     (json_int_t)migration->throttle, "too_long",
                      (int)(migration->pause_ns > migration->downtime_ns));
 }
 
 static void clear(struct migration *migration)
 {
     loop_timer_cancel(&migration->tick);
+    migration_unmark(migration);
     undo(migration);
     link_destroy(migration->link);
     migration->link = NULL;
@@ -491,8 +553,8 @@ static int take_flag(const json_t *arguments, const char *key, bool *ret_flag, s
 
 static int take_arguments(struct migration *migration, const json_t *arguments, struct err *err)
 {
-    static const char *const keys[] = {"to",       "key",    "insecure", "downtime_ms",
-                                       "compress", "verify", NULL};
+    static const char *const keys[] = {"to",       "key",    "insecure",    "downtime_ms",
+                                       "compress", "verify", "shared_disk", NULL};
     const char *to = json_string_value(json_object_get(arguments, "to"));
     const char *key = json_string_value(json_object_get(arguments, "key"));
     const json_t *downtime = json_object_get(arguments, "downtime_ms");
@@ -513,6 +575,8 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
         ret = take_flag(arguments, "compress", &migration->compress, err);
     if (ret == 0)
         ret = take_flag(arguments, "verify", &migration->verify, err);
+    if (ret == 0)
+        ret = take_flag(arguments, "shared_disk", &migration->shared_disk, err);
     migration->has_key = key;
     return ret == 0 && key ? link_key_read(&migration->key, key, err) : ret;
 }
@@ -524,7 +588,9 @@ static void set_up(struct migration *migration)
     migration->encoder = (struct page_encoder){.compress = migration->compress};
     migration->handover = (struct handover){0};
     migration->given_up = migration->gone = migration->stood_still = false;
-    migration->following = migration->held = false;
+    migration->following = migration->held = migration->released = false;
+    migration->disks_ns = 0;
+    migration->shared_count = 0;
     migration->sent = migration->total = 0;
     migration->rounds = migration->throttle = 0;
     migration->disk_count = 0;

@@ -14,7 +14,8 @@ int migration_create(struct migration **ret_migration, struct instance *instance
                      struct err *err) must_check;
 
 /*
- * {"to": "HOST[:PORT]", "key": PATH, "insecure": false, "downtime_ms": 300, "compress": false}.
+ * {"to": "HOST[:PORT]", "key": PATH, "insecure": false, "downtime_ms": 300, "compress": false,
+ * "shared_disk": false}.
  * Deferred: the answer comes when the VM runs there, and ends here; or goes on here.
  */
 int migration_begin(struct migration *migration, struct control_request *request,

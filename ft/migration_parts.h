@@ -19,6 +19,13 @@ struct migration_disk {
     uint64_t *written; /* clusters that are to be sent */
 };
 
+/* A disk that both sides see. */
+struct migration_shared {
+    struct moving_shared about;
+    struct disk *disk;
+    int mark; /* what carries it; -1: none */
+};
+
 struct migration {
     struct instance *instance;
     struct machine *machine;
@@ -29,6 +36,7 @@ struct migration {
     char to[300];
     struct link_key key;
     bool has_key, insecure, compress, verify;
+    bool shared_disk;     /* the other side sees the disks' files */
     uint64_t downtime_ns; /* what the pause should not be longer than */
 
     struct link *link;
@@ -42,6 +50,8 @@ struct migration {
     struct pages_sink sink;
     struct migration_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
+    struct migration_shared shared[MACHINE_MAX_DISKS];
+    unsigned shared_count;
     struct stream_buffer state;
     uint8_t *block; /* FRAME_MAX_BLOCK bytes */
 
@@ -54,11 +64,12 @@ struct migration {
     atomic_bool stood_still; /* because the VM was paused */
     atomic_bool gone;        /* GO is about to be said, or was: it cannot be taken back */
     bool following, held, moved;
+    bool released; /* the shared disks, or some of them */
 
     /* For people. */
     _Atomic uint64_t sent, total; /* bytes of memory and disks */
     unsigned rounds, throttle;
-    uint64_t begin_ns, rounds_ns, state_ns, last_ns, load_ns, resume_ns, pause_ns;
+    uint64_t begin_ns, rounds_ns, state_ns, last_ns, load_ns, disks_ns, resume_ns, pause_ns;
 };
 
 /* --- what is sent (migration_send.c) -----------------------------------------------------------
@@ -74,3 +85,17 @@ int migration_send_written(struct migration *migration, bool still, uint64_t *re
 /* What the other side has to hold now. */
 int migration_send_sums(struct migration *migration, struct err *err) must_check;
 int migration_send_end(struct migration *migration, struct err *err) must_check;
+
+/* --- disks that both sides see (migration_shared.c) ---------------------------------------------
+ */
+
+/* Finds them, and marks their files; only what both sides can find by the same way. */
+int migration_plan_shared(struct migration *migration, struct err *err) must_check;
+void migration_send_shared(struct migration *migration);
+void migration_unmark(struct migration *migration); /* the other side has seen the marks */
+/* What is dirty reaches the files while the VM still runs. */
+void migration_sync_shared(struct migration *migration);
+/* On the main loop, the VM stands still: nobody has them open. regain: they are ours again, or were
+ * never anybody else's. */
+int migration_release(struct migration *migration, struct err *err) must_check;
+int migration_regain(struct migration *migration, struct err *err) must_check;

@@ -44,7 +44,7 @@ static int name_disk(const struct migration *migration, struct migration_disk *d
     if (strncmp(image, folder, length) != 0 || image[length] != '/') {
         int ret = err_say(err, ERR_STATE, ENOTSUP,
                           "%.200s lies outside of the VM's folder, and does not go along", image);
-        err_hint(err, "move it into the folder, or make it readonly and put it there too");
+        err_hint(err, "where both hosts see the same file: --shared-disk");
         return ret;
     }
     const char *name = image + length + 1;
@@ -87,7 +87,8 @@ int migration_plan(struct migration *migration, struct err *err)
     migration->block = malloc(FRAME_MAX_BLOCK);
     if (!migration->block)
         return err_sys(err, ERR_HOST, ENOMEM, "cannot move a VM");
-    return plan_disks(migration, err);
+    return migration->shared_disk ? migration_plan_shared(migration, err)
+                                  : plan_disks(migration, err);
 }
 
 /* --- files ------------------------------------------------------------------------------------ */
@@ -178,6 +179,7 @@ int migration_introduce(struct migration *migration, struct err *err)
     ret = send_folder(migration, vm_of(migration)->folder->fd, "", 0, err);
     for (unsigned i = 0; i < migration->disk_count && ret == 0; i++)
         moving_put_disk(stream, &migration->disks[i].about);
+    migration_send_shared(migration);
     moving_put(stream, FRAME_OPEN, NULL, 0);
     if (stream_flush(stream) < 0 && ret == 0)
         ret = stream_says(stream, err);

@@ -148,6 +148,51 @@ int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk,
     return 0;
 }
 
+void moving_put_shared(struct stream *stream, const struct moving_shared *shared)
+{
+    struct stream_buffer buffer;
+    stream_buffer_init(&buffer, 0);
+    stream_put_u32(&buffer.stream, shared->place);
+    stream_put_u64(&buffer.stream, shared->size);
+    stream_put_u32(&buffer.stream, shared->format);
+    stream_put_u64(&buffer.stream, shared->mark);
+    put_name(&buffer.stream, shared->link);
+    put_name(&buffer.stream, shared->target);
+    put_buffer(stream, FRAME_SHARED, &buffer);
+}
+
+static bool get_link(struct stream_buffer *payload, struct moving_shared *shared)
+{
+    struct stream *stream = &payload->stream;
+    uint16_t length = 0;
+    shared->link[0] = shared->target[0] = '\0';
+    if (payload->length - payload->read_at == 2 * sizeof(length)) /* both are empty */
+        return stream_get_u16(stream) == 0 && stream_get_u16(stream) == 0;
+    if (!get_name(stream, shared->link))
+        return false;
+    length = stream_get_u16(stream);
+    if (length == 0 || length > MOVING_LINK_MAX)
+        return false;
+    stream_read(stream, shared->target, length);
+    shared->target[length] = '\0';
+    return stream_error(stream) == 0 && strlen(shared->target) == length;
+}
+
+int moving_get_shared(struct stream_buffer *payload, struct moving_shared *ret_shared,
+                      struct err *err)
+{
+    struct stream *stream = &payload->stream;
+    ret_shared->place = stream_get_u32(stream);
+    ret_shared->size = stream_get_u64(stream);
+    ret_shared->format = stream_get_u32(stream);
+    ret_shared->mark = stream_get_u64(stream);
+    if (stream_error(stream) < 0 || ret_shared->place >= MACHINE_MAX_DISKS ||
+        (ret_shared->format != DISK_FORMAT_RAW && ret_shared->format != DISK_FORMAT_QCOW2) ||
+        !get_link(payload, ret_shared))
+        return broken(err, FRAME_SHARED);
+    return 0;
+}
+
 /* --- blocks ----------------------------------------------------------------------------------- */
 
 void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
@@ -269,7 +314,7 @@ int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct
     if (frame.kind == FRAME_ERROR)
         return say_theirs(payload, err);
     uint32_t what = frame.kind == FRAME_ACK ? stream_get_u32(&payload->stream) : 0;
-    if (what < FRAME_WELCOME || what > FRAME_UNKNOWN || stream_error(&payload->stream) < 0)
+    if (what < FRAME_WELCOME || what > FRAME_OPENED || stream_error(&payload->stream) < 0)
         return broken(err, frame.kind);
     return (int)what;
 }

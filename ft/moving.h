@@ -10,6 +10,8 @@
  *     ... round by round; then the VM stands still here
  *     PAGES, BLOCKS, STATE, COMMIT   ──────────►    all of it is loaded
  *                                    ◄──────────  ACK ready
+ *     (shared disks:) RELEASED       ──────────►    opens them
+ *                                    ◄──────────  ACK opened
  *   1 notes "handed over" in its folder
  *     GO                             ──────────►  2 notes "mine" in its folder; runs
  *                                    ◄──────────  ACK yours
@@ -19,6 +21,12 @@
  * target. After it the source may run again only when the target has said that it does not: it asks
  * (ASK, by the ticket), for as long as that takes. Exactly one of 2 and the answer NOT_MINE comes
  * to pass: both need the same file of the target's folder under its old name (ft/arrival.h).
+ *
+ * With shared disks SHARED stands in place of DISK, and no BLOCKS follow. Both sides see the same
+ * files: the source marks them (host/lock.h), and only a target that sees the marks says welcome.
+ * Their locks decide who writes. The source lets them go before 1, in a pause that it can still
+ * take back: where the target cannot open them, or says nothing more, it waits until it has the
+ * locks again, and goes on. At the hand-over the target has them already.
  *
  * Either side may send ERROR instead of what the other one waits for, and hang up.
  */
@@ -80,6 +88,22 @@ struct moving_disk {
 void moving_put_disk(struct stream *stream, const struct moving_disk *disk);
 int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk,
                     struct err *err) must_check;
+
+/* A disk whose file both sides see. */
+struct moving_shared {
+    uint32_t place;  /* in vm.json */
+    uint32_t format; /* enum disk_format, but not ANY */
+    uint64_t size;
+    uint64_t mark; /* host/lock.h; 0: there is none, because the guest only reads it */
+    /* A symbolic link in the folder, on the way to it, and where that leads. Empty: none. */
+    char link[PATH_MAX], target[PATH_MAX];
+};
+
+enum { MOVING_LINK_MAX = 1000 }; /* letters of a link's target */
+
+void moving_put_shared(struct stream *stream, const struct moving_shared *shared);
+int moving_get_shared(struct stream_buffer *payload, struct moving_shared *ret_shared,
+                      struct err *err) must_check;
 
 /* At most FRAME_MAX_BLOCK bytes; NULL: zeroes. */
 void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,

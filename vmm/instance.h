@@ -42,8 +42,9 @@ struct instance_config {
     bool ephemeral;        /* all disks */
     bool stop_at_reset;
     bool exit_port;
-    bool blank;          /* machine_config.blank: the part brings a state */
-    const char *awaited; /* the state's name ("arriving"): it runs after instance_release; NULL */
+    bool blank;            /* machine_config.blank: the part brings a state */
+    const char *awaited;   /* the state's name ("arriving"): it runs after instance_release; NULL */
+    uint32_t absent_disks; /* by place: another VM has them, until the part's disk_regain */
     const struct instance_part *part; /* or NULL */
     /* The person in the foreground, who gets the console's bytes beside the hub. (any thread, must
      * not block); NULL: nobody. */

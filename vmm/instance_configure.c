@@ -52,6 +52,7 @@ static int add_disks(struct instance *instance, struct err *err)
         *disk = definition->disks[i];
         disk->ephemeral |= instance->config.ephemeral;
         disk->point = instance->config.folder;
+        disk->absent = instance->config.absent_disks >> i & 1;
         /* A disk by itself has no lasting identity: better no number than another one each time. */
         if (!disk->serial[0] && instance->config.folder)
             identity_disk_serial(instance->config.identity, i, disk->serial);

@@ -24,8 +24,8 @@ SEQUENCE = re.compile(r"^sequence (\d+)\r?\n", re.M)
 GREETING, HEADER, CRC = 16, 32, 4
 SLOW = 30 * MIB  # a second
 KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
-                        "ERROR", "GO", "ASK", "COMPARE"], 1))
-ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN"], 1))
+                        "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED"], 1))
+ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED"], 1))
 
 
 def free_port():
@@ -328,7 +328,7 @@ def test_places_that_cannot_take_it():
 class Proxy:
     """Stands between two hosts, and understands what they say (without a key). At the word `at`, "GO" or "ACK READY",
     said for the `nth` time, it calls `do`, and hangs up before that word is passed on, in its middle, after it, or
-    never. Later connections are passed on whole. `rate`: bytes a second, as on a slow line."""
+    never; or calls it "first", before the word is passed on, and never hangs up. Later connections are passed on whole. `rate`: bytes a second, as on a slow line."""
 
     def __init__(self, target, at=None, when="before", nth=1, do=None, rate=None):
         self.target, self.at, self.when, self.nth, self.do, self.rate = target, at, when, nth, do, rate
@@ -383,11 +383,13 @@ class Proxy:
                 if not (first and kind == self.at and self.words.count(kind) == self.nth):
                     sink.sendall(frame)
                     continue
+                if self.when == "first":
+                    self.do()
                 sink.sendall(frame[:{"before": 0, "middle": len(frame) // 2}.get(self.when, len(frame))])
-                if self.do:
+                if self.do and self.when != "first":
                     self.do()
                 self.hit.set()
-                if self.when != "never":
+                if self.when not in ["never", "first"]:
                     return
         except (OSError, EOFError):
             pass

@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_COMPARE };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_RELEASED };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -29,6 +29,8 @@ static const struct {
     {"GO", FRAME_GO, 16},
     {"ASK", FRAME_ASK, 32},
     {"COMPARE", FRAME_COMPARE, 16 * MIB + 4},
+    {"SHARED", FRAME_SHARED, 2 * KIB},
+    {"RELEASED", FRAME_RELEASED, 0},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,

@@ -65,6 +65,58 @@ START_TEST(names_stay_inside)
 }
 END_TEST
 
+START_TEST(shared_disks_arrive_as_they_left)
+{
+    static const struct moving_shared sent[] = {
+        {.place = 0, .format = DISK_FORMAT_RAW, .size = 512, .mark = UINT64_MAX},
+        {.place = 18,
+         .format = DISK_FORMAT_QCOW2,
+         .size = 1ull << 40,
+         .link = "sub/disk.img",
+         .target = "../../nfs/./a//b"},
+    };
+    struct moving_shared read;
+    for (size_t i = 0; i < array_size(sent); i++) {
+        moving_put_shared(&buffer.stream, &sent[i]);
+        next(FRAME_SHARED);
+        ck_assert_int_eq(moving_get_shared(&payload, &read, NULL), 0);
+        ck_assert(read.place == sent[i].place && read.format == sent[i].format &&
+                  read.size == sent[i].size && read.mark == sent[i].mark);
+        ck_assert_str_eq(read.link, sent[i].link);
+        ck_assert_str_eq(read.target, sent[i].target);
+        for (size_t cut = 0; cut < payload.length; cut++) {
+            struct stream_buffer less;
+            stream_buffer_init_read(&less, payload.bytes, cut);
+            ck_assert_int_lt(moving_get_shared(&less, &read, NULL), 0);
+        }
+    }
+}
+END_TEST
+
+START_TEST(shared_disks_that_lie_are_refused)
+{
+    const struct moving_shared good = {
+        .place = 1, .format = DISK_FORMAT_RAW, .size = 512, .link = "a", .target = "b"};
+    struct moving_shared bad[9], read;
+    for (size_t i = 0; i < array_size(bad); i++)
+        bad[i] = good;
+    bad[0].place = MACHINE_MAX_DISKS;
+    bad[1].format = DISK_FORMAT_ANY;
+    bad[2].format = 3;
+    snprintf(bad[3].link, sizeof(bad[3].link), "../vm.json");
+    snprintf(bad[4].link, sizeof(bad[4].link), "/etc/passwd");
+    snprintf(bad[5].link, sizeof(bad[5].link), "a/../b");
+    bad[6].link[0] = '\0';
+    bad[7].target[0] = '\0';
+    memset(bad[8].target, 'x', MOVING_LINK_MAX + 1);
+    for (size_t i = 0; i < array_size(bad); i++) {
+        moving_put_shared(&buffer.stream, &bad[i]);
+        next(FRAME_SHARED);
+        ck_assert_msg(moving_get_shared(&payload, &read, NULL) < 0, "%zu", i);
+    }
+}
+END_TEST
+
 START_TEST(an_error_of_the_other_side_is_said_here_and_is_only_text)
 {
     struct err theirs = {.kind = ERR_STATE, .text = "no\033[31m room", .hint = "make some"};
@@ -169,6 +221,8 @@ int main(void)
     tcase_add_checked_fixture(tcase, set_up, tear_down);
     tcase_add_test(tcase, blocks_arrive_as_they_left);
     tcase_add_test(tcase, names_stay_inside);
+    tcase_add_test(tcase, shared_disks_arrive_as_they_left);
+    tcase_add_test(tcase, shared_disks_that_lie_are_refused);
     tcase_add_test(tcase, an_error_of_the_other_side_is_said_here_and_is_only_text);
     tcase_add_test(tcase, whoever_comes_first_decides);
     tcase_add_test(tcase, a_vm_that_was_handed_over_does_not_start);
