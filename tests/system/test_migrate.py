@@ -58,7 +58,7 @@ class Host(Folder):
 
     def goes_on(self, name="web1"):
         """The guest does something, and finds nothing wrong."""
-        assert self.status(self.root / name)["state"] == "running", self.status(self.root / name)
+        self.wait_until(lambda: self.status(self.root / name)["state"] == "running", f"{name} running")
         before = self.counted(name)
         self.wait_until(lambda: self.counted(name) > before, f"another round of {name}")
 
