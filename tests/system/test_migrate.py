@@ -102,16 +102,14 @@ def check_refused(host, web):
 # --- there and back -------------------------------------------------------------------------------------------------
 
 
-def test_there_and_back():
-    """A guest that watches its memory, disk, timers and interrupts notices nothing of ten moves. Each source ends well,
-    and its folder does not start again; what has come is a VM like any other, and the same one."""
+def go_there_and_back(moves):
     with hosts() as (one, other):
         make(one, nets=[{"mode": "user"}, {"mode": "user"}])
         addresses = {one: one.standby(), other: other.standby()}
         process = start(one)
         who = one.identity("web1")
         here, there = one, other
-        for number in range(10):
+        for number in range(moves):
             before = here.counted()
             ways = ["--verify"] + number % 2 * ["--compress"]
             said = here.run("migrate", "web1", addresses[there], *ways)
@@ -136,6 +134,21 @@ def test_there_and_back():
         assert here.identity("web1")["uuid"] == who["uuid"]
         here.good("stop", "--force", "web1")
         ended(process)
+
+
+def test_there_and_back():
+    """A guest that watches its memory, disk, timers and interrupts notices nothing of ten moves. Each source ends well,
+    and its folder does not start again; what has come is a VM like any other, and the same one."""
+    go_there_and_back(10)
+
+
+def test_there_and_back_200_times():
+    """The same 200 times."""
+    go_there_and_back(200)
+
+
+test_there_and_back_200_times.slow = True
+test_there_and_back_200_times.time_limit = 1200
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------

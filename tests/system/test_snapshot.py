@@ -151,23 +151,38 @@ def test_disks_are_of_the_moment_of_the_memory():
                 folder.start("web1", until="sequence 256")  # it boots anew
 
 
-def test_nothing_is_lost_on_the_way():
-    """A guest that watches its memory, disk, timers and interrupts notices nothing of snapshots, nor of restores, one
-    out of the other."""
+def go_on_from_each_other(count):
     with Folder() as folder:
         web = folder.make("web1", kernel="steady.elf", cpus=2, memory="32M",
                           boot={"kernel": "kernel", "cmdline": "pages=64"},
                           disks=[{"file": "disk.img", "format": "raw"}])
         (web / "disk.img").write_bytes(bytes(MIB // 2))
         process = folder.start("web1", until="steady: 1\n")
-        for number in range(5):
+        for number in range(count):
             folder.good("snapshot", "web1", f"s{number}")
             end(process)
             process = folder.begin("restore", "web1", f"s{number}")
             for _ in range(3):
                 line = process.stdout.readline()
                 assert line and "WRONG" not in line, f"restore {number}: {line}{process.stderr.read()}"
+            if number >= 5:
+                folder.good("remove-snapshot", "web1", f"s{number - 5}")
         assert set(snapshots(folder).values()) == {"running"}
+
+
+def test_nothing_is_lost_on_the_way():
+    """A guest that watches its memory, disk, timers and interrupts notices nothing of snapshots, nor of restores, one
+    out of the other."""
+    go_on_from_each_other(5)
+
+
+def test_nothing_is_lost_200_times():
+    """The same 200 times; older snapshots are removed while it runs."""
+    go_on_from_each_other(200)
+
+
+test_nothing_is_lost_200_times.slow = True
+test_nothing_is_lost_200_times.time_limit = 1200
 
 
 def test_a_guest_that_resets():
