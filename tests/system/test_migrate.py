@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 
+from labcommon import Skip
 from test_clone import MIB, check_moment, mounted
 from test_clone import make as make_sequence
 from vms import Folder
@@ -36,10 +37,10 @@ def free_port():
 class Host(Folder):
     """A place for VMs at which others may arrive."""
 
-    def standby(self, *options, place="."):
+    def standby(self, *options, place=".", by=()):
         """Its address, once it listens."""
         address = f"127.0.0.1:{free_port()}"
-        self.waiting = self.begin("standby", place, "--listen", address, *options)
+        self.waiting = self.begin("standby", place, "--listen", address, *options, by=by)
         line = self.waiting.stderr.readline()
         assert "VMs may come to" in line, line
         return address
@@ -238,6 +239,41 @@ def test_keys():
         one.good("migrate", "web1", closed, "--key", "right")
         ended(process)
         other.goes_on()
+
+
+def without(library):
+    """The words of what executes a program for which this library is not there; skips where that cannot be had."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    paths = re.findall(rf"{re.escape(library)} .*=> (\S+)", known)
+    hide = "".join(f"mount --bind /dev/null {path} && " for path in paths)
+    words = ["unshare", "--mount", "sh", "-c", f'{hide}exec "$0" "$@"']
+    if not paths or subprocess.run([*words, "true"], capture_output=True).returncode != 0:
+        raise Skip(f"{library} cannot be hidden here")
+    return words
+
+
+def test_without_gnutls():
+    """A host that lacks what keys need names the package that has it, on whichever side, and the VM goes on. Without a
+    key nobody misses it."""
+    with hosts() as (one, other):
+        make(one)
+        key = one.root / "pair.key"
+        key.write_text(one.good("key"))
+        key.chmod(0o600)
+        bare = without("libgnutls.so.30")
+        words = r"a link with a key needs libgnutls.so.30\nhint: sudo apt install libgnutls30"
+        process = one.start("web1", until="steady: ", by=bare)
+        one.bad(6, words, "migrate", "web1", other.standby("--key", key), "--key", key)
+        check_untouched(one, other, [])
+        one.good("migrate", "web1", other.standby())
+        ended(process)
+        shutil.rmtree(one.root / "web1")
+        address = one.standby("--key", key, by=bare)
+        other.bad(1, "", "migrate", "web1", address, "--key", key)
+        check_untouched(other, one, ["pair.key"])
+        one.waiting.terminate()
+        said = one.waiting.stderr.read()
+        assert re.search(words, said), said
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -64,16 +64,16 @@ class Folder:
         assert result.stdout == "", result.stdout
         return result.stderr
 
-    def begin(self, *arguments):
-        """A command that goes on beside us, or does until its VM ends."""
-        process = subprocess.Popen([MINIVMM, *map(str, arguments)], env=self.env, cwd=self.root,
+    def begin(self, *arguments, by=()):
+        """A command that goes on beside us, or does until its VM ends; `by`: the words of what executes it."""
+        process = subprocess.Popen([*by, MINIVMM, *map(str, arguments)], env=self.env, cwd=self.root,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
         return process
 
-    def start(self, name, *options, until="ready"):
+    def start(self, name, *options, until="ready", by=()):
         """A VM in the foreground, whose guest has said a word; its words are gathered in .heard."""
-        process = self.begin("run", name, *options)
+        process = self.begin("run", name, *options, by=by)
         heard = ""
         while until and until not in heard:
             line = process.stdout.readline()
