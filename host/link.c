@@ -239,7 +239,7 @@ static void set_options(int fd)
 static int start(struct link *link, bool accepting, const struct link_config *config,
                  struct err *err)
 {
-    struct sockaddr_storage storage;
+    struct sockaddr_storage storage = {0}; /* of a peer without a name only a part is filled */
     struct sockaddr *address = (struct sockaddr *)&storage;
     socklen_t length = sizeof(storage);
     uint8_t theirs = 0;
