@@ -373,10 +373,16 @@ static void handle_end(void *arg)
 
 /* --- shared disks ----------------------------------------------------------------------------- */
 
-/* What lies at that name here is what the source has open, and who has it is seen from both. */
+/*
+ * What lies at that name here is what the source has open, and who has it is seen from both. Opened
+ * as if to write: an NFS client that was promised that nobody else writes (a delegation) keeps
+ * locks to itself, and this makes the server take that back. Nothing is written, and nothing but
+ * the lock says who may.
+ */
 static int check_mark(const struct moving_shared *shared, const char *path, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int how = shared->mark ? O_RDWR : O_RDONLY;
+    int fd = open(path, how | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
         return err_sys(err, ERR_FAILED, errno, "cannot open %s", path);
     bool same = shared->mark == 0 || lock_has_mark(fd, shared->mark);

@@ -21,7 +21,7 @@ from labcpio import CpioWriter
 # rest is there for tests to use.
 MODULES = """
     kvm-amd virtio_pci virtio_console virtio_net virtio_blk virtio-rng tun tap bridge vhost_net
-    vhost_vsock vsock_loopback vmw_vsock_virtio_transport loop veth dummy xfs btrfs overlay
+    vhost_vsock vsock_loopback vmw_vsock_virtio_transport loop veth dummy xfs btrfs overlay nfsd nfsv4
 """.split()
 
 KEEP_UNUSED = 24 * 60 * 60
