@@ -4,7 +4,10 @@
  * written and read with the same sizes and nothing else. One direction, two threads of one process;
  * the kinds take turns. Prints the median of the rounds, and the lowest and highest.
  *
- * usage: link_rate [MIB-PER-ROUND [ROUNDS]]
+ * With "memory" all of a round's bytes lie in memory of their own, and go into memory that nobody
+ * has touched: what a copy of as much memory to another process costs at least.
+ *
+ * usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory]]]]    (512, 7, writes of three sizes)
  */
 #include "core/clock.h"
 #include "core/thread.h"
@@ -15,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +35,7 @@ struct round {
     struct link_config config;
     size_t size;
     uint64_t count;
+    size_t step; /* from the bytes of one write to those of the next; 0: always the same */
     uint8_t *bytes;
 };
 
@@ -40,31 +45,42 @@ static void give_up(const struct err *err, const char *what)
     exit(EXIT_FAILURE);
 }
 
-static uint8_t *make_bytes(size_t size)
+/* Untouched, and aligned for huge pages, as a VM's memory is. */
+static uint8_t *make_bytes(const struct round *round)
 {
-    uint8_t *bytes = malloc(size);
+    const size_t huge = 2 << 20;
+    size_t size = round->step ? round->count * round->size : round->size;
+    uint8_t *bytes = aligned_alloc(huge, (size + huge - 1) / huge * huge);
 
     if (!bytes)
         give_up(NULL, "no memory");
-    memset(bytes, 0xa5, size);
+    (void)madvise(bytes, size, MADV_HUGEPAGE);
     return bytes;
+}
+
+static uint8_t *bytes_of(const struct round *round, uint8_t *bytes, uint64_t number)
+{
+    return bytes + number * round->step;
 }
 
 static void receive(void *arg)
 {
     struct round *round = arg;
     struct err err = {0};
-    uint8_t *bytes = make_bytes(round->size);
-    uint64_t left = round->count * round->size;
+    uint8_t *bytes = make_bytes(round);
+    uint64_t total = round->count * round->size;
 
     int fd = accept(round->listener, NULL, NULL);
     if (fd < 0)
         give_up(NULL, "nobody connected");
     if (round->kind == TCP) {
-        for (ssize_t n; left > 0; left -= (uint64_t)n) {
-            n = recv(fd, bytes, round->size, 0);
-            if (n <= 0)
+        for (uint64_t done = 0, n; done < total; done += n) {
+            uint64_t at = done % round->size;
+            ssize_t got = recv(fd, bytes_of(round, bytes, done / round->size) + at,
+                               round->size - at, 0);
+            if (got <= 0)
                 give_up(NULL, "TCP broke");
+            n = (uint64_t)got;
         }
         (void)send(fd, "", 1, MSG_NOSIGNAL);
         close(fd);
@@ -73,7 +89,7 @@ static void receive(void *arg)
         if (link_accept(&link, fd, &round->config, &err) < 0)
             give_up(&err, "");
         for (uint64_t i = 0; i < round->count; i++)
-            stream_read(link_reader(link), bytes, round->size);
+            stream_read(link_reader(link), bytes_of(round, bytes, i), round->size);
         stream_put_u8(link_writer(link), 1);
         if (stream_error(link_reader(link)) < 0 || stream_flush(link_writer(link)) < 0)
             give_up(NULL, "the link broke");
@@ -101,30 +117,32 @@ static double transfer(struct round *round)
     if (round->kind == TCP) {
         char byte;
         for (uint64_t i = 0; i < round->count; i++)
-            send_all(round->socket, round->bytes, round->size);
+            send_all(round->socket, bytes_of(round, round->bytes, i), round->size);
         if (recv(round->socket, &byte, 1, 0) != 1)
             give_up(NULL, "TCP broke");
     } else {
         struct stream *writer = link_writer(round->link);
         for (uint64_t i = 0; i < round->count; i++)
-            stream_write(writer, round->bytes, round->size);
+            stream_write(writer, bytes_of(round, round->bytes, i), round->size);
         if (stream_flush(writer) < 0 || stream_get_u8(link_reader(round->link)) != 1)
             give_up(NULL, "the link broke");
     }
     return (double)(clock_monotonic_ns() - begin) / NS_PER_SEC;
 }
 
-static double measure(unsigned kind, size_t size, uint64_t bytes)
+static double measure(unsigned kind, size_t size, uint64_t bytes, bool memory)
 {
     static const struct link_key key = {.bytes = {1}};
-    struct round round = {.kind = kind, .size = size, .count = bytes / size, .socket = -1};
+    struct round round = {
+        .kind = kind, .size = size, .count = bytes / size, .step = memory ? size : 0, .socket = -1};
     struct sockaddr_in to;
     socklen_t length = sizeof(to);
     struct err err = {0};
     char address[32];
 
     round.config.key = kind == TLS ? &key : NULL;
-    round.bytes = make_bytes(size);
+    round.bytes = make_bytes(&round);
+    memset(round.bytes, 0xa5, memory ? round.count * size : size);
     if (link_listen(&round.listener, "127.0.0.1:0", &err) < 0 ||
         getsockname(round.listener, (struct sockaddr *)&to, &length) < 0 ||
         thread_start(&round.thread, "receive", receive, &round, &err) < 0)
@@ -157,20 +175,23 @@ int main(int argc, char **argv)
 {
     uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 512;
     unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 7;
+    size_t only = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    bool memory = argc > 4 && strcmp(argv[4], "memory") == 0;
 
     signal(SIGPIPE, SIG_IGN);
-    if (mib < 1 || mib > 1 << 20 || rounds < 1 || rounds > ROUNDS_MAX)
-        give_up(NULL, "usage: link_rate [MIB-PER-ROUND [ROUNDS]]");
+    if (mib < 1 || mib > 1 << 20 || rounds < 1 || rounds > ROUNDS_MAX || only > mib << 20)
+        give_up(NULL, "usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory]]]]");
     printf("MiB/s over the loopback, median of %u rounds of %u MiB (lowest to highest)\n", rounds,
            (unsigned)mib);
-    for (size_t i = 0; i < array_size(sizes); i++) {
+    for (size_t i = 0; i < (only ? 1 : array_size(sizes)); i++) {
         double rates[KINDS][ROUNDS_MAX];
+        size_t size = only ? only : sizes[i];
         for (unsigned round = 0; round < rounds; round++)
             for (unsigned kind = 0; kind < KINDS; kind++)
-                rates[kind][round] = measure(kind, sizes[i], mib << 20);
+                rates[kind][round] = measure(kind, size, mib << 20, memory);
         for (unsigned kind = 0; kind < KINDS; kind++) {
             qsort(rates[kind], rounds, sizeof(double), compare);
-            printf("%7u bytes  %-14s %7.0f  (%.0f to %.0f)\n", (unsigned)sizes[i], kind_names[kind],
+            printf("%7u bytes  %-14s %7.0f  (%.0f to %.0f)\n", (unsigned)size, kind_names[kind],
                    rates[kind][rounds / 2], rates[kind][0], rates[kind][rounds - 1]);
         }
     }
