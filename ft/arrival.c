@@ -205,10 +205,14 @@ static const uint8_t *held_page(void *ctx, uint64_t page)
     return page < arrival->pages ? arrival->host + page * PAGE_SIZE : NULL;
 }
 
-static int take_pages(struct arrival *arrival, struct err *err)
+static uint8_t *room_for(void *ctx, uint64_t first, unsigned count)
 {
-    const struct page_taker taker = {.held = held_page, .put = put_page, .ctx = arrival};
-    return page_frame_get(&arrival->payload, &taker, err);
+    struct arrival *arrival = ctx;
+    if (first >= arrival->pages || count > arrival->pages - first)
+        return NULL;
+    for (uint64_t page = first; page < first + count; page++)
+        arrival->touched[page / 64] |= 1ull << page % 64;
+    return arrival->host + first * PAGE_SIZE;
 }
 
 static int read_memory(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
@@ -313,8 +317,6 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
     if (*ready && frame->kind != FRAME_GO && frame->kind != FRAME_RELEASED)
         return out_of_place(frame, err);
     switch (frame->kind) {
-    case FRAME_PAGES:
-        return take_pages(arrival, err);
     case FRAME_BLOCKS:
         return take_block(arrival, err);
     case FRAME_ROUND:
@@ -340,16 +342,31 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
     }
 }
 
+/* Pages go to their place as they come: a blank machine has nothing to lose. */
+static int take_next(struct arrival *arrival, bool *ready, struct err *err)
+{
+    const struct page_taker taker = {
+        .held = held_page, .put = put_page, .room = room_for, .ctx = arrival};
+    struct stream *stream = link_reader(arrival->link);
+    struct frame frame;
+    int ret = frame_read_head(stream, &frame, err);
+    bool pages = ret == 0 && frame.kind == FRAME_PAGES && !*ready;
+    if (pages)
+        ret = page_frame_read(stream, &frame, &taker, &arrival->tally, err);
+    else if (ret == 0)
+        ret = frame_read_rest(stream, &frame, &arrival->payload, &arrival->tally, err);
+    if (ret < 0)
+        return moving_say(stream, ret, err);
+    return pages ? 0 : take_frame(arrival, &frame, ready, err);
+}
+
 static void run(void *arg)
 {
     struct arrival *arrival = arg;
-    struct frame frame;
     bool ready = false;
     int ret = 0;
     while (ret == 0 && !arrival->come) {
-        ret = next_frame(arrival, &frame, &arrival->err);
-        if (ret == 0)
-            ret = take_frame(arrival, &frame, &ready, &arrival->err);
+        ret = take_next(arrival, &ready, &arrival->err);
         if (ready) /* the other side notes something on its disk */
             link_set_timeout(arrival->link, 0);
     }

@@ -110,7 +110,7 @@ static int stream_says(const struct stream *stream, struct err *err)
     return err_sys(err, ERR_FAILED, -error, "cannot read it");
 }
 
-static int read_header(struct stream *stream, struct frame *ret_frame, struct err *err)
+int frame_read_head(struct stream *stream, struct frame *ret_frame, struct err *err)
 {
     struct frame frame;
     stream_checksum_start(stream);
@@ -157,13 +157,9 @@ static int read_bytes(struct stream *stream, uint32_t length, struct stream_buff
     return 0;
 }
 
-static int read_payload(struct stream *stream, const struct frame *frame,
-                        struct stream_buffer *payload, struct frame_tally *tally, struct err *err)
+int frame_read_end(struct stream *stream, const struct frame *frame, struct frame_tally *tally,
+                   struct err *err)
 {
-    stream_checksum_start(stream);
-    int ret = read_bytes(stream, frame->length, payload);
-    if (ret < 0)
-        return err_sys(err, ERR_HOST, -ret, "no room for a frame of %u bytes", frame->length);
     uint32_t sum = stream->checksum;
     uint32_t crc = stream_get_u32(stream);
     if (stream_error(stream) < 0)
@@ -187,19 +183,27 @@ static int check_commit(struct stream_buffer *payload, const struct frame_tally 
     return 0;
 }
 
+int frame_read_rest(struct stream *stream, const struct frame *frame, struct stream_buffer *payload,
+                    struct frame_tally *tally, struct err *err)
+{
+    stream_checksum_start(stream);
+    int ret = read_bytes(stream, frame->length, payload);
+    if (ret < 0)
+        return err_sys(err, ERR_HOST, -ret, "no room for a frame of %u bytes", frame->length);
+    ret = frame_read_end(stream, frame, tally, err);
+    if (ret < 0)
+        return ret;
+    stream_buffer_rewind(payload);
+    return frame->kind == FRAME_COMMIT ? check_commit(payload, tally, err) : 0;
+}
+
 int frame_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
                struct frame_tally *tally, struct err *err)
 {
     struct frame frame;
-    int ret = read_header(stream, &frame, err);
-    if (ret < 0)
-        return ret;
-    ret = read_payload(stream, &frame, payload, tally, err);
-    if (ret < 0)
-        return ret;
-    stream_buffer_rewind(payload);
-    if (frame.kind == FRAME_COMMIT)
-        ret = check_commit(payload, tally, err);
+    int ret = frame_read_head(stream, &frame, err);
+    if (ret == 0)
+        ret = frame_read_rest(stream, &frame, payload, tally, err);
     if (ret == 0)
         *ret_frame = frame;
     return ret;

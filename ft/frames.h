@@ -116,3 +116,13 @@ int frame_read(struct stream *stream, struct frame *ret_frame, struct stream_buf
                struct frame_tally *tally, struct err *err) must_check;
 
 const char *frame_name(uint8_t kind); /* "HELLO" */
+
+/*
+ * The same in steps, for who has each byte of a payload put where it belongs as it comes: the head,
+ * frame.length bytes of the stream, the end. Only after that it is known that they are whole.
+ */
+int frame_read_head(struct stream *stream, struct frame *ret_frame, struct err *err) must_check;
+int frame_read_rest(struct stream *stream, const struct frame *frame, struct stream_buffer *payload,
+                    struct frame_tally *tally, struct err *err) must_check;
+int frame_read_end(struct stream *stream, const struct frame *frame, struct frame_tally *tally,
+                   struct err *err) must_check; /* since stream_checksum_start() */

@@ -594,7 +594,9 @@ static void set_up(struct migration *migration)
     migration->sent = migration->total = 0;
     migration->rounds = migration->throttle = 0;
     migration->disk_count = 0;
-    migration->sink = (struct pages_sink){.put = put_pages, .ctx = migration};
+    /* A page is copied into its frame first, unless it is to be made shorter. */
+    migration->sink = (struct pages_sink){
+        .put = put_pages, .ctx = migration, .copies = !migration->compress};
     migration->pages = (struct pages){
         .machine = migration->machine, .sink = &migration->sink, .given_up = &migration->given_up};
     stream_buffer_init(&migration->payload, 0);

@@ -285,10 +285,8 @@ static int say_theirs(struct stream_buffer *payload, struct err *err)
     return -EREMOTEIO;
 }
 
-int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
-                struct frame_tally *tally, struct err *err)
+int moving_say(const struct stream *stream, int ret, struct err *err)
 {
-    int ret = frame_read(stream, ret_frame, payload, tally, err);
     int error = stream_error(stream);
     if (ret == 0)
         return 0;
@@ -303,6 +301,12 @@ int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_bu
     if (error == 0 && err)
         err->kind = ERR_FAILED;
     return ret;
+}
+
+int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
+                struct frame_tally *tally, struct err *err)
+{
+    return moving_say(stream, frame_read(stream, ret_frame, payload, tally, err), err);
 }
 
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct err *err)

@@ -132,6 +132,9 @@ int moving_wait_welcome(struct stream *stream, struct stream_buffer *payload,
 int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_buffer *payload,
                 struct frame_tally *tally, struct err *err) must_check;
 
+/* What is wrong, of reading a frame by oneself, is said of a connection too. The same value. */
+int moving_say(const struct stream *stream, int ret, struct err *err);
+
 /* Waits for an ACK. ERROR becomes err; anything else is one. The ACK's number, or -errno. */
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload,
                     struct err *err) must_check;

@@ -12,6 +12,7 @@ enum {
     WORD = 8,
     PAGE_WORDS = PAGE_SIZE / WORD,
     RUN_HEAD = 4,
+    HEAD = 12,                      /* first page, count */
     MOST_DELTA = PAGE_SIZE * 3 / 4, /* a longer one is not worth its making */
 };
 
@@ -94,11 +95,11 @@ static enum page_encoding encode(struct page_encoder *encoder, uint64_t number, 
 void page_frame_put(struct stream *stream, const struct frame *frame, struct page_encoder *encoder,
                     uint64_t first, const uint8_t *bytes, unsigned count, struct frame_tally *tally)
 {
-    static _Thread_local uint8_t payload[12 + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
+    static _Thread_local uint8_t payload[HEAD + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
     uint64_t wire_first = htole64(first);
     uint32_t wire_count = htole32(count);
     /* The encodings first, because their number is known. */
-    uint8_t *encodings = payload + 12, *at = encodings + count;
+    uint8_t *encodings = payload + HEAD, *at = encodings + count;
 
     assert(count <= FRAME_MAX_PAGES);
     memcpy(payload, &wire_first, 8);
@@ -169,7 +170,8 @@ static bool decode(struct stream_buffer *payload, uint8_t encoding, uint64_t num
         return false;
     if (encoding != PAGE_RAW)
         length = stream_get_u16(&payload->stream);
-    if (stream_error(&payload->stream) < 0 || length > payload->length - payload->read_at)
+    if (stream_error(&payload->stream) < 0 || length > PAGE_SIZE ||
+        length > payload->length - payload->read_at)
         return false;
     const uint8_t *at = payload->bytes + payload->read_at;
     payload->read_at += length;
@@ -196,4 +198,57 @@ int page_frame_get(struct stream_buffer *payload, const struct page_taker *taker
             return broken(err);
     }
     return payload->read_at == payload->length ? 0 : broken(err);
+}
+
+/* One that is not raw. */
+static bool read_page(struct stream *stream, uint8_t encoding, uint64_t number, uint64_t end,
+                      const struct page_taker *taker)
+{
+    uint8_t block[PAGE_SIZE], page[PAGE_SIZE];
+    if (encoding == PAGE_ZEROES)
+        return taker->put(taker->ctx, number, NULL) == 0;
+    size_t length = stream_get_u16(stream);
+    if (encoding >= PAGE_ENCODINGS || length > sizeof(block) || stream->position + length > end)
+        return false;
+    stream_read(stream, block, length);
+    const uint8_t *held = encoding == PAGE_DELTA ? taker->held(taker->ctx, number) : NULL;
+    return decode_short(encoding, block, length, held, page) &&
+           taker->put(taker->ctx, number, page) == 0;
+}
+
+static bool read_raw(struct stream *stream, uint64_t first, unsigned count, uint64_t end,
+                     const struct page_taker *taker)
+{
+    size_t length = count * PAGE_SIZE;
+    if (stream->position + length > end)
+        return false;
+    uint8_t *to = taker->room(taker->ctx, first, count);
+    if (to)
+        stream_read(stream, to, length);
+    return to;
+}
+
+int page_frame_read(struct stream *stream, const struct frame *frame,
+                    const struct page_taker *taker, struct frame_tally *tally, struct err *err)
+{
+    uint8_t encodings[FRAME_MAX_PAGES];
+    uint64_t end = stream->position + frame->length;
+    stream_checksum_start(stream);
+    uint64_t first = stream_get_u64(stream);
+    uint32_t count = stream_get_u32(stream);
+    if (count == 0 || count > FRAME_MAX_PAGES || frame->length < HEAD + count)
+        return broken(err);
+    stream_read(stream, encodings, count);
+    for (uint32_t i = 0, run; i < count && stream_error(stream) == 0; i += run) {
+        for (run = 0; i + run < count && encodings[i + run] == PAGE_RAW;)
+            run++;
+        bool good = run > 0 ? read_raw(stream, first + i, run, end, taker)
+                            : read_page(stream, encodings[i], first + i, end, taker);
+        run += run == 0;
+        if (!good || stream->position > end)
+            return broken(err);
+    }
+    if (stream_error(stream) == 0 && stream->position != end)
+        return broken(err);
+    return frame_read_end(stream, frame, tally, err);
 }

@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 enum {
-    RUN_PAGES = 256,    /* that go to a sink at once */
-    FEW_PAGES = 1024,   /* a round of so few is the last: 4 MiB are copied in about a millisecond */
-    MOST_ROUNDS = 8,    /* a guest that writes faster than we do is caught with more */
+    RUN_PAGES = 64,   /* that go to a sink at once, and stay in a CPU's cache until they are sent */
+    FEW_PAGES = 1024, /* a round of so few is the last: 4 MiB are copied in about a millisecond */
+    MOST_ROUNDS = 8,  /* a guest that writes faster than we do is caught with more */
     LEAST_ROOM = 4096,  /* pages */
     MOST_ROOM = 131072, /* pages: 512 MiB aside, and at most an eighth of the guest's memory */
     WORD_PAGES = 64,
@@ -98,9 +98,11 @@ static void mark_touched(struct pages *pages)
 
 static int put(struct pages *pages, uint64_t first, uint64_t count, struct err *err)
 {
-    memcpy(pages->bounce, pages->host + first * PAGE_SIZE, count * PAGE_SIZE);
-    int ret = pages->sink->put(pages->sink->ctx, first * PAGE_SIZE, pages->bounce,
-                               count * PAGE_SIZE, err);
+    const struct pages_sink *sink = pages->sink;
+    uint8_t *bytes = pages->host + first * PAGE_SIZE;
+    if (!sink->copies)
+        bytes = memcpy(pages->bounce, bytes, count * PAGE_SIZE);
+    int ret = sink->put(sink->ctx, first * PAGE_SIZE, bytes, count * PAGE_SIZE, err);
     pages->sent += count;
     return ret;
 }

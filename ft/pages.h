@@ -24,11 +24,12 @@
 
 #include <stdatomic.h>
 
-/* Whole pages, at their offset in guest memory (core/memory.h). The bytes stand still. A page that
- * never comes holds zeroes. */
+/* Whole pages, at their offset in guest memory (core/memory.h). The bytes stand still, but where
+ * the sink copies them before it looks twice. A page that never comes holds zeroes. */
 struct pages_sink {
     int (*put)(void *ctx, uint64_t offset, const uint8_t *bytes, size_t length, struct err *err);
     void *ctx;
+    bool copies;
 };
 
 struct pages {

@@ -42,7 +42,14 @@ static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
     return 0;
 }
 
-static const struct page_taker taker = {.held = held_page, .put = put_page};
+static uint8_t *room_for(void *ctx, uint64_t first, unsigned count)
+{
+    return first >= FIRST && first < FIRST + PAGES && count <= FIRST + PAGES - first
+               ? got + (first - FIRST) * PAGE_SIZE
+               : NULL;
+}
+
+static const struct page_taker taker = {.held = held_page, .put = put_page, .room = room_for};
 
 /* Zeroes, text that becomes short, noise that does not. */
 static void fill_pages(void)
@@ -75,11 +82,31 @@ static void next(enum frame_kind kind)
     ck_assert_uint_eq(frame.kind, kind);
 }
 
+/* In place, as its bytes come. */
+static int read_frame(struct stream *stream, struct err *err)
+{
+    struct frame frame;
+    struct frame_tally tally = {0};
+    int ret = frame_read_head(stream, &frame, err);
+    if (ret == 0)
+        ret = page_frame_read(stream, &frame, &taker, &tally, err);
+    ck_assert_uint_eq(tally.count, ret == 0);
+    return ret;
+}
+
+/* Both ways. */
 static void receive(void)
 {
+    static uint8_t before[sizeof(got)];
     struct err err = {0};
+    size_t at = buffer.read_at;
+    memcpy(before, got, sizeof(got));
     next(FRAME_PAGES);
     ck_assert_msg(page_frame_get(&payload, &taker, &err) == 0, "%s", err.text);
+    ck_assert_mem_eq(got, pages, sizeof(pages));
+    memcpy(got, before, sizeof(got));
+    buffer.read_at = at;
+    ck_assert_msg(read_frame(&buffer.stream, &err) == 0, "%s", err.text);
     ck_assert_mem_eq(got, pages, sizeof(pages));
 }
 
@@ -149,6 +176,13 @@ static void refuse(const uint8_t *bytes, size_t length)
     stream_buffer_init_read(&from, exact, length);
     ck_assert_int_lt(page_frame_get(&from, &taker, NULL), 0);
     free(exact);
+
+    const struct frame frame = {.kind = FRAME_PAGES, .length = (uint32_t)length, .epoch = 1};
+    struct stream_buffer stream;
+    stream_buffer_init(&stream, 0);
+    frame_write(&stream.stream, &frame, bytes, NULL);
+    ck_assert_int_lt(read_frame(&stream.stream, NULL), 0);
+    stream_buffer_finish(&stream);
 }
 
 /* Whatever the bytes are: an error or pages, and nothing beside the payload is read. */
@@ -174,6 +208,26 @@ START_TEST(pages_that_lie_are_refused)
         free(bytes);
         memcpy(got, pages, sizeof(got));
     }
+}
+END_TEST
+
+/* Read in place, too, the last word is that of the sum; and the frame ends where it said. */
+START_TEST(a_damaged_frame_is_refused_at_its_end)
+{
+    struct err err = {0};
+    fill_pages();
+    size_t length = send();
+    buffer.bytes[buffer.length - PAGE_SIZE] ^= 1;
+    ck_assert_int_lt(read_frame(&buffer.stream, &err), 0);
+    ck_assert_str_eq(err.text, "a frame PAGES is damaged");
+    buffer.bytes[buffer.length - PAGE_SIZE] ^= 1;
+    buffer.read_at -= length;
+    ck_assert_int_eq(read_frame(&buffer.stream, NULL), 0);
+    ck_assert_uint_eq(buffer.read_at, buffer.length);
+    buffer.read_at -= length;
+    buffer.length -= 5; /* and the connection ends in it */
+    ck_assert_int_lt(read_frame(&buffer.stream, NULL), 0);
+    ck_assert_int_eq(stream_error(&buffer.stream), -ENODATA);
 }
 END_TEST
 
@@ -268,6 +322,7 @@ int main(void)
     tcase_add_test(tcase, what_was_sent_before_is_sent_by_its_changes);
     tcase_add_test(tcase, changes_of_another_page_are_refused);
     tcase_add_test(tcase, pages_that_lie_are_refused);
+    tcase_add_test(tcase, a_damaged_frame_is_refused_at_its_end);
     tcase_add_test(tcase, the_cache_forgets_the_oldest);
     tcase_add_test(tcase, one_byte_that_differs_is_found);
     tcase_add_test(tcase, sums_of_another_size_are_refused);
