@@ -23,6 +23,7 @@ enum {
     THROTTLE_STEP = 10,
     MOST_THROTTLE = 99,
     CACHE_BYTES = 64 << 20,
+    WORTH_A_ROUND_MS = 2,
 };
 
 static const char *vm_name(const struct migration *migration)
@@ -192,13 +193,24 @@ static void slow_down(struct migration *migration)
     machine_throttle(migration->machine, migration->throttle);
 }
 
+enum { TELLING = 1 << 20 }; /* bytes: from here on their time says something of the connection */
+
+/* What really went over, for zeroes and holes take no time; but where that was next to nothing. */
+static uint64_t first_bytes(const struct migration *migration, uint64_t written)
+{
+    return written > TELLING ? written : migration->sent;
+}
+
 /*
  * Rounds go on until what is written during one could be sent within the downtime that is asked
- * for. Where it does not get less, the guest is slowed down more and more.
+ * for, and then for as long as each is less than half of the one before: that downtime is the most
+ * somebody bears, not what he wishes for. Where it does not get less, the guest is slowed down more
+ * and more.
  */
 static int send_rounds(struct migration *migration, struct err *err)
 {
-    uint64_t before = UINT64_MAX, at = clock_monotonic_ns();
+    const struct stream *stream = link_writer(migration->link);
+    uint64_t before = UINT64_MAX, at = clock_monotonic_ns(), position = stream->position;
     int ret = migration_send_all(migration, err);
     if (ret == 0)
         ret = end_round(migration, err);
@@ -207,16 +219,19 @@ static int send_rounds(struct migration *migration, struct err *err)
     for (migration->rounds = 1; ret == 0 && migration->rounds < MOST_ROUNDS; migration->rounds++) {
         uint64_t sent = migration->sent, bytes, begin = clock_monotonic_ns();
         if (migration->rounds == 1)
-            rate = (double)migration->sent / (double)(begin - at + 1);
+            rate = (double)first_bytes(migration, stream->position - position) /
+                   (double)(begin - at + 1);
         ret = migration_send_written(migration, false, &bytes, err);
         if (ret == 0)
             ret = end_round(migration, err);
         uint64_t ns = clock_monotonic_ns() - begin;
         migration->total += migration->sent - sent;
-        if (bytes > 1 << 20)
+        if (bytes > TELLING)
             rate = (double)bytes / (double)(ns + 1);
         /* As much is written while the last part is sent as in the round that sent as much. */
-        if (bytes == 0 || (double)bytes / rate < 0.7 * (double)migration->downtime_ns)
+        double last_ns = (double)bytes / rate;
+        bool fits = last_ns < 0.7 * (double)migration->downtime_ns;
+        if (fits && (last_ns < WORTH_A_ROUND_MS * 1e6 || bytes > before / 2))
             break;
         if (bytes > before - before / 4)
             slow_down(migration);

@@ -7,7 +7,8 @@
  * With "memory" all of a round's bytes lie in memory of their own, and go into memory that nobody
  * has touched: what a copy of as much memory to another process costs at least.
  *
- * usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory]]]]    (512, 7, writes of three sizes)
+ * usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory [KIND]]]]]    (512, 7, writes of three
+ * sizes; KIND is a part of a kind's name)
  */
 #include "core/clock.h"
 #include "core/thread.h"
@@ -177,10 +178,11 @@ int main(int argc, char **argv)
     unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 7;
     size_t only = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     bool memory = argc > 4 && strcmp(argv[4], "memory") == 0;
+    const char *wanted = argc > 5 ? argv[5] : "";
 
     signal(SIGPIPE, SIG_IGN);
     if (mib < 1 || mib > 1 << 20 || rounds < 1 || rounds > ROUNDS_MAX || only > mib << 20)
-        give_up(NULL, "usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory]]]]");
+        give_up(NULL, "usage: link_rate [MIB-PER-ROUND [ROUNDS [BYTES [memory [KIND]]]]]");
     printf("MiB/s over the loopback, median of %u rounds of %u MiB (lowest to highest)\n", rounds,
            (unsigned)mib);
     for (size_t i = 0; i < (only ? 1 : array_size(sizes)); i++) {
@@ -188,8 +190,11 @@ int main(int argc, char **argv)
         size_t size = only ? only : sizes[i];
         for (unsigned round = 0; round < rounds; round++)
             for (unsigned kind = 0; kind < KINDS; kind++)
-                rates[kind][round] = measure(kind, size, mib << 20, memory);
+                if (strstr(kind_names[kind], wanted))
+                    rates[kind][round] = measure(kind, size, mib << 20, memory);
         for (unsigned kind = 0; kind < KINDS; kind++) {
+            if (!strstr(kind_names[kind], wanted))
+                continue;
             qsort(rates[kind], rounds, sizeof(double), compare);
             printf("%7u bytes  %-14s %7.0f  (%.0f to %.0f)\n", (unsigned)size, kind_names[kind],
                    rates[kind][rounds / 2], rates[kind][0], rates[kind][rounds - 1]);
