@@ -37,5 +37,7 @@ int verb_files(char **words);
 int verb_serve(char **words);
 int verb_push(char **words);
 int verb_pull(char **words);
+int verb_beat(char **words);
+int verb_hear(char **words);
 int verb_offloads(char **words);
 int verb_tap(char **words);

@@ -53,7 +53,8 @@ static socklen_t parse_address(const char *text, union address *ret)
     char host[200] = "";
     unsigned port = 0;
     memset(ret, 0, sizeof(*ret));
-    if (sscanf(text, "tcp:%199[^:]:%u", host, &port) == 2 || sscanf(text, "tcp:%u", &port) == 1) {
+    if (sscanf(text, "tcp:%199[^:]:%u", host, &port) == 2 || sscanf(text, "tcp:%u", &port) == 1 ||
+        sscanf(text, "udp:%199[^:]:%u", host, &port) == 2 || sscanf(text, "udp:%u", &port) == 1) {
         bool listens = port && strchr(text, ':') == strrchr(text, ':');
         ret->in = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
         if (!listens && inet_pton(AF_INET, host, &ret->in.sin_addr) != 1)
@@ -133,15 +134,27 @@ static int connect_to(const char *text)
 
 /* --- data --------------------------------------------------------------------------------- */
 
-static void send_stream(int fd, uint64_t length, uint64_t seed)
+/* How it is sent: pause in us after each piece; until a file is there. */
+struct pace {
+    useconds_t pause;
+    const char *until;
+};
+
+/* How many bytes it were. */
+static uint64_t send_stream(int fd, uint64_t length, uint64_t seed, const struct pace *pace)
 {
     static uint8_t piece[PIECE];
-    for (uint64_t at = 0; at < length; at += PIECE) {
+    uint64_t at = 0;
+    while (at < length && !(pace && pace->until && access(pace->until, F_OK) == 0)) {
         size_t part = length - at < PIECE ? (size_t)(length - at) : PIECE;
         if (seed)
             pattern_fill(piece, part, seed, at);
         write_all(fd, piece, part);
+        at += part;
+        if (pace && pace->pause)
+            usleep(pace->pause);
     }
+    return at;
 }
 
 /* As much as one read gives, but whole words for the check, unless it is the end. */
@@ -180,7 +193,7 @@ static void serve_one(int fd)
         _exit(1);
     struct answer answer = {.length = order.length, .good = order.length};
     if (order.is_pull)
-        send_stream(fd, order.length, order.seed);
+        (void)send_stream(fd, order.length, order.seed, NULL);
     else
         answer = receive_stream(fd, order.length, order.seed);
     write_all(fd, &answer, sizeof(answer));
@@ -215,7 +228,9 @@ static int exchange(char **words, bool is_pull)
 {
     if (!words[1])
         die(0, "how many bytes?");
-    options_check(words + 2, "seed");
+    options_check(words + 2, "seed pause until");
+    const struct pace pace = {.pause = (useconds_t)read_size(option(words, "pause", "0")),
+                              .until = option(words, "until", NULL)};
     struct order order = {.magic = ORDER_MAGIC,
                           .is_pull = is_pull,
                           .length = read_size(words[1]),
@@ -223,22 +238,24 @@ static int exchange(char **words, bool is_pull)
     signal(SIGPIPE, SIG_IGN);
     int fd = connect_to(words[0]);
     double begin = seconds_now();
+    uint64_t sent = order.length;
     struct answer mine = {.length = order.length, .good = order.length}, theirs;
     write_all(fd, &order, sizeof(order));
     if (is_pull)
         mine = receive_stream(fd, order.length, order.seed);
     else
-        send_stream(fd, order.length, order.seed);
+        sent = send_stream(fd, order.length, order.seed, &pace);
+    if (sent < order.length)
+        shutdown(fd, SHUT_WR);
     if (!read_all(fd, &theirs, sizeof(theirs)))
         die(0, "the other end left after %llu bytes", (unsigned long long)mine.length);
     double took = seconds_now() - begin;
     struct answer *receiver = is_pull ? &mine : &theirs;
-    if (receiver->length != order.length || receiver->good != order.length)
+    if (receiver->length != sent || receiver->good != sent)
         die(0, "%llu bytes of %llu came, the first wrong one is number %llu",
-            (unsigned long long)receiver->length, (unsigned long long)order.length,
+            (unsigned long long)receiver->length, (unsigned long long)sent,
             (unsigned long long)receiver->good);
-    printf("%s: %llu bytes in %.3f s\n", is_pull ? "pull" : "push",
-           (unsigned long long)order.length, took);
+    printf("%s: %llu bytes in %.3f s\n", is_pull ? "pull" : "push", (unsigned long long)sent, took);
     return 0;
 }
 
@@ -250,6 +267,42 @@ int verb_push(char **words)
 int verb_pull(char **words)
 {
     return exchange(words, true);
+}
+
+/* --- datagrams ---------------------------------------------------------------------------- */
+
+int verb_beat(char **words)
+{
+    union address address;
+    socklen_t length = parse_address(words[0], &address);
+    options_check(words + 1, "us");
+    useconds_t pause = (useconds_t)read_size(option(words, "us", "2000"));
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    for (;;) {
+        /* One that cannot be sent is one that does not come. */
+        (void)!sendto(fd, "beat", 4, 0, &address.any, length);
+        usleep(pause);
+    }
+}
+
+int verb_hear(char **words)
+{
+    union address address;
+    socklen_t length = parse_address(words[0], &address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    double before = 0, longest = 0;
+    char beat[64];
+    if (fd < 0 || bind(fd, &address.any, length) < 0)
+        die(errno, "cannot hear %s", words[0]);
+    while (recv(fd, beat, sizeof(beat), 0) >= 0) {
+        double now = seconds_now();
+        if (before == 0)
+            printf("hearing\n");
+        else if (now - before > longest)
+            printf("longest gap %.2f ms\n", (longest = now - before) * 1e3);
+        before = now;
+    }
+    die(errno, "receiving");
 }
 
 /* --- network devices ---------------------------------------------------------------------- */
