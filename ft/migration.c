@@ -56,28 +56,10 @@ static int check_stillness(const struct migration *migration, struct err *err)
     return instance_stands_still(migration->instance) ? say_still(migration, err) : 0;
 }
 
-/* A short pause: what is under way now was not begun under our eyes. */
 static int step_follow(void *ctx, struct err *err)
 {
     struct migration *migration = ctx;
-    int ret = 0;
-    bool runs = !instance_stands_still(migration->instance);
-    if (runs)
-        machine_pause(migration->machine);
-    for (unsigned i = 0; i < migration->disk_count && ret == 0; i++) {
-        struct migration_disk *disk = &migration->disks[i];
-        disk_drain(disk->disk);
-        ret = disk_watch_start(&disk->watch, disk->disk, err);
-        if (ret < 0)
-            break;
-        disk->written = calloc(disk_watch_clusters(disk->watch) / 64 + 1, sizeof(uint64_t));
-        if (!disk->written)
-            ret = err_sys(err, ERR_HOST, ENOMEM, "cannot follow %s", disk->about.name);
-    }
-    migration->following = true;
-    if (runs)
-        machine_resume(migration->machine);
-    return ret;
+    return departure_follow(&migration->out, err);
 }
 
 static int step_stop(void *ctx, struct err *err)
@@ -97,9 +79,9 @@ static int step_stop(void *ctx, struct err *err)
     }
     /* What is under way in the state ends here now, in a pause of which its guest hears nothing,
      * and is done once more over there. */
-    int ret = machine_save(migration->machine, &migration->state.stream, err);
-    for (unsigned i = 0; i < migration->disk_count; i++)
-        disk_drain(migration->disks[i].disk);
+    int ret = machine_save(migration->machine, &migration->out.state.stream, err);
+    for (unsigned i = 0; i < migration->out.disk_count; i++)
+        disk_drain(migration->out.disks[i].disk);
     migration->state_ns = clock_monotonic_ns() - begin;
     return ret;
 }
@@ -115,43 +97,18 @@ static int step_end(void *ctx, struct err *err)
 /* Nothing of it is left; the VM goes on. On the main loop, without the thread. */
 static void undo(struct migration *migration)
 {
-    bool runs = !instance_stands_still(migration->instance);
     machine_throttle(migration->machine, 0);
-    if (migration->following && runs)
-        machine_pause(migration->machine);
-    for (unsigned i = 0; i < migration->disk_count; i++) {
-        struct migration_disk *disk = &migration->disks[i];
-        disk_watch_stop(disk->watch);
-        free(disk->written);
-        *disk = (struct migration_disk){0};
-    }
-    if (migration->following && runs)
-        machine_resume(migration->machine);
-    pages_end(&migration->pages);
+    departure_unfollow(&migration->out);
     if (migration->held && !migration->moved && !migration->step.abandoned)
         instance_release(migration->instance);
-    migration->following = migration->held = false;
-    migration->disk_count = 0;
+    migration->held = false;
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t length,
-                     struct err *err)
-{
-    struct migration *migration = ctx;
-    const struct frame frame = {.epoch = MOVING_EPOCH};
-    struct stream *stream = link_writer(migration->link);
-    page_frame_put(stream, &frame, &migration->encoder, offset / PAGE_SIZE, bytes,
-                   (unsigned)(length / PAGE_SIZE), &migration->tally);
-    migration->sent += length;
-    int error = stream_error(stream);
-    return error < 0 ? err_sys(err, ERR_FAILED, -error, "the connection is lost") : 0;
-}
-
 static int wait_for(struct migration *migration, enum frame_ack what, struct err *err)
 {
-    int ret = moving_wait_ack(link_reader(migration->link), &migration->payload, err);
+    int ret = moving_wait_ack(link_reader(migration->out.link), &migration->out.payload, err);
     if (ret < 0)
         return ret;
     return ret == (int)what ? 0
@@ -169,7 +126,7 @@ static int connect_to(struct migration *migration, struct err *err)
         return ret;
     link_set_timeout(link, MOVING_SILENCE_MS);
     pthread_mutex_lock(&migration->lock); /* who stops us breaks it */
-    migration->link = link;
+    migration->out.link = link;
     if (migration->given_up && !migration->gone)
         link_break(link);
     pthread_mutex_unlock(&migration->lock);
@@ -179,7 +136,7 @@ static int connect_to(struct migration *migration, struct err *err)
 /* All that has been sent is stored over there. */
 static int end_round(struct migration *migration, struct err *err)
 {
-    struct stream *stream = link_writer(migration->link);
+    struct stream *stream = link_writer(migration->out.link);
     moving_put(stream, FRAME_ROUND, NULL, 0);
     if (stream_flush(stream) < 0)
         return err_sys(err, ERR_FAILED, -stream_error(stream), "the connection is lost");
@@ -198,7 +155,7 @@ enum { TELLING = 1 << 20 }; /* bytes: from here on their time says something of 
 /* What really went over, for zeroes and holes take no time; but where that was next to nothing. */
 static uint64_t first_bytes(const struct migration *migration, uint64_t written)
 {
-    return written > TELLING ? written : migration->sent;
+    return written > TELLING ? written : migration->out.sent;
 }
 
 /*
@@ -209,23 +166,24 @@ static uint64_t first_bytes(const struct migration *migration, uint64_t written)
  */
 static int send_rounds(struct migration *migration, struct err *err)
 {
-    const struct stream *stream = link_writer(migration->link);
+    const struct stream *stream = link_writer(migration->out.link);
     uint64_t before = UINT64_MAX, at = clock_monotonic_ns(), position = stream->position;
-    int ret = migration_send_all(migration, err);
+    int ret = departure_send_all(&migration->out, err);
     if (ret == 0)
         ret = end_round(migration, err);
-    migration->encoder.cache = migration->cache; /* what is sent more than once may be so again */
-    double rate = 0;                             /* bytes a nanosecond */
+    migration->out.encoder.cache =
+        migration->out.cache; /* what is sent more than once may be so again */
+    double rate = 0;          /* bytes a nanosecond */
     for (migration->rounds = 1; ret == 0 && migration->rounds < MOST_ROUNDS; migration->rounds++) {
-        uint64_t sent = migration->sent, bytes, begin = clock_monotonic_ns();
+        uint64_t sent = migration->out.sent, bytes, begin = clock_monotonic_ns();
         if (migration->rounds == 1)
             rate = (double)first_bytes(migration, stream->position - position) /
                    (double)(begin - at + 1);
-        ret = migration_send_written(migration, false, &bytes, err);
+        ret = departure_send_written(&migration->out, false, &bytes, err);
         if (ret == 0)
             ret = end_round(migration, err);
         uint64_t ns = clock_monotonic_ns() - begin;
-        migration->total += migration->sent - sent;
+        migration->out.total += migration->out.sent - sent;
         if (bytes > TELLING)
             rate = (double)bytes / (double)(ns + 1);
         /* As much is written while the last part is sent as in the round that sent as much. */
@@ -244,17 +202,17 @@ static int send_rounds(struct migration *migration, struct err *err)
 static int ask(struct migration *migration, struct err *err)
 {
     uint8_t question[2 * MOVING_TICKET];
-    memcpy(question, migration->hello.ticket, MOVING_TICKET);
+    memcpy(question, migration->out.hello.ticket, MOVING_TICKET);
     memcpy(question + MOVING_TICKET, migration->handover.place, MOVING_TICKET);
-    link_destroy(migration->link);
-    migration->link = NULL;
+    link_destroy(migration->out.link);
+    migration->out.link = NULL;
     int ret = connect_to(migration, err);
     if (ret < 0)
         return ret;
-    moving_put(link_writer(migration->link), FRAME_ASK, question, sizeof(question));
-    if (stream_flush(link_writer(migration->link)) < 0)
+    moving_put(link_writer(migration->out.link), FRAME_ASK, question, sizeof(question));
+    if (stream_flush(link_writer(migration->out.link)) < 0)
         return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
-    return moving_wait_ack(link_reader(migration->link), &migration->payload, err);
+    return moving_wait_ack(link_reader(migration->out.link), &migration->out.payload, err);
 }
 
 /* FRAME_YOURS or FRAME_NOT_MINE. 0: the VM ends here, and nobody knows; the mark stays. */
@@ -306,8 +264,9 @@ static int hand_over(struct migration *migration, struct err *err)
         return ret;
     }
     struct err why = {0};
-    moving_put(link_writer(migration->link), FRAME_GO, migration->hello.ticket, MOVING_TICKET);
-    ret = stream_flush(link_writer(migration->link));
+    moving_put(link_writer(migration->out.link), FRAME_GO, migration->out.hello.ticket,
+               MOVING_TICKET);
+    ret = stream_flush(link_writer(migration->out.link));
     if (ret == 0)
         ret = wait_for(migration, FRAME_YOURS, &why);
     int answer = ret < 0 ? find_out(migration) : FRAME_YOURS;
@@ -332,13 +291,13 @@ static int hand_over(struct migration *migration, struct err *err)
 static int send_last(struct migration *migration, struct err *err)
 {
     uint64_t bytes, begin = clock_monotonic_ns();
-    migration->pages.given_up = NULL;
-    link_set_timeout(migration->link, migration->verify ? MOVING_SILENCE_MS : MOVING_STILL_MS);
-    int ret = migration_send_written(migration, true, &bytes, err);
+    migration->out.pages.given_up = NULL;
+    link_set_timeout(migration->out.link, migration->verify ? MOVING_SILENCE_MS : MOVING_STILL_MS);
+    int ret = departure_send_written(&migration->out, true, &bytes, err);
     if (ret == 0 && migration->verify)
-        ret = migration_send_sums(migration, err);
+        ret = departure_send_sums(&migration->out, err);
     if (ret == 0)
-        ret = migration_send_end(migration, err);
+        ret = departure_send_end(&migration->out, err);
     migration->last_ns = clock_monotonic_ns() - begin;
     if (ret == 0)
         ret = wait_for(migration, FRAME_READY, err);
@@ -365,8 +324,8 @@ static int hand_disks_over(struct migration *migration, struct err *err)
     int ret = on_loop(migration, step_release);
     if (ret < 0)
         return ret;
-    moving_put(link_writer(migration->link), FRAME_RELEASED, NULL, 0);
-    if (stream_flush(link_writer(migration->link)) < 0)
+    moving_put(link_writer(migration->out.link), FRAME_RELEASED, NULL, 0);
+    if (stream_flush(link_writer(migration->out.link)) < 0)
         return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
     ret = wait_for(migration, FRAME_OPENED, err);
     migration->disks_ns = clock_monotonic_ns() - begin;
@@ -383,8 +342,8 @@ static void take_disks_back(struct migration *migration)
     enum { TRY_MS = 20, PATIENT_TRIES = 100 };
     struct err why = {0};
     pthread_mutex_lock(&migration->lock);
-    if (migration->link)
-        link_break(migration->link);
+    if (migration->out.link)
+        link_break(migration->out.link);
     pthread_mutex_unlock(&migration->lock);
     for (unsigned tries = 1;; tries++) {
         int ret = loop_step_do(&migration->step, step_regain, migration, &why);
@@ -402,26 +361,34 @@ static void take_disks_back(struct migration *migration)
 static int move(struct migration *migration, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
-    int ret = migration_plan(migration, err);
+    int ret = departure_plan(&migration->out, err);
+    if (ret == 0)
+        ret = migration->shared_disk ? migration_plan_shared(migration, err)
+                                     : departure_plan_disks(&migration->out, err);
     if (ret == 0)
         ret = connect_to(migration, err);
     if (ret == 0)
-        ret = migration_introduce(migration, err);
+        ret = departure_introduce(&migration->out, err);
+    if (ret == 0) {
+        migration_send_shared(migration);
+        ret = departure_open(&migration->out, err);
+    }
     if (ret == 0)
-        ret = moving_wait_welcome(link_reader(migration->link), &migration->payload,
+        ret = moving_wait_welcome(link_reader(migration->out.link), &migration->out.payload,
                                   migration->handover.place, err);
     if (ret == 0) {
-        memcpy(migration->handover.ticket, migration->hello.ticket, MOVING_TICKET);
+        memcpy(migration->handover.ticket, migration->out.hello.ticket, MOVING_TICKET);
         memcpy(migration->handover.to, migration->to, sizeof(migration->handover.to));
-        memcpy(migration->handover.name, migration->hello.name, sizeof(migration->hello.name));
+        memcpy(migration->handover.name, migration->out.hello.name,
+               sizeof(migration->out.hello.name));
         migration_unmark(migration);
     }
     if (ret == 0)
         ret = on_loop(migration, step_follow);
     if (ret == 0)
-        ret = pages_begin(&migration->pages, err);
+        ret = pages_begin(&migration->out.pages, err);
     if (ret == 0 && migration->compress)
-        ret = page_cache_create(&migration->cache, CACHE_BYTES, err);
+        ret = page_cache_create(&migration->out.cache, CACHE_BYTES, err);
     if (ret == 0)
         ret = send_rounds(migration, err);
     if (ret == 0)
@@ -443,10 +410,12 @@ static void hear_why(struct migration *migration)
 {
     enum { HEAR_MS = 2000 };
     struct err theirs = {0};
-    if (!migration->link || migration->gone || stream_error(link_writer(migration->link)) == 0)
+    if (!migration->out.link || migration->gone ||
+        stream_error(link_writer(migration->out.link)) == 0)
         return;
-    link_set_timeout(migration->link, HEAR_MS);
-    if (moving_wait_ack(link_reader(migration->link), &migration->payload, &theirs) == -EREMOTEIO)
+    link_set_timeout(migration->out.link, HEAR_MS);
+    if (moving_wait_ack(link_reader(migration->out.link), &migration->out.payload, &theirs) ==
+        -EREMOTEIO)
         migration->err = theirs;
 }
 
@@ -473,12 +442,12 @@ static double ms(uint64_t ns)
 static json_t *describe(const struct migration *migration)
 {
     return json_pack("{ss, sI, sI, sf, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to,
-                     "rounds", (json_int_t)migration->rounds, "bytes", (json_int_t)migration->sent,
-                     "rounds_ms", ms(migration->rounds_ns), "downtime_ms", ms(migration->pause_ns),
-                     "state_ms", ms(migration->state_ns), "last_ms", ms(migration->last_ns),
-                     "load_ms", ms(migration->load_ns), "disks_ms", ms(migration->disks_ns),
-                     "resume_ms", ms(migration->resume_ns), "throttle",
-                     (json_int_t)migration->throttle, "too_long",
+                     "rounds", (json_int_t)migration->rounds, "bytes",
+                     (json_int_t)migration->out.sent, "rounds_ms", ms(migration->rounds_ns),
+                     "downtime_ms", ms(migration->pause_ns), "state_ms", ms(migration->state_ns),
+                     "last_ms", ms(migration->last_ns), "load_ms", ms(migration->load_ns),
+                     "disks_ms", ms(migration->disks_ns), "resume_ms", ms(migration->resume_ns),
+                     "throttle", (json_int_t)migration->throttle, "too_long",
                      (int)(migration->pause_ns > migration->downtime_ns));
 }
 
@@ -487,14 +456,7 @@ static void clear(struct migration *migration)
     loop_timer_cancel(&migration->tick);
     migration_unmark(migration);
     undo(migration);
-    link_destroy(migration->link);
-    migration->link = NULL;
-    stream_buffer_finish(&migration->payload);
-    stream_buffer_finish(&migration->state);
-    page_cache_destroy(migration->cache);
-    migration->cache = NULL;
-    free(migration->block);
-    migration->block = NULL;
+    departure_finish(&migration->out);
     explicit_bzero(&migration->key, sizeof(migration->key));
 }
 
@@ -522,11 +484,11 @@ static bool stop_thread(struct migration *migration)
     pthread_mutex_lock(&migration->lock);
     bool late = migration->gone;
     migration->given_up |= !late;
-    if (!late && migration->link)
-        link_break(migration->link);
+    if (!late && migration->out.link)
+        link_break(migration->out.link);
     pthread_mutex_unlock(&migration->lock);
-    for (unsigned i = 0; i < migration->disk_count && !late; i++)
-        disk_watch_abort(migration->disks[i].watch);
+    if (!late)
+        departure_abort(&migration->out);
     return !late;
 }
 
@@ -543,12 +505,12 @@ static void handle_tick(void *arg)
 {
     struct migration *migration = arg;
     look_for_pause(migration);
-    uint64_t total = migration->total + migration->pages.touched * PAGE_SIZE;
+    uint64_t total = migration->out.total + migration->out.pages.touched * PAGE_SIZE;
     if (!control_is_awaited(migration->request) && !migration->given_up)
         log_info("%s moves on, though nobody waits for it any more", vm_name(migration));
     control_event(instance_control(migration->instance), "migrate-progress",
-                  json_pack("{sI, sI, sI, sI}", "done", (json_int_t)migration->sent, "total",
-                            (json_int_t)(total < migration->sent ? migration->sent : total),
+                  json_pack("{sI, sI, sI, sI}", "done", (json_int_t)migration->out.sent, "total",
+                            (json_int_t)(total < migration->out.sent ? migration->out.sent : total),
                             "round", (json_int_t)migration->rounds, "throttle",
                             (json_int_t)migration->throttle));
     if (loop_timer_arm(&migration->tick, clock_monotonic_ns() + TICK_MS * 1000000ull) < 0)
@@ -599,23 +561,13 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
 static void set_up(struct migration *migration)
 {
     migration->err = (struct err){0};
-    migration->tally = (struct frame_tally){0};
-    migration->encoder = (struct page_encoder){.compress = migration->compress};
+    departure_init(&migration->out, migration->instance, &migration->given_up, migration->compress);
     migration->handover = (struct handover){0};
     migration->given_up = migration->gone = migration->stood_still = false;
-    migration->following = migration->held = migration->released = false;
+    migration->held = migration->released = false;
     migration->disks_ns = 0;
     migration->shared_count = 0;
-    migration->sent = migration->total = 0;
     migration->rounds = migration->throttle = 0;
-    migration->disk_count = 0;
-    /* A page is copied into its frame first, unless it is to be made shorter. */
-    migration->sink = (struct pages_sink){
-        .put = put_pages, .ctx = migration, .copies = !migration->compress};
-    migration->pages = (struct pages){
-        .machine = migration->machine, .sink = &migration->sink, .given_up = &migration->given_up};
-    stream_buffer_init(&migration->payload, 0);
-    stream_buffer_init(&migration->state, 0);
 }
 
 int migration_begin(struct migration *migration, struct control_request *request,

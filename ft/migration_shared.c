@@ -161,7 +161,7 @@ int migration_plan_shared(struct migration *migration, struct err *err)
 void migration_send_shared(struct migration *migration)
 {
     for (unsigned i = 0; i < migration->shared_count; i++)
-        moving_put_shared(link_writer(migration->link), &migration->shared[i].about);
+        moving_put_shared(link_writer(migration->out.link), &migration->shared[i].about);
 }
 
 void migration_unmark(struct migration *migration)

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A VM on its way to another host (ft/moving.h), as seen by the host that it leaves: its files, its
+ * disks and its memory go over while it runs. What becomes of that is somebody else's: a migration,
+ * or a twin that follows for as long as there is one.
+ */
+#pragma once
+
+#include "ft/moving.h"
+#include "ft/page_frames.h"
+#include "ft/pages.h"
+#include "host/disk_watch.h"
+#include "host/link.h"
+#include "vmm/instance.h"
+
+/* A disk that goes along. */
+struct departure_disk {
+    struct moving_disk about;
+    struct disk *disk;
+    struct disk_watch *watch;
+    uint64_t *written; /* clusters that are to be sent */
+};
+
+struct departure {
+    struct instance *instance;
+    struct machine *machine;
+    const atomic_bool *given_up; /* somebody wants it to end */
+
+    struct link *link; /* the caller makes it */
+    struct stream_buffer payload;
+    struct moving_hello hello;
+    struct frame_tally tally;
+    struct page_encoder encoder;
+    struct page_cache *cache; /* for the encoder, when something is sent more than once */
+    struct pages pages;
+    struct pages_sink sink;
+    struct departure_disk disks[MACHINE_MAX_DISKS];
+    unsigned disk_count;
+    struct stream_buffer state;
+    uint8_t *block; /* FRAME_MAX_BLOCK bytes */
+    bool following;
+
+    _Atomic uint64_t sent, total; /* bytes of memory and disks, for people */
+};
+
+void departure_init(struct departure *departure, struct instance *instance,
+                    const atomic_bool *given_up, bool compress);
+/* When nobody sends any more. On the main loop; zeroed is fine. */
+void departure_finish(struct departure *departure);
+
+/* HELLO, and which disks go along: all that are in the VM's folder, and others are refused. */
+int departure_plan(struct departure *departure, struct err *err) must_check;
+int departure_plan_disks(struct departure *departure, struct err *err) must_check;
+/* HELLO, files and disks; then that there are no more of these. */
+int departure_introduce(struct departure *departure, struct err *err) must_check;
+int departure_open(struct departure *departure, struct err *err) must_check;
+
+/* On the main loop: writes to disks are noted from here on. A short pause: what is under way now
+ * was not begun under our eyes. */
+int departure_follow(struct departure *departure, struct err *err) must_check;
+void departure_unfollow(struct departure *departure); /* the same, and for memory, too */
+void departure_abort(struct departure *departure);    /* who reads a disk waits no longer */
+
+/* All of it; then what was written meanwhile, of which *ret_bytes there were. */
+int departure_send_all(struct departure *departure, struct err *err) must_check;
+int departure_send_written(struct departure *departure, bool still, uint64_t *ret_bytes,
+                           struct err *err) must_check;
+/* What the other side has to hold now. */
+int departure_send_sums(struct departure *departure, struct err *err) must_check;
+/* The state, and the end of the epoch. */
+int departure_send_end(struct departure *departure, struct err *err) must_check;
