@@ -237,7 +237,7 @@ def test_the_connection_ends():
             for at, when in places:
                 with Proxy(address, at, when) as proxy:
                     said = one.run("migrate", "web1", proxy.address, "--shared-disk")
-                    assert proxy.hit.is_set(), f"nobody said {at}: {proxy.words} {said.stderr}"
+                    assert proxy.hit.wait(10), f"nobody said {at}: {proxy.words} {said.stderr}"
                     who = one_good_vm(one, other, image, said.returncode)
                 if at in before or (at, when) in [("GO", "before"), ("GO", "middle")]:
                     assert (who == one) or (at, when) == ("ACK OPENED", "after"), (at, when)
@@ -310,7 +310,7 @@ def test_one_of_both_is_killed():
             for at in ["ACK WELCOME", "RELEASED", "ACK OPENED", "GO"]:
                 with Proxy(address, at, do=kill_target) as proxy:
                     said = one.run("migrate", "web1", proxy.address, "--shared-disk")
-                    assert proxy.hit.is_set() and said.returncode == 1, said
+                    assert proxy.hit.wait(10) and said.returncode == 1, said
                     one.goes_on()
                     assert not (one.root / "web1/.moved").exists() and writers(image) == {pid_of(one)}
             for at in ["RELEASED", "ACK OPENED"]:
@@ -336,7 +336,7 @@ def test_cancel_and_pause():
             words = ["migrate", "web1", "--cancel"] if how == "cancel" else ["pause", "web1"]
             with Proxy(address, "ROUND", "never", do=lambda words=words: one.good(*words)) as proxy:
                 said = one.run("migrate", "web1", proxy.address, "--shared-disk")
-                assert proxy.hit.is_set() and said.returncode in [1, 4], said
+                assert proxy.hit.wait(10) and said.returncode in [1, 4], said
             if how == "pause":
                 one.good("resume", "web1")
             assert one_good_vm(one, other, image) == one
