@@ -150,7 +150,8 @@ static int create_vcpus(struct machine *machine, struct err *err)
     }
     int ret = set_cpuid(machine, err);
     for (unsigned i = 0; i < count && ret == 0; i++)
-        ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &machine->power_on[i], err);
+        ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, NULL, &machine->power_on[i],
+                              err);
     return ret;
 }
 

@@ -71,7 +71,8 @@ static int gather(struct machine *machine, struct record *record, struct err *er
     int ret = time_state_save(machine->vm, &record->time, err);
     record->clock.guest_ns = guest_clock_now(&machine->clock);
     for (unsigned i = 0; i < machine->config.cpus && ret == 0; i++) {
-        ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &record->vcpus[i], err);
+        ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &machine->power_on[i],
+                              &record->vcpus[i], err);
     }
     return ret;
 }

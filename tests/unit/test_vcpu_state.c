@@ -96,7 +96,7 @@ static void tear_down(void)
 static void save(struct one *from, struct vcpu_state *to)
 {
     struct err err = {0};
-    int ret = vcpu_state_save(from->vcpu, &from->caps, to, &err);
+    int ret = vcpu_state_save(from->vcpu, &from->caps, NULL, to, &err);
     ck_assert_msg(ret == 0, "%s", err.text);
 }
 

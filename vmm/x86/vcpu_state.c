@@ -180,18 +180,23 @@ static int save_xcrs(int vcpu, const struct vcpu_state_caps *caps, struct vcpu_s
 
 static int save_tsc(int vcpu, const struct vcpu_state_caps *caps, struct vcpu_state *state)
 {
-    int ret = kvm_x86_get_tsc_khz(vcpu, &state->tsc_khz);
-    if (ret < 0)
-        state->tsc_khz = 0; /* a host whose TSC is not stable does not say */
     if (!caps->tsc_offset)
         return 0;
     state->flags |= VCPU_HAS_TSC_OFFSET;
     return kvm_x86_get_tsc_offset(vcpu, &state->tsc_offset);
 }
 
-static int save_cpuid(int vcpu, struct vcpu_state *state)
+static int save_model(int vcpu, const struct vcpu_state *model, struct vcpu_state *state)
 {
     struct kvm_x86_cpuid cpuid;
+    if (model) {
+        state->tsc_khz = model->tsc_khz;
+        state->cpuid_count = model->cpuid_count;
+        memcpy(state->cpuid, model->cpuid, model->cpuid_count * sizeof(model->cpuid[0]));
+        return 0;
+    }
+    if (kvm_x86_get_tsc_khz(vcpu, &state->tsc_khz) < 0)
+        state->tsc_khz = 0; /* a host whose TSC is not stable does not say */
     int ret = kvm_x86_get_cpuid(vcpu, &cpuid);
     if (ret < 0)
         return ret;
@@ -208,15 +213,15 @@ static int save_cpuid(int vcpu, struct vcpu_state *state)
             return err_sys(err, ERR_FAILED, -ret_, "KVM refuses a vCPU's %s", what); \
     } while (0)
 
-int vcpu_state_save(int vcpu, struct vcpu_state_caps *caps, struct vcpu_state *ret_state,
-                    struct err *err)
+int vcpu_state_save(int vcpu, struct vcpu_state_caps *caps, const struct vcpu_state *model,
+                    struct vcpu_state *ret_state, struct err *err)
 {
     struct vcpu_state *state = ret_state;
     memset(state, 0, sizeof(*state));
     struct kvm_mp_state mp;
     TRY("MP_STATE", kvm_vcpu_get_mp_state(vcpu, &mp));
     state->mp_state = mp.mp_state;
-    TRY("CPUID", save_cpuid(vcpu, state));
+    TRY("CPUID", save_model(vcpu, model, state));
     TRY("REGS", kvm_vcpu_get_regs(vcpu, &state->regs));
     TRY("SREGS", save_sregs(vcpu, caps, state));
     state->xsave_size = (uint32_t)caps->xsave_size;

@@ -69,8 +69,12 @@ struct vcpu_state_caps {
 int vcpu_state_prepare(const struct kvm *kvm, int vm, struct vcpu_state_caps *ret_caps,
                        struct err *err) must_check;
 
-int vcpu_state_save(int vcpu, struct vcpu_state_caps *caps, struct vcpu_state *ret_state,
-                    struct err *err) must_check;
+/*
+ * `model`: a state of this vCPU, or NULL. What never changes while it runs, CPUID and the speed of
+ * the TSC, is that state's then: each request costs a pause some 5 us.
+ */
+int vcpu_state_save(int vcpu, struct vcpu_state_caps *caps, const struct vcpu_state *model,
+                    struct vcpu_state *ret_state, struct err *err) must_check;
 
 enum vcpu_load {
     VCPU_LOAD_ALL,
