@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "host/netif.h"
+#include "host/netif_gate.h"
 
 #include <errno.h>
 
@@ -28,6 +28,8 @@ int netif_open(struct netif **ret_netif, const struct netif_config *config, stru
     int r = open_mode(&netif, config, err);
     if (r == 0 && limited)
         r = netif_limit_create(&netif, netif, &config->limits, config->shared, err);
+    if (r == 0 && config->gate) /* before the limits, which are of what leaves */
+        r = netif_gate_create(&netif, netif, err);
     if (r == 0)
         *ret_netif = netif;
     return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A network interface: where a guest's frames go, and come from. Narrow, so that one can stand
- * before another (output commit will).
+ * before another: a limiter does (netif_limit.c), and a gate (netif_gate.h).
  *
  * Every frame begins with a header of NETIF_HEADER bytes, struct virtio_net_hdr_v1 of the kernel
  * (little-endian), which says what is left to do: checksums to fill in, segments to cut. Interfaces
@@ -58,7 +58,8 @@ struct netif_ops {
     /* How many queues are used, and which offloads frames for the guest may need: what its driver
      * has accepted. */
     int (*configure)(struct netif *netif, unsigned queues, unsigned offloads);
-    void (*destroy)(struct netif *netif); /* detached; takes half-built ones */
+    struct netif *(*inner)(struct netif *netif); /* which this one stands before; NULL: none */
+    void (*destroy)(struct netif *netif);        /* detached; takes half-built ones */
 };
 
 struct netif_info {
@@ -73,6 +74,11 @@ struct netif {
     const struct netif_ops *ops;
     struct netif_info info;
 };
+
+static inline struct netif *netif_inner(struct netif *netif)
+{
+    return netif->ops->inner ? netif->ops->inner(netif) : NULL;
+}
 
 static inline void netif_destroy(struct netif *netif)
 {
@@ -100,6 +106,7 @@ struct netif_config {
     struct limits limits;         /* of each direction by itself */
     struct shared_limits *shared; /* with other interfaces; outlives it; NULL: none */
     bool limits_may_change;       /* netif_set_limits will do, also where there are none yet */
+    bool gate;                    /* what is sent can be held (netif_gate.h) */
     const struct netif_forward *forwards;
     unsigned forward_count;
     const char *helper; /* USER: path of the helper program; NULL: beside our own program, then
@@ -114,8 +121,8 @@ int netif_limit_create(struct netif **ret_netif, struct netif *inner, const stru
  */
 int netif_set_limits(struct netif *netif, const struct limits *limits) must_check;
 
-/* By mode, and the limiter where it is asked for. Errors name the device, the missing right or
- * package, and the mend. */
+/* By mode, and the limiter and the gate where they are asked for. Errors name the device, the
+ * missing right or package, and the mend. */
 int netif_open(struct netif **ret_netif, const struct netif_config *config,
                struct err *err) must_check;
 

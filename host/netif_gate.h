@@ -6,6 +6,11 @@
  * Frames wait in the order in which they were sent, with their headers, each under the number of
  * the span of time in which it was sent. How much may wait is bounded: then the gate is full, as an
  * interface is whose wire is slow, and the guest's own queue holds the rest.
+ *
+ * What has waited once was sent: it leaves when it is allowed to, after the guest's reset and after
+ * a detach and an attach, too. Only shut and destroy forget it. What leaves of a queue that is in
+ * use no more leaves by the first. A frame that the interface refuses then, for another reason than
+ * that it is full, is lost.
  */
 #pragma once
 
@@ -21,13 +26,15 @@ struct netif_gate *netif_gate_of(struct netif *netif);
 
 /*
  * Called when something waits that did not before: the first frame since the last netif_gate_mark.
- * On the interface's loop, and must not block. Before the first hold.
+ * On the interface's loop, from within send, and must not block. To be set before the first hold.
  */
 void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx), void *ctx);
 
 /*
  * The interface's loop stands still for these two. From here on frames wait, under this number; at
- * most so many bytes of them. Held already: as mark.
+ * most so many bytes of them, as they lie in memory; a largest frame always finds room in an empty
+ * gate. A hold that follows an open may begin with any number; what has not left yet since then is
+ * free to leave. Held already: as mark.
  */
 void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget);
 /* Numbers only grow. */
@@ -43,4 +50,4 @@ void netif_gate_open(struct netif_gate *gate);                     /* all, and n
  * for the one frame that is just being sent. */
 void netif_gate_shut(struct netif_gate *gate);
 
-uint64_t netif_gate_held(struct netif_gate *gate); /* bytes that wait. Any thread */
+uint64_t netif_gate_held(struct netif_gate *gate); /* bytes of memory that wait. Any thread */

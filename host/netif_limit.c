@@ -173,6 +173,11 @@ static int limit_configure(struct netif *netif, unsigned queues, unsigned offloa
     return limit->inner->ops->configure(limit->inner, queues, offloads);
 }
 
+static struct netif *limit_inner(struct netif *netif)
+{
+    return limit_of(netif)->inner;
+}
+
 static void limit_destroy(struct netif *netif)
 {
     struct limit *limit = limit_of(netif);
@@ -190,12 +195,15 @@ static const struct netif_ops ops = {
     .receive = limit_receive,
     .watch = limit_watch,
     .configure = limit_configure,
+    .inner = limit_inner,
     .destroy = limit_destroy,
 };
 
 int netif_set_limits(struct netif *netif, const struct limits *limits)
 {
-    if (netif->ops != &ops)
+    while (netif && netif->ops != &ops)
+        netif = netif_inner(netif);
+    if (!netif)
         return -ENOTSUP;
     shared_limits_set(limit_of(netif)->limiter.limits[0], limits);
     return 0;
