@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "host/disk_limit.h"
 #include "host/disk_point.h"
+#include "host/disk_tap.h"
 #include "host/disk_yield.h"
 
 #include <errno.h>
@@ -29,12 +30,16 @@ int disk_image_open(struct disk **ret_disk, const struct disk_config *wanted, st
         return r;
     r = config.format == DISK_FORMAT_QCOW2 ? disk_qcow2_open(ret_disk, &config, err)
                                            : disk_raw_open(ret_disk, &config, err);
-    if (r == 0 && guard)
-        r = disk_guard_create(ret_disk, *ret_disk, err);
     if (r == 0)
         (*ret_disk)->info.format = config.format;
     if (r == 0 && config.point && !config.readonly)
         r = disk_point_create(ret_disk, *ret_disk, config.path, err);
+    /* Before the point, whose own reads must not wait; behind the guard, so that what that refuses
+     * is told to nobody. */
+    if (r == 0 && config.tap && !config.readonly)
+        r = disk_tap_create(ret_disk, *ret_disk, err);
+    if (r == 0 && guard)
+        r = disk_guard_create(ret_disk, *ret_disk, err);
     return r;
 }
 

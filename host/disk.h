@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A disk: bytes at offsets, read and written asynchronously. The interface is narrow so that one
- * disk can stand before another: a limiter does (disk_limit.c), replication will.
+ * disk can stand before another: a limiter does (disk_limit.c), and a tap (disk_tap.h).
  *
  * A disk belongs to the loop that it is attached to: submit, kick and all handlers happen on that
  * loop's thread; attach, drain and detach also where that loop stands still.
@@ -142,8 +142,7 @@ struct disk_config {
     /* Instead of a file: `path` is a name for people then. disk_open copies them. */
     const void *bytes;
     size_t byte_count;
-    bool ephemeral; /* what the guest writes goes to a file that vanishes; the image is not touched
-                     */
+    bool ephemeral; /* writes go to a file that vanishes; the image is not touched */
     bool readonly;
     bool direct;        /* O_DIRECT: past the host's page cache */
     bool write_through; /* every write is on stable storage before it is done (O_DSYNC) */
@@ -158,6 +157,7 @@ struct disk_config {
                     * image for a while (disk_yield.h) */
     bool absent;   /* such a one has it now, unless it is readonly */
     bool unlocked; /* whoever has it */
+    bool tap;      /* changes can be told of (disk_tap.h) */
     enum disk_engine engine;
 };
 

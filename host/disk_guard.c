@@ -166,6 +166,11 @@ static uint64_t guard_zeroes_cost(struct disk *disk, const struct disk_request *
     return disk_zeroes_cost(guard_of(disk)->inner, request);
 }
 
+static struct disk *guard_inner(struct disk *disk)
+{
+    return guard_of(disk)->inner;
+}
+
 static void guard_destroy(struct disk *disk)
 {
     struct guard *guard = guard_of(disk);
@@ -183,6 +188,7 @@ static const struct disk_ops ops = {
     .cancel = guard_cancel,
     .drain = guard_drain,
     .zeroes_cost = guard_zeroes_cost,
+    .inner = guard_inner,
     .destroy = guard_destroy,
 };
 

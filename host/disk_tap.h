@@ -2,6 +2,11 @@
 /*
  * Before a disk: whoever wants to have the same disk elsewhere is told of each change, in order,
  * before it is made. Closed at first: then it costs a call.
+ *
+ * What was told of is made, or fails as disks do: while the tap is open a cancel does not reach it.
+ * What waits was not told of: a cancel ends it in -ECANCELED, and so does a drain, which would wait
+ * for ever. A device that stands still keeps such a request as part of its state, submits it again
+ * when it goes on, here or elsewhere, and it is told of then.
  */
 #pragma once
 
@@ -25,7 +30,11 @@ struct disk_tap_handlers {
     void *ctx;
 };
 
-/* The disk's loop stands still. What waits when it is closed goes on untold. */
+/*
+ * The disk's loop stands still. What is under way at the opening was not told of: drain before
+ * where that matters. What waits at the closing goes on untold when the loop does (but told, if the
+ * tap is open again by then).
+ */
 void disk_tap_open(struct disk_tap *tap, const struct disk_tap_handlers *handlers);
 void disk_tap_close(struct disk_tap *tap);
 
