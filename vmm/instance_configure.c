@@ -51,7 +51,7 @@ static int add_disks(struct instance *instance, struct err *err)
         struct disk_config *disk = &instance->disks[i];
         *disk = definition->disks[i];
         disk->ephemeral |= instance->config.ephemeral;
-        disk->point = instance->config.folder;
+        disk->point = disk->tap = instance->config.folder;
         disk->absent = instance->config.absent_disks >> i & 1;
         /* A disk by itself has no lasting identity: better no number than another one each time. */
         if (!disk->serial[0] && instance->config.folder)
@@ -73,9 +73,11 @@ static void add_nets(struct instance *instance)
     }
     for (unsigned i = 0; i < definition->net_count; i++)
         instance->nets[count++] = definition->nets[i];
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
+        instance->nets[i].gate = instance->config.folder;
         if (is_zero(instance->nets[i].mac, 6))
             memcpy(instance->nets[i].mac, identity->macs[i], 6);
+    }
     instance->machine_config.nets = instance->nets;
     instance->machine_config.net_count = count;
 }
