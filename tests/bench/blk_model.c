@@ -10,6 +10,7 @@
  * own thread. The model driver's own work is part of every figure.
  */
 #include "core/clock.h"
+#include "host/disk_tap.h"
 #include "tests/unit/blk_rig.h"
 #include "tests/unit/fake_disk.h"
 #include <time.h>
@@ -168,6 +169,26 @@ static void measure_file(const char *path)
     }
 }
 
+static bool handle_change(void *ctx, const struct disk_request *request)
+{
+    return true;
+}
+
+/* Behind a tap, closed and open, whose listener does nothing. */
+static void measure_tap(void)
+{
+    static const struct disk_tap_handlers handlers = {.change = handle_change};
+    struct fake_disk fake;
+    struct disk *disk;
+
+    fake_disk_init(&fake, NULL, SIZE);
+    rig_require(disk_tap_create(&disk, &fake.disk, NULL) == 0);
+    measure_disk(disk, "nothing, a closed tap before it", true);
+    disk_tap_open(disk_tap_of(disk), &handlers);
+    measure_disk(disk, "nothing, an open tap before it", true);
+    disk_destroy(disk);
+}
+
 int main(int argc, char **argv)
 {
     static uint8_t bytes[SIZE];
@@ -179,6 +200,7 @@ int main(int argc, char **argv)
         fake_disk_init(&fake, i / 2 ? bytes : NULL, SIZE);
         measure_disk(&fake.disk, i / 2 ? "memory" : "nothing", i % 2 == 0);
     }
+    measure_tap();
     for (int i = 1; i < argc; i++)
         measure_file(argv[i]);
     return EXIT_SUCCESS;

@@ -7,7 +7,11 @@
  *
  *   batch     63 frames a turn, one publish
  *   single    one frame a turn
+ *   gate      behind an open gate (host/netif_gate.h)
+ *
+ * And what the gate alone costs, without a device: to hold a frame, and to let it go.
  */
+#include "host/netif_gate.h"
 #include "tests/unit/net_rig.h"
 #include <time.h>
 
@@ -19,6 +23,7 @@ struct kind {
     unsigned length;  /* of a frame, with its header */
     unsigned segment; /* bytes of a buffer */
     unsigned batch;
+    bool gate;
 };
 
 static const struct kind kinds[] = {
@@ -32,6 +37,10 @@ static const struct kind kinds[] = {
     {"receive 9000 bytes in merged 1536, batch", true, 9026, 1536, 40},
     {"receive 64 KiB in merged 4096, batch", true, 65550, 4096, 15},
     {"receive 1514 bytes, single", true, 1526, 1536, 1},
+    {"send 60 bytes, batch, gate", false, 72, 72, BATCH, true},
+    {"send 1514 bytes, batch, gate", false, 1526, 1526, BATCH, true},
+    {"receive 60 bytes, batch, gate", true, 72, 1536, BATCH, true},
+    {"receive 1514 bytes, batch, gate", true, 1526, 1536, BATCH, true},
 };
 
 static struct rig rig;
@@ -113,6 +122,23 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void create(const struct kind *kind, const struct netif_ops *ops)
+{
+    struct netif *netif = &rig.netif.netif;
+
+    memset(&rig, 0, sizeof(rig));
+    *netif = (struct netif){.ops = ops, .info = {.max_queues = 1, .offloads = 15, .link_up = true}};
+    rig_require(!kind->gate || netif_gate_create(&netif, netif, NULL) == 0, "no gate");
+    rig_create_with(&rig, &(struct net_config){.netif = netif, .queues = 1, .mtu = 1500});
+}
+
+static void print(const char *name, double *ns)
+{
+    qsort(ns, ROUNDS, sizeof(ns[0]), compare);
+    printf("%-42s %7.1f ns  (%.1f to %.1f)\n", name, ns[ROUNDS / 2], ns[ROUNDS / 20],
+           ns[ROUNDS - 1 - ROUNDS / 20]);
+}
+
 static void measure(const struct kind *kind)
 {
     static double ns[ROUNDS];
@@ -123,8 +149,7 @@ static void measure(const struct kind *kind)
     struct netif_ops ops = rig_ops;
     ops.send = bench_send;
     ops.receive = bench_receive;
-    rig_create(&rig, &(struct netif_info){.offloads = 15}, &(struct net_config){.mtu = 1500});
-    rig.netif.netif.ops = &ops;
+    create(kind, &ops);
     rig_start(&rig, RIG_ALL);
     rig_pump(&rig);
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -142,10 +167,73 @@ static void measure(const struct kind *kind)
     net_stats(rig.net, &stats);
     rig_require((kind->receive ? stats.received : stats.sent) == (uint64_t)ROUNDS * kind->batch,
                 "frames are missing");
-    qsort(ns, ROUNDS, sizeof(ns[0]), compare);
-    printf("%-42s %7.1f ns  (%.1f to %.1f)\n", kind->name, ns[ROUNDS / 2], ns[ROUNDS / 20],
-           ns[ROUNDS - 1 - ROUNDS / 20]);
+    print(kind->name, ns);
     rig_destroy(&rig);
+}
+
+/* --- the gate alone --------------------------------------------------------------------------- */
+
+static struct loop *loop;
+static struct netif_gate *gate;
+static unsigned left; /* frames that have not arrived yet */
+
+static ssize_t last_stops(struct netif *netif, unsigned queue, const struct iovec *iov,
+                          unsigned count)
+{
+    if (--left == 0)
+        loop_stop(loop);
+    return (ssize_t)iov_size(iov, count);
+}
+
+static int attach_nothing(struct netif *netif, struct loop *on,
+                          const struct netif_handlers *handlers, struct err *err)
+{
+    return 0;
+}
+
+static void nothing(struct netif *netif)
+{
+}
+
+static void measure_gate(unsigned length, unsigned batch)
+{
+    static double held[ROUNDS], released[ROUNDS];
+    static uint8_t bytes[NETIF_MAX_FRAME];
+    static struct netif_handlers nobody;
+    const struct iovec iov = {.iov_base = bytes, .iov_len = length};
+    struct netif_ops ops = rig_ops;
+    struct netif inner = {.ops = &ops, .info = {.max_queues = 1}}, *netif;
+    char name[64];
+
+    ops.send = last_stops;
+    ops.attach = attach_nothing;
+    ops.detach = nothing;
+    ops.destroy = nothing;
+    rig_require(loop_create(&loop, NULL) == 0, "no loop");
+    rig_require(netif_gate_create(&netif, &inner, NULL) == 0, "no gate");
+    rig_require(netif->ops->attach(netif, loop, &nobody, NULL) == 0, "no gate");
+    gate = netif_gate_of(netif);
+    netif_gate_hold(gate, 0, 64 << 20);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        netif_gate_mark(gate, round);
+        left = batch;
+        double begin = now_ns();
+        for (unsigned i = 0; i < batch; i++)
+            rig_require(netif->ops->send(netif, 0, &iov, 1) == (ssize_t)length, "a frame is lost");
+        double end = now_ns();
+        netif_gate_release(gate, round);
+        rig_require(loop_run(loop) == 0, "the loop fails");
+        held[round] = (end - begin) / batch;
+        released[round] = (now_ns() - end) / batch;
+    }
+    snprintf(name, sizeof(name), "gate alone: hold %u of %u bytes, each", batch,
+             length - NETIF_HEADER);
+    print(name, held);
+    snprintf(name, sizeof(name), "gate alone: release them, each");
+    print(name, released);
+    netif->ops->detach(netif);
+    netif_destroy(netif);
+    loop_destroy(loop);
 }
 
 int main(void)
@@ -154,5 +242,9 @@ int main(void)
            ROUNDS);
     for (size_t i = 0; i < array_size(kinds); i++)
         measure(&kinds[i]);
+    measure_gate(72, 1);
+    measure_gate(72, 200);
+    measure_gate(1526, 200);
+    measure_gate(65550, 16);
     return EXIT_SUCCESS;
 }
