@@ -297,16 +297,20 @@ static gpa_t put_madt(struct stream_buffer *to, unsigned cpus)
     return end_table(to, at);
 }
 
-/* Where the configuration space of PCI lies (PCI Firmware Specification 3.2, 4.1.2). */
+/*
+ * Where the configuration space of PCI lies (PCI Firmware Specification 3.2, 4.1.2). There is one
+ * bus, and it says so: Linux reads a register of each slot up to the last bus it is told of, two
+ * exits for each of 8192.
+ */
 static gpa_t put_mcfg(struct stream_buffer *to)
 {
     gpa_t at = begin_table(to, "MCFG", 1);
 
     put_zeroes(to, 8);
     put64(to, LAYOUT_ECAM);
-    put16(to, 0);   /* segment */
-    put8(to, 0);    /* first bus */
-    put8(to, 0xFF); /* last bus */
+    put16(to, 0); /* segment */
+    put8(to, 0);  /* first bus */
+    put8(to, 0);  /* last bus */
     put_zeroes(to, 4);
     return end_table(to, at);
 }

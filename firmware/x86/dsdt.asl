@@ -25,7 +25,7 @@ DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
             })
         }
 
-        // The configuration space of all buses (ECAM, see MCFG), which is no window for BARs.
+        // The configuration space of all buses that could be (ECAM; MCFG has the one that is), which is no window for BARs.
         Device (ECAM)
         {
             Name (_HID, EisaId ("PNP0C02"))
@@ -58,7 +58,7 @@ DefinitionBlock ("", "DSDT", 2, "MINIVM", "MINIVMM ", 1)
             Name (LOW, ResourceTemplate ()
             {
                 WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
-                    0, 0x00, 0xFF, 0, 0x100)
+                    0, 0x00, 0x00, 0, 0x01)
                 IO (Decode16, 0x0CF8, 0x0CF8, 1, 8)
                 WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
                     0, 0x1000, 0xFFFF, 0, 0xF000)

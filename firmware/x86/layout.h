@@ -17,7 +17,7 @@
  *   0x00000F1000  our BIOS (F000:1000), with a mailbox in front; at the end its reset vector
  *   0x0000100000  RAM, at most up to 3 GiB
  *   0x00C0000000  hole: 32-bit PCI window
- *   0x00E0000000  PCIe configuration space (ECAM), 256 buses of 1 MiB
+ *   0x00E0000000  PCIe configuration space (ECAM), 256 buses of 1 MiB, of which the first is there
  *   0x00F0000000  nothing
  *   0x00FEC00000  I/O APIC
  *   0x00FEE00000  local APICs

@@ -236,7 +236,7 @@ START_TEST(dsdt_switches_off_by_sleep_type_5)
 }
 END_TEST
 
-START_TEST(mcfg_gives_all_buses_of_the_configuration_space)
+START_TEST(mcfg_gives_the_bus_that_there_is_and_no_other)
 {
     struct tables *tables = build(1);
     const uint8_t *mcfg = tables->mcfg;
@@ -246,7 +246,7 @@ START_TEST(mcfg_gives_all_buses_of_the_configuration_space)
     ck_assert_uint_eq(get64(mcfg + 44), LAYOUT_ECAM);
     ck_assert_uint_eq(get16(mcfg + 52), 0);
     ck_assert_uint_eq(mcfg[54], 0);
-    ck_assert_uint_eq((mcfg[55] + 1ull) << 20, LAYOUT_ECAM_SIZE);
+    ck_assert_uint_eq(mcfg[55], 0); /* or Linux asks 8192 slots that are not there */
     free(tables);
 }
 END_TEST
@@ -381,7 +381,7 @@ START_TEST(the_host_bridge_has_the_windows_of_the_layout)
     ck_assert_uint_eq(get_windows(&platform, windows, 5), 4);
     ck_assert_uint_eq(windows[0].kind, 2);
     ck_assert_uint_eq(windows[0].first, 0);
-    ck_assert_uint_eq(windows[0].last, 255);
+    ck_assert_uint_eq(windows[0].last, 0);
     ck_assert_uint_eq(windows[1].kind, 1);
     ck_assert_uint_ge(windows[1].first, 0xD00); /* no port of ours lies above */
     ck_assert_uint_eq(windows[2].kind, 0);
@@ -540,7 +540,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tests, madt_lists_each_processor_once, 0, counts);
     tcase_add_test(tests, dsdt_switches_off_by_sleep_type_5);
     tcase_add_test(tests, more_processors_than_fit_are_an_error);
-    tcase_add_test(tests, mcfg_gives_all_buses_of_the_configuration_space);
+    tcase_add_test(tests, mcfg_gives_the_bus_that_there_is_and_no_other);
     tcase_add_test(tests, the_host_bridge_has_the_windows_of_the_layout);
     tcase_add_test(tests, without_a_64_bit_window_none_is_offered);
     tcase_add_test(tests, the_generation_id_is_where_the_layout_has_it);
