@@ -64,6 +64,9 @@ def test_power_cut(host):
     remove(host, "/tmp/a.img")
 
 
+test_power_cut.slow = True  # what is asked of the host is asked more of by the next one
+
+
 def test_power_cut_of_the_host(lab):
     """When the whole host loses its power, and what it has not written to its own disk, every file that the guest saw
     synced is there when it is back, and fsck finds nothing to mend."""

@@ -104,3 +104,6 @@ def test_disks_on_nfs(host):
         for place in places:
             place.close()
         host.run(f"rm -rf {ROOT}; umount /mnt/a /mnt/b; echo 0 >/proc/fs/nfsd/threads; umount -l /srv")
+
+
+test_disks_on_nfs.slow = True  # half a minute
