@@ -46,10 +46,6 @@ unsigned frame_ring_bytes(const struct frame_ring *ring, struct frame_record *re
     uint8_t *begin = (uint8_t *)(record + 1);
     size_t left = (size_t)(ring->bytes + ring->capacity - begin), length = record->length;
 
-    if (left == 0) {
-        begin = ring->bytes;
-        left = length;
-    }
     ret[0] = (struct iovec){.iov_base = begin, .iov_len = length < left ? length : left};
     ret[1] = (struct iovec){.iov_base = ring->bytes, .iov_len = length - ret[0].iov_len};
     return ret[1].iov_len ? 2 : 1;

@@ -69,9 +69,10 @@ static bool is_clear(const struct netif_gate *gate)
 
 /* --- out ------------------------------------------------------------------------------------ */
 
-static bool may_leave(const struct netif_gate *gate, enum mode mode,
-                      const struct frame_record *record)
+/* Now: it may be shut the next moment. */
+static bool may_leave(const struct netif_gate *gate, const struct frame_record *record)
 {
+    enum mode mode = gate->mode;
     return mode == OPEN || (mode == HELD && (record->free || record->number < gate->end));
 }
 
@@ -91,8 +92,7 @@ static ssize_t send_first(struct netif_gate *gate)
 static void let_leave(struct netif_gate *gate)
 {
     for (unsigned i = 0; gate->ring.used && !gate->blocked; i++) {
-        enum mode mode = gate->mode;
-        if (mode == SHUT || !may_leave(gate, mode, frame_ring_at(&gate->ring, 0)))
+        if (!may_leave(gate, frame_ring_at(&gate->ring, 0)))
             break;
         if (i == FRAMES_A_TURN) {
             turn_ask(&gate->turn);

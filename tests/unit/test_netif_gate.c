@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The gate before an interface, on one thread. With several: test_netif_gate_threads.c. */
+#include "host/frame_ring.h"
 #include "tests/unit/gate_rig.h"
 
 enum { BUDGET = 1 << 20, BIG = NETIF_MAX_FRAME };
@@ -389,6 +390,12 @@ START_TEST(who_waited_for_the_interface_finds_room_at_the_gate)
     rig_settle(&rig);
     ck_assert_uint_eq(rig.ready_what[1], NETIF_WRITABLE);
     ck_assert_int_gt(rig_send(&rig, 1, SMALLEST), 0);
+    rig_watch(&rig, 1, 0);
+    rig_settle(&rig);
+    rig.ready[1] = 0;
+    rig_watch(&rig, 1, NETIF_WRITABLE); /* and so does who asks later */
+    rig_settle(&rig);
+    ck_assert_uint_gt(rig.ready[1], 0);
 }
 END_TEST
 
@@ -514,6 +521,30 @@ START_TEST(whatever_happens_order_and_numbers_are_kept)
 }
 END_TEST
 
+/* Memory is a promise, too. */
+START_TEST(the_ring_grows_up_to_its_bound_and_no_further)
+{
+    enum { BOUND = 200 << 10 };
+    static uint8_t bytes[1500];
+    struct frame_ring ring = {0};
+    const struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    const struct frame_record record = {.length = sizeof(bytes)};
+    const size_t cost = frame_ring_cost(sizeof(bytes));
+
+    for (unsigned i = 0; i < 3 * BOUND / cost; i++) {
+        if (ring.used + cost > BOUND || i % 3 == 2)
+            frame_ring_drop(&ring); /* the first moves on, so that the ring grows round its end */
+        ck_assert(frame_ring_reserve(&ring, cost, BOUND));
+        ck_assert_uint_le(ring.capacity, BOUND);
+        ck_assert(i != 0 || ring.capacity < BOUND);
+        frame_ring_add(&ring, &record, &iov, 1);
+    }
+    ck_assert_uint_eq(ring.capacity, BOUND);
+    frame_ring_clear(&ring);
+    ck_assert_ptr_null(ring.bytes);
+}
+END_TEST
+
 /* --- in the row ------------------------------------------------------------------------------- */
 
 START_TEST(it_is_found_wherever_it_stands)
@@ -598,6 +629,7 @@ int main(void)
     tcase_add_test(tests, shut_in_mid_release_the_frame_under_way_is_the_last);
     tcase_add_test(tests, what_waits_outlives_a_detach);
     tcase_add_loop_test(tests, whatever_happens_order_and_numbers_are_kept, 0, 8);
+    tcase_add_test(tests, the_ring_grows_up_to_its_bound_and_no_further);
     tcase_add_test(tests, it_is_found_wherever_it_stands);
     tcase_add_test(tests, limits_are_of_what_leaves);
     suite_add_tcase(suite, tests);
