@@ -15,19 +15,22 @@ static uint64_t lap(uint64_t *at)
 int capture_take(struct capture *capture, struct err *err)
 {
     struct capture_times *times = &capture->times;
+    struct machine_record *record = NULL;
+    int ret = capture->pages ? machine_record_create(&record, capture->machine, err) : 0;
+    if (ret < 0)
+        return ret;
     uint64_t begin = clock_monotonic_ns(), at = begin;
-    int ret = 0;
-
     if (capture->runs)
         machine_pause(capture->machine);
     if (machine_has_wish(capture->machine)) {
         if (capture->runs)
             machine_resume(capture->machine);
+        machine_record_destroy(record);
         return err_say(err, ERR_STATE, EAGAIN, "the machine is about to be reset");
     }
     times->pause_ns = lap(&at);
-    if (capture->pages)
-        ret = machine_save(capture->machine, &capture->state->stream, err);
+    if (record)
+        ret = machine_record_take(record, err);
     times->state_ns = lap(&at);
     if (ret == 0 && capture->disks)
         ret = disks_capture(capture->disks, err);
@@ -39,5 +42,8 @@ int capture_take(struct capture *capture, struct err *err)
         machine_resume(capture->machine);
     times->resume_ns = lap(&at);
     times->all_ns = capture->runs ? at - begin : 0;
+    if (ret == 0 && record)
+        ret = machine_record_write(record, &capture->state->stream, err);
+    machine_record_destroy(record);
     return ret;
 }

@@ -147,6 +147,18 @@ int machine_set_shared_limits(struct machine *machine, const struct limits *disk
 int machine_save(struct machine *machine, struct stream *stream, struct err *err) must_check;
 int machine_load(struct machine *machine, struct stream *stream, struct err *err) must_check;
 
+/*
+ * A save in two steps, for who lets the machine go on in between: take what it is, while it is
+ * paused; write that. Room is made once for any number of them.
+ */
+struct machine_record;
+int machine_record_create(struct machine_record **ret_record, struct machine *machine,
+                          struct err *err) must_check;
+int machine_record_take(struct machine_record *record, struct err *err) must_check;
+int machine_record_write(const struct machine_record *record, struct stream *stream,
+                         struct err *err) must_check;       /* (any thread) */
+void machine_record_destroy(struct machine_record *record); /* NULL is fine */
+
 /* Of machine_config.disks; its thread is the device's. */
 struct disk *machine_disk(struct machine *machine, unsigned index);
 struct memory *machine_memory(struct machine *machine);

@@ -23,74 +23,113 @@ static const struct state_field clock_fields[] = {
 static const struct state_table clock_table = {
     .name = "clock", .version = 1, STATE_TABLE_OF(struct clock_state, clock_fields)};
 
-/* What is not kept in a device, gathered for saving or read into for loading. */
-struct record {
+/* All of it, apart from the machine: gathered for saving, or read in for loading. */
+struct machine_record {
+    struct machine *machine;
     struct time_state time;
     struct clock_state clock;
     struct vcpu_state *vcpus;
     struct state_item *items; /* those of the devices are the last ones */
     unsigned count;
-    uint8_t *aside; /* what was read for the devices, until it is theirs */
+    uint8_t *aside; /* what is the devices' */
 };
 
-static void record_finish(struct record *record)
+void machine_record_destroy(struct machine_record *record)
 {
+    if (!record)
+        return;
     free(record->aside);
     free(record->vcpus);
     free(record->items);
+    free(record);
 }
 
-static int record_init(struct record *record, struct machine *machine, struct err *err)
+static size_t size_of_devices(const struct machine *machine)
 {
-    unsigned cpus = machine->config.cpus;
-    *record = (struct record){0};
-    record->vcpus = calloc(cpus, sizeof(record->vcpus[0]));
-    record->items = calloc(2 + cpus + machine->device_count, sizeof(record->items[0]));
-    if (!record->vcpus || !record->items) {
-        record_finish(record);
-        return err_sys(err, ERR_HOST, ENOMEM, "no room for the machine's state");
-    }
+    size_t size = 0;
+    for (unsigned i = 0; i < machine->device_count; i++)
+        size += machine->devices[i]->table->size;
+    return size;
+}
+
+static void list_items(struct machine_record *record)
+{
+    const struct machine *machine = record->machine;
     struct state_item *item = record->items;
+    uint8_t *aside = record->aside;
     *item++ = (struct state_item){.table = &time_state_table, .object = &record->time};
     *item++ = (struct state_item){.table = &clock_table, .object = &record->clock};
-    for (unsigned i = 0; i < cpus; i++)
+    for (unsigned i = 0; i < machine->config.cpus; i++)
         *item++ = (struct state_item){
             .table = &vcpu_state_table, .instance = i, .object = &record->vcpus[i]};
     for (unsigned i = 0; i < machine->device_count; i++) {
-        struct device *device = machine->devices[i];
+        const struct device *device = machine->devices[i];
         *item++ = (struct state_item){
-            .table = device->table, .instance = device->instance, .object = device->state};
+            .table = device->table, .instance = device->instance, .object = aside};
+        aside += device->table->size;
     }
     record->count = (unsigned)(item - record->items);
+}
+
+int machine_record_create(struct machine_record **ret_record, struct machine *machine,
+                          struct err *err)
+{
+    unsigned cpus = machine->config.cpus;
+    struct machine_record *record = calloc(1, sizeof(*record));
+    if (record) {
+        record->machine = machine;
+        record->vcpus = calloc(cpus, sizeof(record->vcpus[0]));
+        record->items = calloc(2 + cpus + machine->device_count, sizeof(record->items[0]));
+        record->aside = calloc(1, size_of_devices(machine) + 1);
+    }
+    if (!record || !record->vcpus || !record->items || !record->aside) {
+        machine_record_destroy(record);
+        return err_sys(err, ERR_HOST, ENOMEM, "no room for the machine's state");
+    }
+    list_items(record);
+    *ret_record = record;
     return 0;
 }
 
-static int gather(struct machine *machine, struct record *record, struct err *err)
+static struct state_item *device_items(const struct machine_record *record)
 {
+    return record->items + record->count - record->machine->device_count;
+}
+
+int machine_record_take(struct machine_record *record, struct err *err)
+{
+    struct machine *machine = record->machine;
+    assert(!machine->running);
     /* Time first: the TSC offsets that follow belong to this reading. */
     int ret = time_state_save(machine->vm, &record->time, err);
     record->clock.guest_ns = guest_clock_now(&machine->clock);
-    for (unsigned i = 0; i < machine->config.cpus && ret == 0; i++) {
+    for (unsigned i = 0; i < machine->config.cpus && ret == 0; i++)
         ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &machine->power_on[i],
                               &record->vcpus[i], err);
+    for (unsigned i = 0; i < machine->device_count && ret == 0; i++) {
+        const struct device *device = machine->devices[i];
+        memcpy(device_items(record)[i].object, device->state, device->table->size);
     }
     return ret;
 }
 
+int machine_record_write(const struct machine_record *record, struct stream *stream,
+                         struct err *err)
+{
+    int ret = state_save(stream, record->items, record->count);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write the machine's state") : 0;
+}
+
 int machine_save(struct machine *machine, struct stream *stream, struct err *err)
 {
-    assert(!machine->running);
-    struct record record;
-    int ret = record_init(&record, machine, err);
+    struct machine_record *record;
+    int ret = machine_record_create(&record, machine, err);
     if (ret < 0)
         return ret;
-    ret = gather(machine, &record, err);
-    if (ret == 0) {
-        ret = state_save(stream, record.items, record.count);
-        if (ret < 0)
-            err_sys(err, ERR_FAILED, -ret, "cannot write the machine's state");
-    }
-    record_finish(&record);
+    ret = machine_record_take(record, err);
+    if (ret == 0)
+        ret = machine_record_write(record, stream, err);
+    machine_record_destroy(record);
     return ret;
 }
 
@@ -99,7 +138,7 @@ int machine_save(struct machine *machine, struct stream *stream, struct err *err
  * state that no request shows. It can be told from the outside: the I/O APIC waits for the end of a
  * vector that no local APIC has. Such a wait ends here: once too often is legal, never is not.
  */
-static void settle_interrupts(struct machine *machine, const struct record *record)
+static void settle_interrupts(struct machine *machine, const struct machine_record *record)
 {
     enum { ISR = 0x100, IRR = 0x200 };
     uint32_t live[8] = {0};
@@ -124,7 +163,7 @@ static void keep_cpu_model(struct machine *machine, unsigned id, const struct vc
 }
 
 /* Gives the vCPUs and the clock what was loaded into the record. */
-static int apply(struct machine *machine, struct record *record, struct err *err)
+static int apply(struct machine *machine, struct machine_record *record, struct err *err)
 {
     unsigned cpus = machine->config.cpus;
     int ret = time_state_load(machine->vm, &record->time, record->vcpus, cpus, err);
@@ -145,34 +184,19 @@ static int apply(struct machine *machine, struct record *record, struct err *err
     return ret;
 }
 
-static struct state_item *device_items(const struct record *record, const struct machine *machine)
-{
-    return record->items + record->count - machine->device_count;
-}
-
 /* Reads a set of sections, and touches nothing of the machine. */
-static int read_aside(struct record *record, struct machine *machine, struct stream *stream,
-                      struct err *err)
+static int read_aside(struct machine_record **ret_record, struct machine *machine,
+                      struct stream *stream, struct err *err)
 {
-    size_t size = 0;
-    int ret = record_init(record, machine, err);
+    struct machine_record *record;
+    int ret = machine_record_create(&record, machine, err);
     if (ret < 0)
         return ret;
-    for (unsigned i = 0; i < machine->device_count; i++)
-        size += machine->devices[i]->table->size;
-    record->aside = malloc(size);
-    if (record->aside) {
-        uint8_t *at = record->aside;
-        for (unsigned i = 0; i < machine->device_count; i++) {
-            device_items(record, machine)[i].object = at;
-            at += machine->devices[i]->table->size;
-        }
-        ret = state_load(stream, record->items, record->count, err);
-    } else {
-        ret = err_sys(err, ERR_HOST, ENOMEM, "no room for the machine's state");
-    }
+    ret = state_load(stream, record->items, record->count, err);
     if (ret < 0)
-        record_finish(record);
+        machine_record_destroy(record);
+    else
+        *ret_record = record;
     return ret;
 }
 
@@ -181,32 +205,32 @@ static int read_aside(struct record *record, struct machine *machine, struct str
  * the new one, so the devices are reset before. Requests that this cuts short are part of the old
  * state, and done again on a way back.
  */
-static int take_over(struct machine *machine, struct record *record, struct err *err)
+static int take_over(struct machine *machine, struct machine_record *record, struct err *err)
 {
     for (unsigned i = 0; i < machine->device_count; i++)
         machine->devices[i]->ops->reset(machine->devices[i]);
     for (unsigned i = 0; i < machine->device_count; i++) {
         const struct device *device = machine->devices[i];
-        memcpy(device->state, device_items(record, machine)[i].object, device->table->size);
+        memcpy(device->state, device_items(record)[i].object, device->table->size);
     }
     return apply(machine, record, err);
 }
 
 static int go_back(struct machine *machine, struct stream *stream)
 {
-    struct record record;
+    struct machine_record *record;
     int ret = read_aside(&record, machine, stream, NULL);
     if (ret < 0)
         return ret;
-    ret = take_over(machine, &record, NULL);
-    record_finish(&record);
+    ret = take_over(machine, record, NULL);
+    machine_record_destroy(record);
     return ret;
 }
 
 int machine_load(struct machine *machine, struct stream *stream, struct err *err)
 {
     assert(!machine->running);
-    struct record record;
+    struct machine_record *record;
     int ret = read_aside(&record, machine, stream, err);
     if (ret < 0)
         return ret;
@@ -214,13 +238,13 @@ int machine_load(struct machine *machine, struct stream *stream, struct err *err
     struct stream_buffer before;
     stream_buffer_init(&before, 0);
     ret = machine_save(machine, &before.stream, err);
-    if (ret == 0 && (ret = take_over(machine, &record, err)) < 0) {
+    if (ret == 0 && (ret = take_over(machine, record, err)) < 0) {
         stream_buffer_rewind(&before);
         if (go_back(machine, &before.stream) < 0)
             err_prefix(err,
                        "the machine is lost: KVM takes neither the new state nor its own back");
     }
     stream_buffer_finish(&before);
-    record_finish(&record);
+    machine_record_destroy(record);
     return ret;
 }

@@ -524,7 +524,9 @@ def test_snapshot_killed_at_any_moment():
             assert code != 0 or name in found
             if victim is vm and name not in found:
                 assert [one for one in left_in(web) if name in one] == []
-            assert set(found.values()) == {"running"}
+            # Killed before it was asked, the VM had stopped, and its disks were taken.
+            states = {"running", "stopped"} if victim is vm else {"running"}
+            assert found["first"] == "running" and set(found.values()) <= states, found
             if name in found:
                 folder.good("restore", "web1", name, "--disks", "--verify") if victim is vm else None
                 folder.good("remove-snapshot", "web1", name)
