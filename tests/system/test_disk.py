@@ -76,7 +76,7 @@ def test_power_cut_of_the_host(lab):
     host = lab.furnish(lab.host("cut", memory=2000, disks=[disk]), tests=True)
     mount = "mkdir -p /data && mount -t ext4 /dev/vda /data"
     counts = {}
-    for number, options in enumerate(("engine=io_uring", "engine=threads", "engine=io_uring,cache=writethrough")):
+    for number, options in enumerate(("engine=io_uring", "engine=threads,cache=writethrough")):
         host.start()
         if number == 0:
             install_tools(host)

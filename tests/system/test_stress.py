@@ -95,3 +95,12 @@ def stress(host, seconds, seed, say=lambda line: None):
 def test_disks_networks_and_resets(host):
     """Disks, networks, rng and memory under load, reset in mid-flight, frozen, unplugged: no byte is wrong."""
     stress(host, 15, seed=int(time.time()))
+
+
+def test_minutes_of_stress(host):
+    """The same for as long as it takes to see what comes rarely."""
+    assert stress(host, 300, seed=int(time.time())) > 1
+
+
+test_minutes_of_stress.slow = True
+test_minutes_of_stress.time_limit = 900
