@@ -190,8 +190,7 @@ int departure_open(struct departure *departure, struct err *err)
 
 static int give_up(const struct departure *departure, struct err *err)
 {
-    return *departure->given_up ? err_say(err, ERR_FAILED, ECANCELED, "the migration was cancelled")
-                                : 0;
+    return *departure->given_up ? err_say(err, ERR_FAILED, ECANCELED, "the copy was given up") : 0;
 }
 
 /* In the first round zeroes need not be said. */

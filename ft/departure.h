@@ -58,7 +58,7 @@ int departure_open(struct departure *departure, struct err *err) must_check;
 /* On the main loop: writes to disks are noted from here on. A short pause: what is under way now
  * was not begun under our eyes. */
 int departure_follow(struct departure *departure, struct err *err) must_check;
-void departure_unfollow(struct departure *departure); /* the same, and for memory, too */
+void departure_unfollow(struct departure *departure); /* to disks and memory no longer */
 void departure_abort(struct departure *departure);    /* who reads a disk waits no longer */
 
 /* All of it; then what was written meanwhile, of which *ret_bytes there were. */

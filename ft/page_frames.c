@@ -157,49 +157,6 @@ static bool decode_short(uint8_t encoding, const uint8_t *at, size_t length, con
     return decode_delta(at, length, page);
 }
 
-/* False: it cannot be decoded. *ret_bytes: NULL for zeroes, `page` or in the payload. */
-static bool decode(struct stream_buffer *payload, uint8_t encoding, uint64_t number,
-                   const struct page_taker *taker, uint8_t page[PAGE_SIZE],
-                   const uint8_t **ret_bytes)
-{
-    size_t length = PAGE_SIZE;
-    *ret_bytes = NULL;
-    if (encoding == PAGE_ZEROES)
-        return true;
-    if (encoding >= PAGE_ENCODINGS)
-        return false;
-    if (encoding != PAGE_RAW)
-        length = stream_get_u16(&payload->stream);
-    if (stream_error(&payload->stream) < 0 || length > PAGE_SIZE ||
-        length > payload->length - payload->read_at)
-        return false;
-    const uint8_t *at = payload->bytes + payload->read_at;
-    payload->read_at += length;
-    *ret_bytes = encoding == PAGE_RAW ? at : page;
-    return encoding == PAGE_RAW ||
-           decode_short(encoding, at, length,
-                        encoding == PAGE_DELTA ? taker->held(taker->ctx, number) : NULL, page);
-}
-
-int page_frame_get(struct stream_buffer *payload, const struct page_taker *taker, struct err *err)
-{
-    uint8_t encodings[FRAME_MAX_PAGES], page[PAGE_SIZE];
-    uint64_t first = stream_get_u64(&payload->stream);
-    uint32_t count = stream_get_u32(&payload->stream);
-    if (stream_error(&payload->stream) < 0 || count == 0 || count > FRAME_MAX_PAGES)
-        return broken(err);
-    stream_read(&payload->stream, encodings, count);
-    if (stream_error(&payload->stream) < 0)
-        return broken(err);
-    for (uint32_t i = 0; i < count; i++) {
-        const uint8_t *bytes;
-        if (!decode(payload, encodings[i], first + i, taker, page, &bytes) ||
-            taker->put(taker->ctx, first + i, bytes) < 0)
-            return broken(err);
-    }
-    return payload->read_at == payload->length ? 0 : broken(err);
-}
-
 /* One that is not raw. */
 static bool read_page(struct stream *stream, uint8_t encoding, uint64_t number, uint64_t end,
                       const struct page_taker *taker)

@@ -36,18 +36,15 @@ struct page_taker {
     const uint8_t *(*held)(void *ctx, uint64_t page);
     /* NULL: zeroes. */
     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes);
-    /* For page_frame_read: where the bytes of so many pages go. NULL: there are no such pages. */
+    /* Where the bytes of so many raw pages go. NULL: there are no such pages. */
     uint8_t *(*room)(void *ctx, uint64_t first, unsigned count);
     void *ctx;
 };
 
-/* Each page, in order. What makes no sense ends it; pages before that are there. */
-int page_frame_get(struct stream_buffer *payload, const struct page_taker *taker,
-                   struct err *err) must_check;
-
 /*
- * The same from a stream of which the frame's head was read: raw pages come into their room without
- * a copy, before it is known that the frame is whole. After an error they hold anything.
+ * Each page, in order, from a stream of which the frame's head was read: raw pages come into their
+ * room without a copy, before it is known that the frame is whole. After an error they hold
+ * anything.
  */
 int page_frame_read(struct stream *stream, const struct frame *frame,
                     const struct page_taker *taker, struct frame_tally *tally,
