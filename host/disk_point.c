@@ -51,9 +51,8 @@ static const struct disk_ops ops;
 
 struct point *point_find(struct disk *disk)
 {
-    while (disk && disk->ops != &ops)
-        disk = disk->ops->inner ? disk->ops->inner(disk) : NULL;
-    return disk ? point_of(disk) : NULL;
+    struct disk *point = disk_find(disk, &ops);
+    return point ? point_of(point) : NULL;
 }
 
 int disk_point_image(struct disk *disk)

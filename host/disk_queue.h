@@ -4,6 +4,14 @@
 
 #include "host/disk.h"
 
+/* The first disk of this kind in the row that begins with `disk`, or NULL. */
+static inline struct disk *disk_find(struct disk *disk, const struct disk_ops *ops)
+{
+    while (disk && disk->ops != ops)
+        disk = disk->ops->inner ? disk->ops->inner(disk) : NULL;
+    return disk;
+}
+
 static inline uint64_t disk_zeroes_cost(struct disk *disk, const struct disk_request *request)
 {
     return disk->ops->zeroes_cost ? disk->ops->zeroes_cost(disk, request) : request->length;

@@ -151,9 +151,8 @@ static const struct disk_ops ops = {
 
 struct disk_tap *disk_tap_of(struct disk *disk)
 {
-    while (disk && disk->ops != &ops)
-        disk = disk->ops->inner ? disk->ops->inner(disk) : NULL;
-    return disk ? tap_of(disk) : NULL;
+    struct disk *tap = disk_find(disk, &ops);
+    return tap ? tap_of(tap) : NULL;
 }
 
 void disk_tap_open(struct disk_tap *tap, const struct disk_tap_handlers *handlers)

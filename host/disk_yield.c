@@ -14,7 +14,6 @@ struct yield {
     struct disk *inner; /* NULL: another VM has it */
     struct loop *loop;  /* NULL: not attached */
     struct disk_client client;
-    int flushed;
 };
 
 static struct yield *yield_of(struct disk *disk)
@@ -116,9 +115,8 @@ static const struct disk_ops ops = {
 
 static struct yield *find(struct disk *disk)
 {
-    while (disk && disk->ops != &ops)
-        disk = disk->ops->inner ? disk->ops->inner(disk) : NULL;
-    return disk ? yield_of(disk) : NULL;
+    struct disk *yield = disk_find(disk, &ops);
+    return yield ? yield_of(yield) : NULL;
 }
 
 /* Readonly, so that nothing is changed; its tables may change while they are read, but not what is
@@ -167,9 +165,7 @@ int disk_yield_create(struct disk **ret_disk, const struct disk_config *config, 
 
 static void handle_flushed(struct disk_request *request, int result)
 {
-    struct yield *yield = request->arg;
-
-    yield->flushed = result;
+    *(int *)request->arg = result;
 }
 
 int disk_yield(struct disk *disk, struct err *err)
@@ -180,13 +176,14 @@ int disk_yield(struct disk *disk, struct err *err)
         return err_say(err, ERR_STATE, ENOTSUP, "this disk cannot be another VM's");
     if (!yield->inner)
         return 0;
-    struct disk_request request = {.op = DISK_FLUSH, .done = handle_flushed, .arg = yield};
+    int result = 0;
+    struct disk_request request = {.op = DISK_FLUSH, .done = handle_flushed, .arg = &result};
     disk_drain(yield->inner);
     disk_submit(yield->inner, &request);
     disk_kick(yield->inner);
     disk_drain(yield->inner);
-    if (yield->flushed < 0)
-        return err_sys(err, ERR_FAILED, -yield->flushed, "cannot write %s", yield->path);
+    if (result < 0)
+        return err_sys(err, ERR_FAILED, -result, "cannot write %s", yield->path);
     disk_detach(yield->inner);
     disk_destroy(yield->inner);
     yield->inner = NULL;
