@@ -161,5 +161,7 @@ void machine_record_destroy(struct machine_record *record); /* NULL is fine */
 
 /* Of machine_config.disks; its thread is the device's. */
 struct disk *machine_disk(struct machine *machine, unsigned index);
+/* Of machine_config.nets, and its device's too; NULL: there is none, or it runs without. */
+struct netif *machine_netif(struct machine *machine, unsigned index);
 struct memory *machine_memory(struct machine *machine);
 int machine_vm(struct machine *machine); /* KVM's descriptor, for vmm/dirty.h */

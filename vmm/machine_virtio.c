@@ -293,6 +293,11 @@ int machine_add_net(struct machine *machine, unsigned index, struct err *err)
     return machine_plug(machine, LAYOUT_SLOT_NET + index, net_virtio(net->net), err);
 }
 
+struct netif *machine_netif(struct machine *machine, unsigned index)
+{
+    return machine->nets[index].netif;
+}
+
 void machine_close_host(struct machine *machine)
 {
     for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)

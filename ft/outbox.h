@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Output commit: what a protected VM sends waits until its twin has the epoch that made it.
+ *
+ * One outbox for all ways out of an instance: its network interfaces (host/netif_gate.h). What
+ * comes in waits nowhere.
+ *
+ * What waits at a host that dies is lost, also where its epoch was acknowledged in the last moment:
+ * for the twin it has been sent. To the world that is a wire that lost something, which TCP
+ * repairs.
+ *
+ * Not held, because it is said of the VM and not by it: the events of the control socket, the
+ * journal, metrics.
+ */
+#pragma once
+
+#include "core/err.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct outbox;
+struct instance;
+
+/*
+ * Open. `waits`: something waits that did not before, the first since the last mark; once for each
+ * way out. (any thread, with locks held: it must not block, nor call the outbox). The machine
+ * stands still. A VM whose output cannot be held, or whose peers would not find its twin, is
+ * ERR_STATE.
+ */
+int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
+                  void *ctx, struct err *err) must_check;
+/* The machine stands still; nobody is in a call. What waits, waits on: open or shut it before. NULL
+ * is fine. */
+void outbox_destroy(struct outbox *outbox);
+
+/*
+ * The machine stands still for these two. From here on output waits under this number, at most so
+ * many bytes of it in all, but a largest frame for each interface; then the guest's own queues hold
+ * the rest. Numbers only grow, but a hold that follows an open may begin with any.
+ */
+void outbox_hold(struct outbox *outbox, uint64_t number, size_t budget);
+void outbox_mark(struct outbox *outbox, uint64_t number);
+
+/* Any thread. */
+void outbox_release(struct outbox *outbox, uint64_t number); /* of this one and all before */
+void outbox_open(struct outbox *outbox);                     /* all, and nothing waits more */
+/* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
+ * for a frame of each interface that is just being sent. */
+void outbox_shut(struct outbox *outbox);
+uint64_t outbox_held(struct outbox *outbox); /* bytes that wait */
