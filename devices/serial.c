@@ -8,6 +8,9 @@
  * calls for help ("character timeout") is over at once. What a driver sees of a transmitter is then
  * one bit, thr_empty: the interrupt that says "send more", which comes back with every byte sent.
  *
+ * Only while the far end takes nothing the transmitter shows as busy, and "send more" waits. This
+ * is no part of the state: another host may take more, and then the guest sees so at once.
+ *
  * Our BIOS shares the line: its text goes out here and its keys come from here, until the guest
  * has a driver of its own, which would print everything twice. From the first byte that the guest
  * writes to the transmitter, firmware's text is dropped; from the first byte that it reads out of
@@ -116,6 +119,7 @@ struct serial {
     struct irq_line line;
     bool paused;
     bool refused; /* the host has more input than we took, and waits for input_room */
+    bool full;    /* the host takes no output */
     struct serial_host host;
     uint16_t base;
     struct bus *ports; /* NULL until our range is on it */
@@ -124,6 +128,12 @@ struct serial {
 static bool fifo_on(const struct serial_state *state)
 {
     return state->fcr & FCR_ENABLE;
+}
+
+/* What is sent in loopback goes nowhere where it could wait. */
+static bool is_busy(const struct serial *serial)
+{
+    return serial->full && !(serial->state.mcr & MCR_LOOP);
 }
 
 static unsigned rx_capacity(const struct serial_state *state)
@@ -139,15 +149,17 @@ static unsigned rx_trigger(const struct serial_state *state)
 }
 
 /* The cause that IIR shows: of those that are enabled the one with the highest priority. */
-static uint8_t interrupt_cause(const struct serial_state *state)
+static uint8_t interrupt_cause(const struct serial *serial)
 {
+    const struct serial_state *state = &serial->state;
+
     if ((state->ier & IER_LINE) && state->line_errors)
         return IIR_LINE;
     if ((state->ier & IER_DATA) && state->rx_count >= rx_trigger(state))
         return IIR_DATA;
     if ((state->ier & IER_DATA) && state->rx_count > 0)
         return IIR_TIMEOUT;
-    if ((state->ier & IER_THR_EMPTY) && state->thr_empty)
+    if ((state->ier & IER_THR_EMPTY) && state->thr_empty && !is_busy(serial))
         return IIR_THR_EMPTY;
     if ((state->ier & IER_MODEM) && state->modem_changes)
         return IIR_MODEM;
@@ -155,9 +167,10 @@ static uint8_t interrupt_cause(const struct serial_state *state)
 }
 
 /* The gate behind OUT2 is closed in loopback too, which cuts the modem outputs off. */
-static bool line_level(const struct serial_state *state)
+static bool line_level(const struct serial *serial)
 {
-    return (state->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2 && interrupt_cause(state) != IIR_NONE;
+    return (serial->state.mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2 &&
+           interrupt_cause(serial) != IIR_NONE;
 }
 
 /*
@@ -167,7 +180,7 @@ static bool line_level(const struct serial_state *state)
 static void pulse_line_locked(struct serial *serial)
 {
     irq_line_set(&serial->line, false);
-    irq_line_set(&serial->line, line_level(&serial->state));
+    irq_line_set(&serial->line, line_level(serial));
 }
 
 /* In loopback the four modem outputs come back as the four inputs; else a modem is there and ready.
@@ -261,6 +274,7 @@ static void write_data_locked(struct serial *serial, uint8_t byte)
     } else {
         serial->state.guest_sends = true;
         serial->host.output(serial->host.ctx, &byte, 1);
+        serial->full = serial->host.output_takes && !serial->host.output_takes(serial->host.ctx);
     }
     serial->state.thr_empty = true;
     pulse_line_locked(serial);
@@ -290,7 +304,7 @@ static void write_fcr_locked(struct serial *serial, uint8_t fcr)
 static uint8_t read_iir_locked(struct serial *serial)
 {
     struct serial_state *state = &serial->state;
-    uint8_t cause = interrupt_cause(state);
+    uint8_t cause = interrupt_cause(serial);
 
     if (cause == IIR_THR_EMPTY)
         state->thr_empty = false;
@@ -300,8 +314,10 @@ static uint8_t read_iir_locked(struct serial *serial)
 static uint8_t read_lsr_locked(struct serial *serial)
 {
     struct serial_state *state = &serial->state;
-    uint8_t lsr = LSR_THR_EMPTY | LSR_ALL_SENT | state->line_errors;
+    uint8_t lsr = state->line_errors;
 
+    if (!is_busy(serial))
+        lsr |= LSR_THR_EMPTY | LSR_ALL_SENT;
     if (state->rx_count > 0)
         lsr |= LSR_DATA;
     if (fifo_on(state) && ((state->line_errors & LSR_BREAK) ||
@@ -402,7 +418,7 @@ static uint64_t handle_read(void *device, uint64_t offset, unsigned width)
 
     pthread_mutex_lock(&serial->lock);
     uint8_t value = read_register_locked(serial, offset);
-    irq_line_set(&serial->line, line_level(&serial->state));
+    irq_line_set(&serial->line, line_level(serial));
     bool room = take_room_locked(serial);
     pthread_mutex_unlock(&serial->lock);
 
@@ -417,7 +433,7 @@ static void handle_write(void *device, uint64_t offset, unsigned width, uint64_t
 
     pthread_mutex_lock(&serial->lock);
     write_register_locked(serial, offset, value);
-    irq_line_set(&serial->line, line_level(&serial->state));
+    irq_line_set(&serial->line, line_level(serial));
     bool room = take_room_locked(serial);
     pthread_mutex_unlock(&serial->lock);
 
@@ -440,7 +456,7 @@ size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t length)
     if (listening(serial)) {
         while (taken < length && serial->state.rx_count < rx_capacity(&serial->state))
             receive_locked(serial, bytes[taken++], 0);
-        irq_line_set(&serial->line, line_level(&serial->state));
+        irq_line_set(&serial->line, line_level(serial));
     }
     if (taken < length)
         serial->refused = true;
@@ -448,12 +464,21 @@ size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t length)
     return taken;
 }
 
+void serial_output_room(struct serial *serial)
+{
+    pthread_mutex_lock(&serial->lock);
+    serial->full = false;
+    if (!serial->paused)
+        irq_line_set(&serial->line, line_level(serial));
+    pthread_mutex_unlock(&serial->lock);
+}
+
 void serial_break(struct serial *serial)
 {
     pthread_mutex_lock(&serial->lock);
     if (listening(serial)) {
         receive_locked(serial, 0, LSR_BREAK);
-        irq_line_set(&serial->line, line_level(&serial->state));
+        irq_line_set(&serial->line, line_level(serial));
     }
     pthread_mutex_unlock(&serial->lock);
 }
@@ -508,7 +533,7 @@ void serial_firmware_take(struct serial *serial, size_t count)
     if (serial->state.receiver == RECEIVER_FIRMWARE) {
         for (; count > 0 && serial->state.rx_count > 0; count--)
             drop_oldest_locked(serial);
-        irq_line_set(&serial->line, line_level(&serial->state));
+        irq_line_set(&serial->line, line_level(serial));
         more = take_firmware_room_locked(serial);
     }
     pthread_mutex_unlock(&serial->lock);
@@ -523,6 +548,7 @@ static void serial_reset(struct device *device)
 
     pthread_mutex_lock(&serial->lock);
     memset(&serial->state, 0, sizeof(serial->state));
+    serial->full = false;
     irq_line_set(&serial->line, false);
     pthread_mutex_unlock(&serial->lock);
 }
@@ -542,7 +568,7 @@ static void serial_resume(struct device *device)
 
     pthread_mutex_lock(&serial->lock);
     serial->paused = false;
-    irq_line_renew(&serial->line, line_level(&serial->state));
+    irq_line_renew(&serial->line, line_level(serial));
     bool room = take_room_locked(serial);
     pthread_mutex_unlock(&serial->lock);
 

@@ -20,6 +20,10 @@ struct serial_host {
     /* The port takes bytes again after serial_input refused some. Called once per refusal, without
      * the lock, on a vCPU thread or on the one that resumes the device. */
     void (*input_room)(void *ctx);
+    /* How many bytes the far end takes now. After 0 the guest sees a transmitter that is busy,
+     * until serial_output_room(); what it sends all the same is output all the same. Called as
+     * output is. NULL: always any number. */
+    size_t (*output_takes)(void *ctx);
     void *ctx;
 };
 
@@ -34,6 +38,9 @@ struct device *serial_device(struct serial *serial); /* and device_destroy() end
  * device is paused or in loopback. Whoever got less than asked waits for input_room. (any thread)
  */
 size_t serial_input(struct serial *serial, const uint8_t *bytes, size_t length);
+
+/* The far end takes bytes again. (any thread but from within the host's handlers) */
+void serial_output_room(struct serial *serial);
 
 /* A break on the line: Linux takes it as the SysRq key. Lost while nobody listens. (any thread) */
 void serial_break(struct serial *serial);

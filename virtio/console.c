@@ -98,17 +98,30 @@ static bool transmit_one(struct console *console, struct vring *ring, size_t *bu
     return true;
 }
 
+static size_t host_takes(const struct console *console)
+{
+    return console->host.output_takes ? console->host.output_takes(console->host.ctx) : SIZE_MAX;
+}
+
 static void transmit(struct console *console, struct vring *ring)
 {
-    size_t budget = BYTES_A_TURN;
+    size_t takes = host_takes(console);
+    size_t budget = takes < BYTES_A_TURN ? takes : BYTES_A_TURN;
     bool more = true;
 
     vring_disarm(ring);
+    if (!takes)
+        return; /* console_output_room() rings again */
     for (unsigned i = 0; i < REQUESTS_A_TURN && budget > 0 && more; i++)
         more = transmit_one(console, ring, &budget);
     virtio_publish(&console->virtio, TRANSMIT);
     if (more)
         virtio_ring_doorbell(&console->virtio, TRANSMIT);
+}
+
+void console_output_room(struct console *console)
+{
+    virtio_ring_doorbell(&console->virtio, TRANSMIT);
 }
 
 /* --- input ---------------------------------------------------------------------------------- */

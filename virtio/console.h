@@ -12,6 +12,9 @@ struct console_host {
     /* The console takes input again, after a console_input() that took less than it was given.
      * Once per refusal, on the main loop. */
     void (*input_room)(void *ctx);
+    /* How many bytes the host takes now; after 0 what the guest writes stays in its queue until
+     * console_output_room(). Called as output is. NULL: always any number. */
+    size_t (*output_takes)(void *ctx);
     void *ctx;
 };
 
@@ -24,6 +27,8 @@ struct virtio *console_virtio(struct console *console);
  * taken waits for the guest in the device's state. (any thread but from within the host's handlers)
  */
 size_t console_input(struct console *console, const uint8_t *bytes, size_t length);
+/* The host takes bytes again. (any thread) */
+void console_output_room(struct console *console);
 bool console_listens(struct console *console); /* it runs, and has a driver (any thread) */
 
 /* The terminal's size; 0 by 0, the size of a new console, is unknown. (any thread) */

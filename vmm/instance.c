@@ -21,22 +21,6 @@ enum {
 
 /* --- the console ------------------------------------------------------------------------------ */
 
-static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
-{
-    struct instance *instance = ctx;
-    console_hub_write(instance->hub, bytes, length);
-    if (instance->config.output)
-        instance->config.output(instance->config.ctx, bytes, length);
-}
-
-static void handle_input_room(void *ctx)
-{
-    struct instance *instance = ctx;
-    console_hub_input_room(instance->hub);
-    if (instance->config.input_room)
-        instance->config.input_room(instance->config.ctx);
-}
-
 static size_t handle_hub_input(void *ctx, const uint8_t *bytes, size_t length)
 {
     return instance_input(ctx, bytes, length);
@@ -450,10 +434,6 @@ int instance_create(struct instance **ret_instance, const struct instance_config
     identity_format_uuid(config->identity->uuid, instance->uuid);
     instance->journal.fd = instance->runtime.lock = -1;
     instance->started = (int64_t)(clock_wall_ns() / NS_PER_SEC);
-    instance->serial = (struct serial_host){
-        .output = handle_output, .input_room = handle_input_room, .ctx = instance};
-    instance->console = (struct console_host){
-        .output = handle_output, .input_room = handle_input_room, .ctx = instance};
     int ret = build(instance, err);
     if (ret < 0) {
         instance_destroy(instance);
@@ -475,12 +455,15 @@ void instance_destroy(struct instance *instance)
     }
     if (instance->part_began)
         instance->config.part->abandon(instance->config.part->ctx);
+    if (instance->console_gate)
+        byte_gate_shut(instance->console_gate); /* what waits has nobody left who could see it */
     control_destroy(instance->control);
     metrics_socket_destroy(instance->metrics);
     console_hub_destroy(instance->hub);
     machine_destroy(instance->machine);
     if (instance->part_began)
         instance->config.part->finish(instance->config.part->ctx);
+    byte_gate_destroy(instance->console_gate);
     journal_close(&instance->journal);
     runtime_destroy(&instance->runtime);
     free(instance->vsock_path);
@@ -493,6 +476,11 @@ void instance_destroy(struct instance *instance)
 struct machine *instance_machine(struct instance *instance)
 {
     return instance->machine;
+}
+
+struct byte_gate *instance_console_gate(struct instance *instance)
+{
+    return instance->console_gate;
 }
 
 const struct instance_config *instance_config(const struct instance *instance)

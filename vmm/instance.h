@@ -4,9 +4,11 @@
  * control socket, the journal, metrics, what is done when the guest crashes.
  *
  *   definition + identity ──► instance ──► machine
- *                                ├── console_hub   the foreground terminal, `minivmm console`,
- * console.log ├── control       status, pause, resume, reset, stop, set, clone ... ├── metrics
- * Prometheus text └── journal       what befell it
+ *                                ├── byte_gate ──► console_hub   the foreground terminal,
+ *                                │                 `minivmm console`, console.log
+ *                                ├── control       status, pause, resume, reset, stop, set, clone
+ *                                ├── metrics       Prometheus text
+ *                                └── journal       what befell it
  *
  * Everything happens on the main loop, which is the machine's.
  */
@@ -18,6 +20,7 @@
 #include "vmm/machine.h"
 
 struct instance;
+struct byte_gate;
 struct control;
 struct control_verb;
 
@@ -60,6 +63,13 @@ int instance_create(struct instance **ret_instance, const struct instance_config
 void instance_destroy(struct instance *instance); /* NULL and half-built are fine */
 
 struct machine *instance_machine(struct instance *instance);
+
+/*
+ * What serial port and virtio console print passes here, before anybody sees it: the log, clients,
+ * and config.output. Who lets it leave from another thread has ended that before the part's abandon
+ * returns.
+ */
+struct byte_gate *instance_console_gate(struct instance *instance);
 
 /* For its part. */
 struct loop *instance_loop(struct instance *instance); /* the machine's */

@@ -97,6 +97,61 @@ static int add_vsock(struct instance *instance, struct err *err)
     return 0;
 }
 
+/* --- the console ------------------------------------------------------------------------------ */
+
+static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
+{
+    const struct instance *instance = ctx;
+    byte_gate_write(instance->console_gate, bytes, length);
+}
+
+static size_t handle_output_takes(void *ctx)
+{
+    const struct instance *instance = ctx;
+    return byte_gate_takes(instance->console_gate);
+}
+
+static void handle_input_room(void *ctx)
+{
+    struct instance *instance = ctx;
+    console_hub_input_room(instance->hub);
+    if (instance->config.input_room)
+        instance->config.input_room(instance->config.ctx);
+}
+
+static void handle_leaves(void *ctx, const uint8_t *bytes, size_t length)
+{
+    struct instance *instance = ctx;
+    console_hub_write(instance->hub, bytes, length);
+    if (instance->config.output)
+        instance->config.output(instance->config.ctx, bytes, length);
+}
+
+static void handle_output_room(void *ctx)
+{
+    const struct instance *instance = ctx;
+    machine_output_room(instance->machine);
+}
+
+/* Both speak to the same people, through one gate. */
+static int add_consoles(struct instance *instance, struct err *err)
+{
+    const struct byte_gate_handlers handlers = {
+        .output = handle_leaves, .room = handle_output_room, .ctx = instance};
+    instance->serial = (struct serial_host){.output = handle_output,
+                                            .input_room = handle_input_room,
+                                            .output_takes = handle_output_takes,
+                                            .ctx = instance};
+    instance->console = (struct console_host){.output = handle_output,
+                                              .input_room = handle_input_room,
+                                              .output_takes = handle_output_takes,
+                                              .ctx = instance};
+    instance->machine_config.serial = &instance->serial;
+    if (instance->config.definition->console_virtio)
+        instance->machine_config.console = &instance->console;
+    return byte_gate_create(&instance->console_gate, &handlers, err);
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 /* A kernel started by itself speaks where a person listens. */
@@ -120,7 +175,6 @@ int instance_configure(struct instance *instance, struct err *err)
                                        .stop_at_reset = instance->config.stop_at_reset,
                                        .exit_port = instance->config.exit_port,
                                        .blank = instance->config.blank,
-                                       .serial = &instance->serial,
                                        .no_balloon = definition->no_balloon,
                                        .balloon = definition->balloon,
                                        .disk_limits = definition->disk_limits,
@@ -128,11 +182,11 @@ int instance_configure(struct instance *instance, struct err *err)
                                        .limits_may_change = true,
                                        .trouble = instance_handle_trouble,
                                        .ctx = instance};
-    if (definition->console_virtio)
-        machine->console = &instance->console;
     memcpy(machine->uuid, instance->config.identity->uuid, sizeof(machine->uuid));
     memcpy(machine->generation, instance->config.identity->generation, sizeof(machine->generation));
     add_nets(instance);
-    int ret = add_disks(instance, err);
+    int ret = add_consoles(instance, err);
+    if (ret == 0)
+        ret = add_disks(instance, err);
     return ret < 0 ? ret : add_vsock(instance, err);
 }

@@ -2,6 +2,7 @@
 /* The instance from inside: only for the instance_*.c files. */
 #pragma once
 
+#include "host/byte_gate.h"
 #include "vmm/console_hub.h"
 #include "vmm/control.h"
 #include "vmm/instance.h"
@@ -37,6 +38,7 @@ struct instance {
 
     struct machine *machine;
     struct runtime runtime;
+    struct byte_gate *console_gate;
     struct console_hub *hub;
     struct control *control;
     struct metrics_socket *metrics;

@@ -445,6 +445,13 @@ size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t lengt
     return serial_input(machine->serial, bytes, length);
 }
 
+void machine_output_room(struct machine *machine)
+{
+    serial_output_room(machine->serial);
+    if (machine->console)
+        console_output_room(machine->console);
+}
+
 void machine_send_break(struct machine *machine)
 {
     serial_break(machine->serial);

@@ -90,6 +90,8 @@ void machine_send_break(struct machine *machine);         /* serial */
 /* To the virtio console where the guest has a driver for it, else to the serial port: boot loaders
  * have none. */
 size_t machine_input(struct machine *machine, const uint8_t *bytes, size_t length);
+/* The hosts of the serial port and the virtio console take output again. (any thread) */
+void machine_output_room(struct machine *machine);
 /* Of the terminal, for a console that wants to know. (any thread) */
 void machine_set_console_size(struct machine *machine, unsigned columns, unsigned rows);
 
