@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/outbox.h"
 
+#include "host/byte_gate.h"
 #include "host/netif_gate.h"
 #include "vmm/instance.h"
 
@@ -10,6 +11,7 @@
 struct outbox {
     unsigned net_count;
     struct netif_gate *nets[MACHINE_MAX_NETS];
+    struct byte_gate *console;
 };
 
 /* --- what can be held ------------------------------------------------------------------------- */
@@ -49,6 +51,7 @@ static void watch(struct outbox *outbox, void (*waits)(void *ctx), void *ctx)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_watch(outbox->nets[i], waits, ctx);
+    byte_gate_watch(outbox->console, waits, ctx);
 }
 
 static void find_gates(struct outbox *outbox, struct instance *instance)
@@ -59,6 +62,7 @@ static void find_gates(struct outbox *outbox, struct instance *instance)
         if (gate)
             outbox->nets[outbox->net_count++] = gate;
     }
+    outbox->console = instance_console_gate(instance);
 }
 
 int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
@@ -89,35 +93,40 @@ void outbox_hold(struct outbox *outbox, uint64_t number, size_t budget)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_hold(outbox->nets[i], number, budget / outbox->net_count);
+    byte_gate_hold(outbox->console, number, OUTBOX_CONSOLE);
 }
 
 void outbox_mark(struct outbox *outbox, uint64_t number)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_mark(outbox->nets[i], number);
+    byte_gate_mark(outbox->console, number);
 }
 
 void outbox_release(struct outbox *outbox, uint64_t number)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_release(outbox->nets[i], number);
+    byte_gate_release(outbox->console, number);
 }
 
 void outbox_open(struct outbox *outbox)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_open(outbox->nets[i]);
+    byte_gate_open(outbox->console);
 }
 
 void outbox_shut(struct outbox *outbox)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_shut(outbox->nets[i]);
+    byte_gate_shut(outbox->console);
 }
 
 uint64_t outbox_held(struct outbox *outbox)
 {
-    uint64_t held = 0;
+    uint64_t held = byte_gate_held(outbox->console);
     for (unsigned i = 0; i < outbox->net_count; i++)
         held += netif_gate_held(outbox->nets[i]);
     return held;

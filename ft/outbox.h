@@ -2,12 +2,12 @@
 /*
  * Output commit: what a protected VM sends waits until its twin has the epoch that made it.
  *
- * One outbox for all ways out of an instance: its network interfaces (host/netif_gate.h). What
- * comes in waits nowhere.
+ * One outbox for all ways out of an instance: its network interfaces (host/netif_gate.h) and its
+ * consoles (host/byte_gate.h). What comes in waits nowhere.
  *
  * What waits at a host that dies is lost, also where its epoch was acknowledged in the last moment:
  * for the twin it has been sent. To the world that is a wire that lost something, which TCP
- * repairs.
+ * repairs; of a console nobody repairs it.
  *
  * Not held, because it is said of the VM and not by it: the events of the control socket, the
  * journal, metrics.
@@ -17,6 +17,8 @@
 #include "core/err.h"
 #include <stddef.h>
 #include <stdint.h>
+
+enum { OUTBOX_CONSOLE = 128 << 10 };
 
 struct outbox;
 struct instance;
@@ -34,9 +36,10 @@ int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*
 void outbox_destroy(struct outbox *outbox);
 
 /*
- * The machine stands still for these two. From here on output waits under this number, at most so
- * many bytes of it in all, but a largest frame for each interface; then the guest's own queues hold
- * the rest. Numbers only grow, but a hold that follows an open may begin with any.
+ * The machine stands still for these two. From here on output waits under this number. The budget
+ * is that of all interfaces together, in bytes, but at least a largest frame for each; the consoles
+ * have one of their own, OUTBOX_CONSOLE. Where it is used up the guest's own queues hold the rest.
+ * Numbers only grow, but a hold that follows an open may begin with any.
  */
 void outbox_hold(struct outbox *outbox, uint64_t number, size_t budget);
 void outbox_mark(struct outbox *outbox, uint64_t number);
