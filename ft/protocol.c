@@ -32,6 +32,19 @@ static void hang_up(const struct step *step, uint64_t link)
     act(step, FT_HANG_UP)->link = link;
 }
 
+/* Who hangs up would tear away the word before it is read: the other side does. Or we, later. */
+static void part(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    say(step, FT_OFF, p->sent);
+    if (p->parting)
+        hang_up(step, p->parting);
+    p->parting = p->link;
+    p->parted_ns = step->now;
+    p->link = 0;
+    act(step, FT_UNSYNC);
+}
+
 /* --- the witness ------------------------------------------------------------------------------ */
 
 static bool is_as_wanted(const struct ft_protocol *p)
@@ -87,16 +100,19 @@ static void settle(const struct step *step)
         p->state = FT_OVER;
         p->link = 0;
         act(step, FT_END);
-    } else if (p->off) {
-        end(step, FT_OVER);
     } else if (p->wanted.twin != 0) {
         p->state = FT_PAIRED;
+    } else if (p->off) {
+        act(step, FT_OPEN);
+        end(step, FT_OVER);
     } else {
         if (p->state == FT_CLAIMING) {
             p->sent = p->acked;
             act(step, FT_TAKE_OVER);
         } else if (p->state == FT_STARTING || p->handed) {
             act(step, FT_RUN);
+        } else if (p->link) {
+            part(step);
         }
         p->state = FT_SOLO;
         p->handed = false;
@@ -338,7 +354,8 @@ static void hear_word(const struct step *step, const struct ft_event *event)
 static void hear_connected(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
-    if (p->state != FT_SOLO || p->link || p->off) {
+    bool is_somebody = event->node && event->node != p->config.node && event->twin;
+    if (p->state != FT_SOLO || p->link || p->off || !is_somebody) {
         hang_up(step, event->link);
         return;
     }
@@ -351,10 +368,21 @@ static void hear_connected(const struct step *step, const struct ft_event *event
     act(step, FT_SYNC)->link = p->link;
 }
 
-static void hear_synced(const struct step *step)
+static void hear_disconnected(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
-    if (p->state != FT_SOLO || !p->link)
+    if (p->link && event->link == p->link) {
+        lose_peer(step);
+    } else if (p->parting && event->link == p->parting) {
+        hang_up(step, p->parting);
+        p->parting = 0;
+    }
+}
+
+static void hear_synced(const struct step *step, const struct ft_event *event)
+{
+    struct ft_protocol *p = step->p;
+    if (p->state != FT_SOLO || !p->link || event->link != p->link)
         return;
     p->state = FT_GATED;
     p->waits_ns = step->now;
@@ -415,6 +443,18 @@ static void hear_handed(const struct step *step)
     }
 }
 
+/* Until the witness knows that the twin is none, it may take over: before, it is not sent away. */
+static void hear_left(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (p->off)
+        return; /* that ends with nobody anyway */
+    if (p->state == FT_SOLO && p->link)
+        part(step);
+    else if (p->state == FT_GATED || p->state == FT_PAIRED)
+        want(step, p->config.node, 0);
+}
+
 /* --- time ------------------------------------------------------------------------------------- */
 
 /* We were not there ourselves: what was so before need not be so now. */
@@ -450,6 +490,10 @@ static void hear_tick(const struct step *step)
         strive(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns)
         say(step, FT_BEAT, 0);
+    if (p->parting && step->now - p->parted_ns > config->stall_ns) {
+        hang_up(step, p->parting);
+        p->parting = 0;
+    }
     bool waits = ft_protocol_is_gated(p) && (p->sent != p->acked || p->state == FT_HANDING);
     bool stalls = waits && step->now - p->waits_ns > config->stall_ns;
     if (p->link && (stalls || step->now - p->heard_ns > config->lost_ns))
@@ -471,7 +515,7 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
         hear_connected(&step, event);
         break;
     case FT_SYNCED:
-        hear_synced(&step);
+        hear_synced(&step, event);
         break;
     case FT_CAPTURED:
         hear_captured(&step, event);
@@ -482,6 +526,9 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
     case FT_HANDED:
         hear_handed(&step);
         break;
+    case FT_LEFT:
+        hear_left(&step);
+        break;
     case FT_STAGED:
         hear_staged(&step, event);
         break;
@@ -489,8 +536,7 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
         hear_applied(&step);
         break;
     case FT_DISCONNECTED:
-        if (protocol->link && event->link == protocol->link)
-            lose_peer(&step);
+        hear_disconnected(&step, event);
         break;
     case FT_HEARD:
         hear_word(&step, event);

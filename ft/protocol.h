@@ -12,14 +12,16 @@
  *   SOLO      output is free  ◄──────────────┐             TWIN       could take over
  *      │ a follower has nearly all of it     │                 │ the primary is gone
  *      ▼                                     │                 ▼
- *   GATED     output waits for its epoch     │             CLAIMING   no acknowledgement any more;
+ *   GATED     output waits for its epoch ────┤             CLAIMING   no acknowledgement any more;
  *      │ the first one is acknowledged, then │                 │      its disks at that epoch, then
  *      │ the witness: paired                 │                 │ the witness: solo, and mine
  *      ▼                                     │                 ▼
- *   PAIRED    output waits for its epoch     │             SOLO
+ *   PAIRED    output waits for its epoch ────┤             SOLO
  *      │ the twin is gone (also from GATED)  │             DISMISSED  nobody needs it any more
+ *      ▼                                     │
  *   ALONE     output waits ──────────────────┘
- *                 the witness: solo
+ *                 the witness: solo (from GATED and PAIRED: when nobody shall follow any more,
+ *                 FT_LEFT; only then the twin hears that it may go)
  *
  *   HANDING   the VM stands still; the twin has it, on its disks too; the witness: the twin's
  *   DEPOSED   somebody else owns it: never again
@@ -30,12 +32,45 @@
  * that succeeds ends that, because whatever was still on its way then fails.
  *
  * Before the witness may hear that a twin could take over, the output must wait for its epochs
- * (GATED); before a twin asks for the VM, it acknowledges nothing more, and its disks hold the last
- * epoch that it acknowledged. The generation is on stable storage before a node acts upon it.
+ * (GATED); as long as the witness may say so, it goes on to wait, and the twin is not sent away;
+ * before a twin asks for the VM, it acknowledges nothing more, and its disks hold the last epoch
+ * that it acknowledged. The generation is on stable storage before a node acts upon it.
+ *
+ * What the driver promises:
+ *
+ *   Steps     One at a time; `now` never goes back, and goes on while the host sleeps. A step's
+ *             actions are carried out in their order before the next step, and none blocks. Then
+ *             words are queued, and the gate is as GATE, RELEASE, OPEN, STOP say: what waits does
+ *             not leave by itself. The rest has only begun. Whoever made no step for longer than
+ *             gap_ns begins with a tick.
+ *   Links     One connection for words and epochs; both keep their order, and a word may overtake
+ *             epochs, also between two frames. Whatever comes may be told as a BEAT: words that lie
+ *             behind much else come late. The end is told once, also if we noticed it by writing.
+ *             A follower hears protocol.generation as it is after SYNC, and its number: random, not
+ *             0, never used before. After UNSYNC without HANG_UP the frame that is on its way is
+ *             finished, then come the words, and the connection stays until its end is told. After
+ *             END so does one that was not hung up, for stall_ns at most.
+ *   Epochs    CAPTURED comes while the VM stands still, for number protocol.sent + 1, before a byte
+ *             of its COMMIT can leave, one after the other; neither that nor SYNCED after UNSYNC.
+ *             The first after GATE has all that is not over there. What the VM lets out after GATE
+ *             is of the next epoch. Between GATE and UNSYNC there is always a next one.
+ *   The end   GUEST_OFF and HANDED come when the VM stands still, and CAPTURED has told of its last
+ *             epoch if there is a link. One of the two, once, and nothing is captured after it,
+ *             unless RUN follows. All of HANDING, the twin's disks too, has stall_ns.
+ *   The twin  What fills it goes straight in. STAGED: whole, checked, in its order, and nothing is
+ *             lacking to apply it. Until its APPLY nothing of it is in memory, state or disks; what
+ *             gets none is thrown away. APPLIED: all up to that epoch and nothing behind it is on
+ *             stable storage; once for each APPLY_LAST. Whoever cannot apply ends as by a crash.
+ *             TAKE_OVER is of the last epoch that there was an APPLY for.
+ *   Witness   An exchange is tried once at most; -EAGAIN is FT_IS, other failures FT_NO_ANSWER. A
+ *             question that hangs holds up no later one; one that waits may be dropped for it.
+ *   Stable    PERSISTED: the generation survives a loss of power. A failure is not told, but tried
+ *             again. init_owner and init_follower get what is there; a follower has put its link's
+ *             there before anything fills it.
  */
 #pragma once
 
-#include "ft/record.h"
+#include "ft/protocol_events.h"
 
 #include <stdbool.h>
 
@@ -52,92 +87,6 @@ enum ft_state {
     FT_DEPOSED,
     FT_DISMISSED,
     FT_OVER
-};
-
-/* Small words between the two; the epochs themselves go beside them, on the same connection. */
-enum ft_word_kind {
-    FT_BEAT = 1, /* I am here */
-    FT_ACK,      /* the epoch is here, whole */
-    FT_OFF,      /* the guest is off after this epoch, nobody needs to take over */
-    FT_HAND,     /* you shall have it after this epoch, when your disks hold that */
-    FT_READY,    /* they do */
-    FT_TAKE,     /* it is yours, by this generation */
-};
-
-struct ft_word {
-    enum ft_word_kind kind;
-    uint64_t generation, epoch;
-};
-
-enum ft_event_kind {
-    FT_TICK = 1, /* at least as often as config.tick_ns says */
-
-    /* Who runs it: */
-    FT_CONNECTED, /* link, node, twin: a follower that can take it stands ready */
-    FT_SYNCED,    /* so much of it is over there that the next epoch can be the first whole one */
-    FT_CAPTURED,  /* epoch: begins to leave */
-    FT_GUEST_OFF, /* after its last epoch */
-    FT_HANDED, /* the VM stands still for good, its last epoch is captured: the twin shall go on */
-    /* Who follows: */
-    FT_STAGED,  /* link, generation, epoch: it is here, whole, and looked at */
-    FT_APPLIED, /* the disks hold what was asked for, on stable storage */
-    /* Both: */
-    FT_DISCONNECTED, /* link */
-    FT_HEARD,        /* link, word */
-    FT_ANSWER,       /* ask, answer, record */
-    FT_PERSISTED,    /* what was to be */
-};
-
-enum ft_answer {
-    FT_NO_ANSWER = 1, /* nobody knows */
-    FT_IS,            /* to a question, or to an exchange that did not take place */
-    FT_EXCHANGED,
-};
-
-struct ft_event {
-    enum ft_event_kind kind;
-    uint64_t link; /* which connection; from 1, never again the same */
-    uint64_t node, twin, epoch, generation;
-    struct ft_word word;
-    uint64_t ask;
-    enum ft_answer answer;
-    struct ft_record record;
-};
-
-enum ft_action_kind {
-    FT_SEND = 1, /* word */
-    FT_HANG_UP,  /* link */
-    FT_ASK,      /* ask: which record? */
-    FT_EXCHANGE, /* ask, expected (a generation), record */
-    FT_PERSIST,  /* record; FT_PERSISTED follows */
-
-    FT_RUN,     /* the VM runs: for the first time, or again */
-    FT_SYNC,    /* a follower is to get all of it */
-    FT_UNSYNC,  /* that ends */
-    FT_GATE,    /* from now on output waits for its epoch */
-    FT_RELEASE, /* that of this epoch, and all before */
-    FT_OPEN,    /* output is free, also what waited */
-    FT_STOP,    /* the VM stops for good, and what waits goes nowhere */
-    FT_END,     /* nobody needs this process any more */
-
-    FT_APPLY,      /* this epoch, when there is time */
-    FT_APPLY_LAST, /* up to this epoch, now; FT_APPLIED follows */
-    FT_TAKE_OVER,  /* load, announce, run */
-    FT_STRANGE,    /* the witness knows less than we do: somebody should look */
-};
-
-struct ft_action {
-    enum ft_action_kind kind;
-    uint64_t link, epoch, ask, expected;
-    struct ft_word word;
-    struct ft_record record;
-};
-
-enum { FT_MOST_ACTIONS = 16 };
-
-struct ft_actions {
-    unsigned count;
-    struct ft_action list[FT_MOST_ACTIONS];
 };
 
 struct ft_config {
@@ -163,8 +112,9 @@ struct ft_protocol {
     uint64_t node, twin; /* who follows; on its own side the twin is we */
     uint64_t generation; /* of all that is said on the link */
     uint64_t heard_ns, said_ns;
-    uint64_t sent, acked; /* epochs; the follower's own acknowledgements */
-    uint64_t waits_ns;    /* since when for the oldest that is not acknowledged */
+    uint64_t sent, acked;        /* epochs; the follower's own acknowledgements */
+    uint64_t waits_ns;           /* since when for the oldest that is not acknowledged */
+    uint64_t parting, parted_ns; /* a link whose other side is to hang up; 0: none */
 
     /* The witness. */
     struct ft_record record; /* what it says, if `known` */

@@ -110,12 +110,56 @@ static void handle_witness(struct world *world, void *arg, uint64_t number)
     world->witness_down = false;
 }
 
+/* --- people ----------------------------------------------------------------------------------- */
+
+static void handle_off(struct world *world, void *arg, uint64_t number)
+{
+    node_guest_off(world, &world->nodes[A]);
+    node_guest_off(world, &world->nodes[B]);
+}
+
+static void handle_fault(struct world *world, void *arg, uint64_t number);
+
+static void handle_crash(struct world *world, void *arg, uint64_t number)
+{
+    if (!world->mended)
+        faults_doom(world, &world->nodes[chance(world, NODES)]);
+}
+
+/* What they wish takes but a moment: something happens in just that, as often as not. */
+static void then_something(struct world *world)
+{
+    uint64_t in = chance(world, 8 * MS), what = chance(world, 16);
+    if (what < 5)
+        later(world, in, handle_fault, NULL, 0);
+    else if (what < 8)
+        later(world, in, handle_crash, NULL, 0);
+    else if (what < 9)
+        later(world, in, handle_off, NULL, 0);
+}
+
+static void leave(struct world *world)
+{
+    node_leave(world, &world->nodes[A]);
+    node_leave(world, &world->nodes[B]);
+    then_something(world);
+}
+
+static void switch_over(struct world *world)
+{
+    node_switch(world, &world->nodes[A]);
+    node_switch(world, &world->nodes[B]);
+    then_something(world);
+}
+
 /* --- one of them ------------------------------------------------------------------------------ */
 
 static void handle_fault(struct world *world, void *arg, uint64_t number)
 {
     struct node *node = &world->nodes[chance(world, NODES)];
-    switch (chance(world, 15)) {
+    if (world->mended)
+        return;
+    switch (chance(world, 17)) {
     case 0:
     case 1:
         kill_node(world, node);
@@ -157,8 +201,11 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         tell(world, "%c: its clock jumps", 'A' + node->name);
         break;
     case 13:
-        node_switch(world, &world->nodes[A]);
-        node_switch(world, &world->nodes[B]);
+        switch_over(world);
+        break;
+    case 14:
+    case 15:
+        leave(world);
         break;
     default:
         tell(world, "witness: down");
@@ -166,12 +213,6 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         later(world, while_(world), handle_witness, NULL, 0);
         break;
     }
-}
-
-static void handle_off(struct world *world, void *arg, uint64_t number)
-{
-    node_guest_off(world, &world->nodes[A]);
-    node_guest_off(world, &world->nodes[B]);
 }
 
 void faults_plan(struct world *world, uint64_t until)
@@ -185,6 +226,7 @@ void faults_plan(struct world *world, uint64_t until)
 void faults_mend(struct world *world)
 {
     tell(world, "everything is mended");
+    world->mended = true;
     for (int from = 0; from < PLACES; from++)
         for (int to = 0; to < PLACES; to++)
             world->cut[from][to] = false;

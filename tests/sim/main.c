@@ -12,7 +12,7 @@
 enum { TROUBLE = 900 * MS, CALM = 900 * MS, PROGRESS = 3 };
 
 struct sums {
-    uint64_t events, answers, takeovers, pairings, restarts;
+    uint64_t events, answers, takeovers, pairings, partings, restarts;
 };
 
 static void run_until(struct world *world, uint64_t until)
@@ -91,6 +91,7 @@ static bool simulate(uint64_t seed, bool trace, struct sums *sums)
     sums->answers += world->answered;
     sums->takeovers += world->takeovers;
     sums->pairings += world->pairings;
+    sums->partings += world->partings;
     sums->restarts += world->restarts;
     world_finish(world);
     free(world);
@@ -117,10 +118,12 @@ int main(int argc, char **argv)
             printf("0 passed, 1 failed\n");
             return 1;
         }
-    printf("%llu seeds: %llu events, %llu answers, %llu takeovers, %llu pairings, %llu restarts\n",
+    printf("%llu seeds: %llu events, %llu answers, %llu takeovers, %llu pairings, %llu partings, "
+           "%llu restarts\n",
            (unsigned long long)count, (unsigned long long)sums.events,
            (unsigned long long)sums.answers, (unsigned long long)sums.takeovers,
-           (unsigned long long)sums.pairings, (unsigned long long)sums.restarts);
+           (unsigned long long)sums.pairings, (unsigned long long)sums.partings,
+           (unsigned long long)sums.restarts);
     printf("1 passed, 0 failed\n");
     return 0;
 }

@@ -126,12 +126,20 @@ static void boot_guest(struct node *node)
 void node_switch(struct world *world, struct node *node)
 {
     const struct ft_event event = {.kind = FT_HANDED};
-    if (!node->process || node->frozen || node->protocol.state != FT_PAIRED ||
-        node->protocol.striving)
+    if (!node->process || node->frozen || !node->runs || !node->gated)
         return;
     tell(world, "%c: switchover", 'A' + node->name);
     node->runs = false;
     capture(world, node);
+    node_event(world, node, &event);
+}
+
+void node_leave(struct world *world, struct node *node)
+{
+    const struct ft_event event = {.kind = FT_LEFT};
+    if (!node->process || node->frozen)
+        return;
+    tell(world, "%c: nobody shall follow any more", 'A' + node->name);
     node_event(world, node, &event);
 }
 
@@ -149,6 +157,11 @@ void node_guest_off(struct world *world, struct node *node)
 
 /* --- the follower ----------------------------------------------------------------------------- */
 
+static bool may_apply(const struct node *node)
+{
+    return node->staged_count > 0 && node->staged[0].number <= node->apply_to;
+}
+
 static void apply_block(struct node *node)
 {
     struct epoch *epoch = &node->staged[0];
@@ -163,9 +176,9 @@ static void handle_apply(struct world *world, void *arg, uint64_t life)
     struct node *node = arg;
     if (!is_now(world, node, life, handle_apply))
         return;
-    while (node->staged_count > 0 && node->staged[0].written == 0)
+    while (may_apply(node) && node->staged[0].written == 0)
         memmove(node->staged, node->staged + 1, --node->staged_count * sizeof(node->staged[0]));
-    if (node->staged_count > 0) {
+    if (may_apply(node)) {
         apply_block(node);
         soon(world, node, 1 + chance(world, 300 + world->slow_disk), handle_apply);
         return;
@@ -177,11 +190,34 @@ static void handle_apply(struct world *world, void *arg, uint64_t life)
     }
 }
 
-static void start_apply(struct world *world, struct node *node)
+static void start_apply(struct world *world, struct node *node, uint64_t number)
 {
+    node->apply_to = number;
+    for (unsigned i = 0; i < node->staged_count; i++)
+        if (node->staged[i].number == number)
+            node->twin_memory = node->staged[i].memory;
     if (!node->apply_due)
         soon(world, node, 1 + chance(world, 300 + world->slow_disk), handle_apply);
     node->apply_due = true;
+}
+
+/* Whoever received it, and whoever drives the protocol, are not the same thread. */
+static void handle_staged(struct world *world, void *arg, uint64_t life)
+{
+    struct ft_event event = {.kind = FT_STAGED};
+    struct node *node = arg;
+    unsigned i = 0;
+    if (!is_now(world, node, life, handle_staged))
+        return;
+    while (i < node->staged_count && node->staged[i].number <= node->told)
+        i++;
+    node->tell_due = i + 1 < node->staged_count;
+    if (node->tell_due)
+        soon(world, node, 1 + chance(world, 200), handle_staged);
+    node->told = event.epoch = node->staged[i].number;
+    event.generation = node->staged[i].generation;
+    event.link = node->staged_link;
+    node_event(world, node, &event);
 }
 
 static void stage(struct world *world, struct node *node, const struct message *message)
@@ -198,14 +234,12 @@ static void stage(struct world *world, struct node *node, const struct message *
     epoch->number = message->epoch;
     epoch->memory = message->fact;
     if (whole && node->staged_count < MOST_STAGED) {
-        const struct ft_event event = {.kind = FT_STAGED,
-                                       .link = node->link->id,
-                                       .generation = epoch->generation,
-                                       .epoch = epoch->number};
         node->staged[node->staged_count++] = *epoch;
-        node->twin_memory = epoch->memory;
+        node->staged_link = node->link->id;
         watch_staged(world, node->protocol.twin, epoch->number);
-        node_event(world, node, &event);
+        if (!node->tell_due)
+            soon(world, node, chance(world, 200), handle_staged);
+        node->tell_due = true;
     }
     *epoch = (struct epoch){0};
     node->parts = 0;
@@ -276,10 +310,11 @@ static void handle_persisted(struct world *world, void *arg, uint64_t life)
 
 static void handle_synced(struct world *world, void *arg, uint64_t life)
 {
-    const struct ft_event synced = {.kind = FT_SYNCED};
+    struct ft_event synced = {.kind = FT_SYNCED};
     struct node *node = arg;
     if (!is_now(world, node, life, handle_synced))
         return;
+    synced.link = node->link ? node->link->id : 0;
     if (node->syncing)
         node_event(world, node, &synced);
     node->syncing = false;
@@ -296,14 +331,20 @@ static void take_over(struct world *world, struct node *node)
     watch_start(world, node);
 }
 
-static void gate(struct world *world, struct node *node)
+static void start_capture(struct world *world, struct node *node)
 {
-    node->gated = true;
-    node->full = true;
-    if (node->link && !node->capture_due) {
+    if (node->gated && node->link && !node->capture_due) {
         node->capture_due = true;
         soon(world, node, 1 * MS, handle_capture);
     }
+}
+
+static struct link *link_of(struct world *world, uint64_t id)
+{
+    struct link *link = world->links;
+    while (link && link->id != id)
+        link = link->next;
+    return link;
 }
 
 /* Whose it is may change by an exchange of an earlier life, which comes late. */
@@ -316,8 +357,8 @@ static void handle_idle(struct world *world, void *arg, uint64_t life)
 
 static void end_process(struct world *world, struct node *node)
 {
-    if (node->link)
-        link_close(world, node->link, node->name, false);
+    for (struct link *link = world->links; link; link = link->next)
+        link_close(world, link, node->name, false);
     node->link = NULL;
     node->process = node->runs = false;
     node->idle = true;
@@ -327,10 +368,9 @@ static void end_process(struct world *world, struct node *node)
 
 static void hang_up(struct world *world, struct node *node, uint64_t id)
 {
-    for (struct link *link = world->links; link; link = link->next)
-        if (link->id == id)
-            link_close(world, link, node->name, one_in(world, 2));
-    if (node->link && node->link->id == id)
+    struct link *link = link_of(world, id);
+    link_close(world, link, node->name, one_in(world, 2));
+    if (node->link == link)
         node->link = NULL;
 }
 
@@ -360,16 +400,20 @@ static void act(struct world *world, struct node *node, const struct ft_action *
         }
         node->booted = true;
         node->runs = !world->guest_off;
+        start_capture(world, node);
         break;
     case FT_SYNC:
+        node->link = link_of(world, action->link);
         node->syncing = true;
         soon(world, node, 1 * MS + chance(world, 60 * MS), handle_synced);
         break;
     case FT_UNSYNC:
         node->syncing = false;
+        node->link = NULL;
         break;
     case FT_GATE:
-        gate(world, node);
+        node->gated = node->full = true;
+        start_capture(world, node);
         break;
     case FT_RELEASE:
         emit(world, node, action->epoch, false);
@@ -388,7 +432,7 @@ static void act(struct world *world, struct node *node, const struct ft_action *
     case FT_APPLY:
     case FT_APPLY_LAST:
         node->last_wanted |= action->kind == FT_APPLY_LAST;
-        start_apply(world, node);
+        start_apply(world, node, action->epoch);
         break;
     case FT_TAKE_OVER:
         take_over(world, node);
@@ -413,6 +457,8 @@ void node_event(struct world *world, struct node *node, const struct ft_event *e
              (unsigned long long)node->protocol.sent, (unsigned long long)node->protocol.acked);
     if (node->protocol.state != before && node->protocol.state == FT_PAIRED)
         world->pairings++;
+    if (before == FT_TWIN && node->protocol.state == FT_DISMISSED)
+        watch_dismissed(world, node);
     for (unsigned i = 0; i < actions.count && node->life == life; i++) {
         act(world, node, &actions.list[i]);
         if (node->doomed > 0 && --node->doomed == 0)
@@ -444,7 +490,8 @@ static void begin(struct world *world, struct node *node)
     node->memory = (struct fact){0};
     node->written = node->held_count = node->parts = node->staged_count = 0;
     node->coming = (struct epoch){0};
-    node->capture_due = node->apply_due = node->last_wanted = false;
+    node->told = node->apply_to = 0;
+    node->capture_due = node->tell_due = node->apply_due = node->last_wanted = false;
     soon(world, node, TICK, handle_tick);
 }
 
@@ -514,8 +561,6 @@ void node_connect(struct world *world, struct node *node)
         if (other->idle) {
             follow(world, other, link, node->protocol.record.generation);
             connected.twin = other->protocol.twin;
-            if (!node->link)
-                node->link = link;
         } else { /* it follows already: a second connection, which is nobody's */
             connected.twin = ++world->last_twin;
         }

@@ -60,7 +60,8 @@ struct message {
     struct fact fact;
 };
 
-/* A TCP connection: what is sent one way comes in order, later, or never. */
+/* A TCP connection: what is sent one way comes in order, later, or never. Who sends has a queue of
+ * words and one of epochs. */
 struct link {
     struct link *next;
     uint64_t id;
@@ -103,8 +104,10 @@ struct node {
     unsigned parts;
     struct epoch staged[MOST_STAGED]; /* whole, on their way to the disk */
     unsigned staged_count;
-    struct fact twin_memory; /* of the last whole one */
-    bool apply_due, last_wanted;
+    uint64_t staged_link, told; /* of those: where from; the last that the protocol knows of */
+    uint64_t apply_to;          /* none behind that */
+    struct fact twin_memory;    /* of that one */
+    bool tell_due, apply_due, last_wanted;
 };
 
 /* --- everything ------------------------------------------------------------------------------- */
@@ -122,6 +125,7 @@ struct world {
     bool cut[PLACES][PLACES]; /* from, to */
     uint64_t slow, slow_disk; /* between the hosts, and each block; beside the usual */
     bool witness_down;
+    bool mended; /* nothing breaks any more */
     struct ft_record record;
 
     /* The client, and what is known to whoever sees everything (watch.c). */
@@ -131,7 +135,7 @@ struct world {
     uint64_t whole[MOST_TWINS];  /* by number of the twin: the last epoch it has had whole */
     bool guest_off;
     uint64_t most_emitted; /* count */
-    uint64_t takeovers, pairings, restarts;
+    uint64_t takeovers, pairings, partings, restarts;
 };
 
 /* --- world.c ---------------------------------------------------------------------------------- */
@@ -158,6 +162,7 @@ void node_init(struct world *world, int name);
 void node_boot(struct world *world, struct node *node); /* the host is up, its process starts */
 void node_kill(struct world *world, struct node *node); /* its process */
 void node_switch(struct world *world, struct node *node);
+void node_leave(struct world *world, struct node *node); /* nobody shall follow any more */
 void node_guest_off(struct world *world, struct node *node);
 void node_event(struct world *world, struct node *node, const struct ft_event *event);
 /* A message came, or the link's end. */
@@ -174,6 +179,8 @@ void watch_emit(struct world *world, struct node *node, const struct held *held,
 void watch_staged(struct world *world, uint64_t twin, uint64_t epoch);
 /* It begins to run: from its memory, or from its disk. */
 void watch_start(struct world *world, struct node *node);
+/* It heard that nobody needs it. */
+void watch_dismissed(struct world *world, struct node *node);
 void watch_exchange(struct world *world, const struct ft_record *record);
 
 /* --- faults.c --------------------------------------------------------------------------------- */

@@ -95,6 +95,16 @@ void watch_exchange(struct world *world, const struct ft_record *record)
          (char)('A' + record->owner - 1), record->twin ? "paired" : "solo");
 }
 
+/* Who could take over, as far as the witness knows, is counted on: unless there is nothing left. */
+void watch_dismissed(struct world *world, struct node *node)
+{
+    world->partings++;
+    if (world->record.twin == node->protocol.twin && !world->guest_off)
+        broken(world, "nobody is sent away who is counted on",
+               "%c ends, and could take over generation %llu", 'A' + node->name,
+               (unsigned long long)world->record.generation);
+}
+
 /* On the disk are the last counts up to that of the memory, each at its place, and nothing else. */
 void watch_start(struct world *world, struct node *node)
 {

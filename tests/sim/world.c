@@ -157,6 +157,16 @@ static void deliver(struct world *world, void *arg, uint64_t to)
     free(message);
 }
 
+/* A word may go before what waits of epochs, but not before another word. */
+static struct message **overtaking(struct link *link, int to)
+{
+    struct message **place = &link->first[to]->next;
+    for (struct message **at = place; *at; at = &(*at)->next)
+        if ((*at)->kind == MSG_WORD || (*at)->kind == MSG_END)
+            place = &(*at)->next;
+    return place;
+}
+
 void link_send(struct world *world, struct link *link, int from, const struct message *message)
 {
     int to = !from;
@@ -164,14 +174,18 @@ void link_send(struct world *world, struct link *link, int from, const struct me
     if (!copy)
         abort();
     *copy = *message;
-    copy->next = NULL;
     copy->at = world->now + 30 + chance(world, 100) +
                (world->slow ? chance(world, world->slow) : 0);
     if (link->first[to] && copy->at < world->now + 1)
         copy->at = world->now + 1;
     bool first = !link->first[to];
-    *link->last[to] = copy;
-    link->last[to] = &copy->next;
+    struct message **place = link->last[to];
+    if (message->kind == MSG_WORD && !first && one_in(world, 2))
+        place = overtaking(link, to);
+    copy->next = *place;
+    *place = copy;
+    if (!copy->next)
+        link->last[to] = &copy->next;
     if (first)
         later(world, copy->at - world->now, deliver, link, (uint64_t)to);
 }

@@ -196,7 +196,7 @@ START_TEST(a_guest_that_powers_off_ends_both)
     EXPECT(FT_HANG_UP, FT_UNSYNC);
     answer(FT_EXCHANGED, 5, US, 0);
     STEP(.kind = FT_PERSISTED);
-    EXPECT(FT_END);
+    EXPECT(FT_OPEN, FT_END);
     ck_assert_int_eq(protocol.state, FT_OVER);
 }
 END_TEST
@@ -258,6 +258,186 @@ START_TEST(who_starts_leaves_it_to_the_twin_for_a_while)
     answer(FT_EXCHANGED, 5, US, 0);
     STEP(.kind = FT_PERSISTED);
     EXPECT(FT_RUN, FT_OPEN);
+}
+END_TEST
+
+/* The witness could not tell them apart. */
+START_TEST(whoever_has_our_own_number_does_not_follow)
+{
+    STEP(.kind = FT_CONNECTED, .link = LINK, .node = US, .twin = NUMBER);
+    EXPECT(FT_HANG_UP);
+    STEP(.kind = FT_CONNECTED, .link = LINK, .twin = NUMBER);
+    EXPECT(FT_HANG_UP);
+    STEP(.kind = FT_CONNECTED, .link = LINK, .node = THEM);
+    EXPECT(FT_HANG_UP);
+}
+END_TEST
+
+/* --- nobody shall follow any more ------------------------------------------------------------- */
+
+START_TEST(a_follower_that_is_being_filled_may_go_at_once)
+{
+    STEP(.kind = FT_LEFT); /* nobody does */
+    expect_nothing();
+    connect_follower();
+    STEP(.kind = FT_LEFT);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_UNSYNC);
+    ck_assert(list[0].link == LINK && list[0].word.kind == FT_OFF);
+    ck_assert(protocol.state == FT_SOLO && protocol.link == 0);
+    STEP(.kind = FT_SYNCED, .link = LINK); /* comes too late */
+    expect_nothing();
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, LINK);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    expect_nothing();
+}
+END_TEST
+
+START_TEST(a_twin_is_sent_away_when_the_witness_says_solo)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_LEFT);
+    const struct ft_action *list = EXPECT(FT_EXCHANGE);
+    ck_assert(list[0].record.owner == US && list[0].record.twin == 0);
+    hear(FT_ACK, 3, 2); /* that goes on */
+    ck_assert_uint_eq(EXPECT(FT_RELEASE)->epoch, 2);
+    STEP(.kind = FT_CAPTURED, .epoch = 3);
+    STEP(.kind = FT_CONNECTED, .link = 9, .node = THEM, .twin = 78);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, 9);
+    STEP(.kind = FT_LEFT); /* once more */
+    expect_nothing();
+    answer(FT_EXCHANGED, 5, US, 0);
+    EXPECT(FT_PERSIST);
+    ck_assert(ft_protocol_is_gated(&protocol));
+    STEP(.kind = FT_PERSISTED);
+    list = EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+    ck_assert(list[0].link == LINK && list[0].word.kind == FT_OFF && list[0].word.epoch == 3);
+    ck_assert(protocol.state == FT_SOLO && protocol.link == 0);
+    hear(FT_ACK, 3, 3); /* it does not know as yet */
+    expect_nothing();
+    STEP(.kind = FT_CONNECTED, .link = 9, .node = THEM, .twin = 78);
+    EXPECT(FT_SYNC);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, LINK);
+    ck_assert_uint_eq(protocol.link, 9);
+}
+END_TEST
+
+/* What is under way towards "paired" has its time. */
+START_TEST(whoever_is_about_to_be_a_twin_is_sent_away_too)
+{
+    connect_follower();
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    STEP(.kind = FT_LEFT); /* the witness says solo all the while */
+    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+    set_up();
+    connect_follower();
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    STEP(.kind = FT_CAPTURED, .epoch = 1);
+    hear(FT_ACK, 3, 1);
+    EXPECT(FT_RELEASE, FT_EXCHANGE);
+    STEP(.kind = FT_LEFT);
+    expect_nothing();
+    answer(FT_EXCHANGED, 4, US, NUMBER);
+    ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.twin, 0);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+}
+END_TEST
+
+START_TEST(a_twin_that_is_to_go_may_take_over_until_the_witness_says_solo)
+{
+    pair();
+    STEP(.kind = FT_LEFT);
+    for (unsigned i = 0; i < 20; i++) { /* no answer, for as long as that takes */
+        hear(FT_BEAT, 3, 0);
+        tick(20);
+        for (unsigned at = 0; at < actions.count; at++)
+            ck_assert(actions.list[at].kind != FT_OPEN && actions.list[at].word.kind != FT_OFF);
+    }
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    ck_assert_int_eq(protocol.state, FT_ALONE);
+    answer(FT_IS, 5, THEM, 0);
+    EXPECT(FT_STOP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DEPOSED);
+}
+END_TEST
+
+START_TEST(who_does_not_hang_up_when_it_may_go_is_hung_up_on)
+{
+    connect_follower();
+    STEP(.kind = FT_LEFT);
+    for (unsigned ms = 0; ms < 500; ms += 20) {
+        tick(20);
+        expect_nothing();
+    }
+    tick(20);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, LINK);
+    tick(20);
+    expect_nothing();
+    set_up(); /* and at once, when the next one goes */
+    connect_follower();
+    STEP(.kind = FT_LEFT);
+    STEP(.kind = FT_CONNECTED, .link = 6, .node = THEM, .twin = 78);
+    STEP(.kind = FT_LEFT);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC);
+    ck_assert(list[0].link == 6 && list[1].link == LINK);
+}
+END_TEST
+
+START_TEST(a_switchover_finds_nobody_when_the_twin_is_to_go)
+{
+    pair();
+    STEP(.kind = FT_LEFT);
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_HANDED);
+    EXPECT(FT_RUN);
+    ck_assert(ft_protocol_runs(&protocol));
+    set_up();
+    pair();
+    STEP(.kind = FT_HANDED); /* the other way round it has begun already */
+    STEP(.kind = FT_LEFT);
+    expect_nothing();
+    ck_assert_int_eq(protocol.state, FT_HANDING);
+}
+END_TEST
+
+START_TEST(a_guest_that_powers_off_while_the_twin_is_to_go_ends_both)
+{
+    pair();
+    STEP(.kind = FT_LEFT);
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_GUEST_OFF);
+    ck_assert_int_eq(EXPECT(FT_SEND)->word.kind, FT_OFF);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_OPEN, FT_HANG_UP, FT_END); /* its last words leave, though not acknowledged */
+    ck_assert_int_eq(protocol.state, FT_OVER);
+    set_up();
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_GUEST_OFF);
+    STEP(.kind = FT_LEFT); /* that ends anyway */
+    expect_nothing();
+}
+END_TEST
+
+START_TEST(who_powers_off_while_it_is_paired_waits_for_the_last_acknowledgement)
+{
+    connect_follower();
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    STEP(.kind = FT_CAPTURED, .epoch = 1);
+    hear(FT_ACK, 3, 1);
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    STEP(.kind = FT_GUEST_OFF);
+    answer(FT_EXCHANGED, 4, US, NUMBER);
+    STEP(.kind = FT_PERSISTED);
+    expect_nothing();
+    hear(FT_ACK, 3, 2);
+    ck_assert_uint_eq(EXPECT(FT_RELEASE, FT_EXCHANGE)[1].record.twin, 0);
 }
 END_TEST
 
@@ -412,6 +592,7 @@ int main(void)
     tcase_add_test(tcase, whoever_was_deposed_stops_for_good);
     tcase_add_test(tcase, a_peer_that_is_as_good_as_gone_is_lost);
     tcase_add_test(tcase, a_second_follower_is_sent_away);
+    tcase_add_test(tcase, whoever_has_our_own_number_does_not_follow);
     tcase_add_test(tcase, a_guest_that_powers_off_ends_both);
     tcase_add_test(tcase, after_an_absence_the_witness_is_asked_before_anything_leaves);
     tcase_add_test(tcase, a_witness_that_knows_less_than_we_is_not_believed);
@@ -424,6 +605,14 @@ int main(void)
     tcase_add_test(tcase, when_the_guest_is_off_nobody_takes_over);
     tcase_add_test(tcase, a_switchover_is_the_twins_when_its_disks_hold_it);
     tcase_add_test(tcase, a_switchover_that_fails_leaves_it_here);
+    tcase_add_test(tcase, a_follower_that_is_being_filled_may_go_at_once);
+    tcase_add_test(tcase, a_twin_is_sent_away_when_the_witness_says_solo);
+    tcase_add_test(tcase, whoever_is_about_to_be_a_twin_is_sent_away_too);
+    tcase_add_test(tcase, a_twin_that_is_to_go_may_take_over_until_the_witness_says_solo);
+    tcase_add_test(tcase, who_does_not_hang_up_when_it_may_go_is_hung_up_on);
+    tcase_add_test(tcase, a_switchover_finds_nobody_when_the_twin_is_to_go);
+    tcase_add_test(tcase, a_guest_that_powers_off_while_the_twin_is_to_go_ends_both);
+    tcase_add_test(tcase, who_powers_off_while_it_is_paired_waits_for_the_last_acknowledgement);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
