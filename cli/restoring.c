@@ -3,7 +3,6 @@
 
 #include "host/small_file.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +18,11 @@ int restoring_check(const struct folder *folder, const char *snapshot, struct er
 {
     char *path;
     size_t length;
-    int fd = openat(folder->fd, FOLDER_RESTORING, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
+    int ret = small_file_read_in(folder->fd, FOLDER_RESTORING, PATH_MAX, &path, &length);
+    if (ret == -ENOENT)
         return snapshot ? err_say(err, ERR_STATE, EBUSY, "somebody else has started %s just now",
                                   folder->name)
                         : 0;
-    int ret = fd < 0 ? -errno : small_file_read(fd, PATH_MAX, &path, &length);
-    if (fd >= 0)
-        close(fd);
     if (ret < 0)
         return err_sys(err, ERR_FAILED, -ret, "cannot read %s/" FOLDER_RESTORING, folder->path);
     if (!snapshot || strcmp(path, snapshot) != 0) {

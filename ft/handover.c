@@ -40,11 +40,7 @@ static bool parse(const char *text, uint8_t ret_bytes[MOVING_TICKET])
 static int read_mark(int folder, const char *name, char **ret_text)
 {
     size_t length;
-    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    int ret = fd < 0 ? -errno : small_file_read(fd, MARK_MAX, ret_text, &length);
-    if (fd >= 0)
-        close(fd);
-    return ret;
+    return small_file_read_in(folder, name, MARK_MAX, ret_text, &length);
 }
 
 static bool has_number(int folder, const char *name, uint8_t ret_bytes[MOVING_TICKET])

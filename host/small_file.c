@@ -42,6 +42,20 @@ int small_file_read(int fd, size_t limit, char **ret_text, size_t *ret_length)
     return 0;
 }
 
+int small_file_read_in(int folder, const char *name, size_t limit, char **ret_text,
+                       size_t *ret_length)
+{
+    struct stat stat;
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int r = fstat(fd, &stat) < 0 ? -errno : S_ISREG(stat.st_mode) ? 0 : -EINVAL;
+    if (r == 0)
+        r = small_file_read(fd, limit, ret_text, ret_length);
+    close(fd);
+    return r;
+}
+
 void small_file_give_to_owner(int folder, int fd)
 {
     struct stat stat;

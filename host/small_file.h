@@ -11,6 +11,9 @@
 
 /* All of it, with a 0 behind (free it). -EFBIG: there are more than limit bytes. */
 int small_file_read(int fd, size_t limit, char **ret_text, size_t *ret_length) must_check;
+/* Of this name, never by a link, and without waiting. -EINVAL: it is no plain file. */
+int small_file_read_in(int folder, const char *name, size_t limit, char **ret_text,
+                       size_t *ret_length) must_check;
 
 struct small_file {
     const void *bytes;
