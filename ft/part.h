@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "ft/protection.h"
 #include "ft/snapshot.h"
 #include "vmm/instance.h"
 
@@ -15,6 +16,7 @@ struct arrival;
 struct ft_part_config {
     struct snapshot *restore;
     struct arrival *arrival;
+    const struct protection *protection; /* NULL: it has none; it outlives the instance */
     char definition[9]; /* the sum of the vm.json that the VM was started with; "": not known */
 };
 

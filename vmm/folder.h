@@ -26,6 +26,7 @@
 #define FOLDER_ARRIVING   ".arriving"
 #define FOLDER_ARRIVED    ".arrived"
 #define FOLDER_UNWANTED   ".unwanted"
+#define FOLDER_PROTECTED  ".protected" /* ft/protection.h */
 
 struct folder {
     char *path; /* whole, without symbolic links */

@@ -298,8 +298,10 @@ int identity_settle(struct identity *ret_identity, struct folder *folder, bool k
     r = complete(&identity, found == IDENTITY_NEW || found == IDENTITY_COPIED, &made, err);
     if (r < 0)
         goto fail;
-    if (found == IDENTITY_COPIED) /* what befell the original is not its history */
+    if (found == IDENTITY_COPIED) { /* what befell the original is not its history */
         unlinkat(folder->fd, FOLDER_JOURNAL, 0);
+        unlinkat(folder->fd, FOLDER_PROTECTED, 0);
+    }
     bool rewrite = made || found != IDENTITY_KEPT;
     free(identity.birthplace.path);
     identity.birthplace = here;
@@ -326,6 +328,19 @@ int identity_read(struct identity *ret_identity, const struct folder *folder, st
     int r = read_file(ret_identity, fd, folder->name, err);
     close(fd);
     return r;
+}
+
+bool identity_is_copied(const struct folder *folder)
+{
+    struct identity identity = {0};
+    struct birthplace here = {0};
+    bool copied = identity_read(&identity, folder, NULL) == 0 &&
+                  find_here(&here, folder, NULL) == 0 &&
+                  judge(&identity.birthplace, &here, folder->fd) == IDENTITY_COPIED;
+
+    free(here.path);
+    identity_finish(&identity);
+    return copied;
 }
 
 int identity_adopt(struct identity *identity, struct folder *folder, struct err *err)

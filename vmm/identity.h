@@ -48,8 +48,8 @@ enum identity_found {
 /*
  * Reads the folder's identity, judges it by the rules above, and writes what is new (atomically;
  * the old file stays whole until then). A copy begins a new history: the journal that was copied
- * along is removed. The caller holds the folder's lock. A damaged identity.json
- * is ERR_DEFINITION with the mend.
+ * along is removed, and so is its protection. The caller holds the folder's lock. A damaged
+ * identity.json is ERR_DEFINITION with the mend.
  */
 int identity_settle(struct identity *ret_identity, struct folder *folder, bool keep,
                     enum identity_found *ret_found, struct err *err) must_check;
@@ -57,6 +57,9 @@ int identity_settle(struct identity *ret_identity, struct folder *folder, bool k
 /* Only reads: for list and status. -ENOENT: none yet. */
 int identity_read(struct identity *ret_identity, const struct folder *folder,
                   struct err *err) must_check;
+
+/* Only reads: whether the next identity_settle finds that it is a copy. */
+bool identity_is_copied(const struct folder *folder);
 
 /* For a VM without a folder: of this UUID, whose MACs are always the same then, or (NULL) a new
  * one. Nothing is written. */
