@@ -4,6 +4,7 @@
 #include "cli/verbs.h"
 #include "cli/vms.h"
 #include "core/clock.h"
+#include "ft/protection.h"
 #include "vmm/folder.h"
 #include "vmm/identity.h"
 
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { LIST_DEPTH = 3, ASK_MS = 500, STATUS_TRIES = 4 };
 
@@ -80,13 +82,27 @@ static bool runs(const struct list *list, const char *folder)
     return false;
 }
 
+/* A twin does not run, and is not there to be run. */
+static bool is_twin(const char *path)
+{
+    char mark[PATH_MAX];
+    struct protection protection;
+    struct folder folder;
+    if (snprintf(mark, sizeof(mark), "%s/" FOLDER_PROTECTED, path) >= (int)sizeof(mark) ||
+        access(mark, F_OK) < 0 || folder_open(&folder, path, NULL) < 0)
+        return false;
+    bool found = protection_find(&protection, &folder, NULL) == 0;
+    folder_close(&folder);
+    return found && protection.role == PROTECTION_TWIN;
+}
+
 static void add_stopped(struct list *list, const char *folder)
 {
     const char *slash = strrchr(folder, '/');
-    json_array_append_new(list->rows,
-                          json_pack("{ss, ss, sn, sn, ss, sn, sn}", "name",
-                                    slash ? slash + 1 : folder, "state", "stopped", "pid",
-                                    "started", "folder", folder, "uuid", "control"));
+    json_array_append_new(list->rows, json_pack("{ss, ss, sn, sn, ss, sn, sn}", "name",
+                                                slash ? slash + 1 : folder, "state",
+                                                is_twin(folder) ? "twin" : "stopped", "pid",
+                                                "started", "folder", folder, "uuid", "control"));
 }
 
 static int find_places(struct list *list, struct err *err)
@@ -278,6 +294,20 @@ static void print_devices(const json_t *status)
     }
 }
 
+static void print_protection(const json_t *protection)
+{
+    char text[800];
+    const char *error = json_string_value(json_object_get(protection, "error"));
+    const char *peer = text_of(protection, "peer");
+    if (!protection)
+        return;
+    snprintf(text, sizeof(text), "as %s of generation %lld, peer %s, witness %s",
+             text_of(protection, "role"),
+             (long long)json_integer_value(json_object_get(protection, "generation")),
+             peer[0] ? peer : "not known", text_of(protection, "witness"));
+    print_item("protected", error ? error : text);
+}
+
 static void print_status(const json_t *status)
 {
     char text[64];
@@ -285,6 +315,7 @@ static void print_status(const json_t *status)
     print_item("state", text_of(status, "state"));
     print_item("uuid", text_of(status, "uuid"));
     print_item("folder", text_of(status, "folder"));
+    print_protection(json_object_get(status, "protection"));
     if (!json_object_get(status, "pid"))
         return;
     printf("%-9s %lld\n", "pid", (long long)json_integer_value(json_object_get(status, "pid")));
@@ -298,6 +329,21 @@ static void print_status(const json_t *status)
     print_devices(status);
 }
 
+/* As the file has it: what is so, the witness knows. NULL: it has none. */
+static json_t *describe_protection(const struct folder *folder, bool *ret_is_twin)
+{
+    struct protection protection;
+    struct err err = {0};
+    int ret = protection_find(&protection, folder, &err);
+    if (ret < 0)
+        return ret == -ENOENT || ret == -ESTALE ? NULL : json_pack("{ss}", "error", err.text);
+    char *text = protection_format(&protection);
+    json_t *root = text ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    *ret_is_twin = protection.role == PROTECTION_TWIN;
+    return root;
+}
+
 /* A VM that does not run: its folder says who it is. */
 static int describe_stopped(const char *word, json_t **ret_status, struct err *err)
 {
@@ -309,8 +355,11 @@ static int describe_stopped(const char *word, json_t **ret_status, struct err *e
         return ret;
     if (identity_read(&identity, &folder, NULL) == 0)
         identity_format_uuid(identity.uuid, uuid);
-    *ret_status = json_pack("{ss, ss, ss, ss}", "name", folder.name, "state", "stopped", "folder",
-                            folder.path, "uuid", uuid[0] ? uuid : "-");
+    bool is_twin = false;
+    json_t *protection = describe_protection(&folder, &is_twin);
+    *ret_status = json_pack("{ss, ss, ss, ss, so*}", "name", folder.name, "state",
+                            is_twin ? "twin" : "stopped", "folder", folder.path, "uuid",
+                            uuid[0] ? uuid : "-", "protection", protection);
     identity_finish(&identity);
     folder_close(&folder);
     return *ret_status ? 0 : err_sys(err, ERR_HOST, ENOMEM, "%s", word);

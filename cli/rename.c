@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "cli/vms.h"
 #include "core/log.h"
+#include "ft/protection.h"
 #include "host/tree.h"
 #include "vmm/definition.h"
 #include "vmm/identity.h"
@@ -135,12 +136,42 @@ int verb_rename(int argc, char **argv)
 
 /* --- remove ----------------------------------------------------------------------------------- */
 
-enum { REMOVE_YES, REMOVE_HELP };
+enum { REMOVE_YES, REMOVE_FORCE, REMOVE_HELP };
 
-static int take_yes(void *ctx, int what, const char *value, struct err *err)
+struct remove_wish {
+    bool yes, force;
+};
+
+static int take_remove_option(void *ctx, int what, const char *value, struct err *err)
 {
-    *(bool *)ctx |= what == REMOVE_YES;
+    struct remove_wish *wish = ctx;
+    wish->yes |= what == REMOVE_YES;
+    wish->force |= what == REMOVE_FORCE;
     return 0;
+}
+
+/* The other half of a protected VM counts on this one. A copy's protection is not its own. */
+static int refuse_protected(const struct folder *folder, struct err *err)
+{
+    struct protection protection;
+    int ret = protection_find(&protection, folder, err);
+    if (ret == -ENOENT || ret == -ESTALE)
+        return 0;
+    if (ret == 0) {
+        const char *peer = protection.peer[0] ? protection.peer : "another host";
+        bool is_twin = protection.role == PROTECTION_TWIN;
+        if (is_twin)
+            ret = err_say(err, ERR_STATE, EBUSY, "%s is the twin of a VM at %s", folder->name,
+                          peer);
+        else
+            ret = err_say(err, ERR_STATE, EBUSY, "%s is protected, by a twin at %s", folder->name,
+                          peer);
+        err_hint(err, "minivmm unprotect %s%s ends that; remove --force removes it all the same",
+                 folder->name, is_twin ? ", over there," : "");
+    } else {
+        err_hint(err, "minivmm remove --force %s removes it all the same", folder->name);
+    }
+    return ret;
 }
 
 static bool is_inside(const struct folder *folder, const char *path)
@@ -213,13 +244,16 @@ static int remove_taken(struct taken *taken, const char *word, struct err *err)
 
 static int remove_vm(const char *word, const void *ctx, struct err *err)
 {
-    const bool *yes = ctx;
+    const struct remove_wish *wish = ctx;
     struct taken taken;
     struct tree_size size;
     char what[80];
     int ret = take(&taken, word, err);
     if (ret < 0)
         return ret;
+    ret = wish->force ? 0 : refuse_protected(&taken.folder, err);
+    if (ret < 0)
+        goto out;
     ret = tree_measure(taken.place.parent, taken.place.name, &size, err);
     if (ret < 0) {
         err_prefix(err, "%s", word);
@@ -227,7 +261,7 @@ static int remove_vm(const char *word, const void *ctx, struct err *err)
     }
     describe(&size, what, sizeof(what));
     tell_what_stays(&taken.folder);
-    ret = *yes ? 1 : ask(word, what, err);
+    ret = wish->yes ? 1 : ask(word, what, err);
     if (ret > 0)
         ret = remove_taken(&taken, word, err);
     if (ret == 0)
@@ -243,9 +277,10 @@ int verb_remove(int argc, char **argv)
 {
     static const struct option table[] = {
         [REMOVE_YES] = {"yes", 'y', NULL, "do not ask"},
+        [REMOVE_FORCE] = {"force", 0, NULL, "a protected VM, or a twin, too"},
         [REMOVE_HELP] = {"help", 'h', NULL, "this text"},
     };
-    bool yes = false;
+    struct remove_wish wish = {0};
     struct err err = {0};
     struct verb_words words = {.verb = "remove",
                                .table = table,
@@ -259,13 +294,13 @@ int verb_remove(int argc, char **argv)
                                            "Removes the folders of VMs that do not run, with all "
                                            "that is in them: disks,\n"
                                            "snapshots, journal. Disks that lie elsewhere stay.\n",
-                               .take = take_yes,
-                               .ctx = &yes,
+                               .take = take_remove_option,
+                               .ctx = &wish,
                                .least = 1,
                                .most = 64,
                                .missing = "which VM?"};
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
-    return verb_words_each(&words, remove_vm, &yes);
+    return verb_words_each(&words, remove_vm, &wish);
 }

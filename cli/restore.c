@@ -18,6 +18,7 @@
 #include "cli/verbs.h"
 #include "cli/vms.h"
 #include "core/log.h"
+#include "ft/protection.h"
 #include "ft/snapshot.h"
 #include "host/copy.h"
 #include "host/small_file.h"
@@ -246,11 +247,23 @@ static int move_all(struct restore *restore, struct err *err)
     return 0;
 }
 
+/* What another host has taken over stays as it is here. */
+static int check_protection(const struct folder *folder, struct err *err)
+{
+    struct protection protection;
+    int ret = protection_find(&protection, folder, err);
+    if (ret == 0)
+        return protection_check(&protection, folder->name, NULL, err);
+    return ret == -ENOENT || ret == -ESTALE ? 0 : ret;
+}
+
 static int prepare(struct restore *restore, const char *word, const char *name, struct err *err)
 {
     int ret = place_open_vm(&restore->vm, word, err);
     if (ret == 0)
         ret = hold_vm(&restore->vm, err);
+    if (ret == 0)
+        ret = check_protection(&restore->vm, err);
     if (ret == 0)
         ret = open_snapshot(restore, name, err);
     if (ret == 0 && restore->snapshot.has_memory && !restore->disks_only)

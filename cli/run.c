@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "ft/handover.h"
 #include "ft/part.h"
+#include "ft/protection.h"
 #include "host/term.h"
 #include "host/tree.h"
 #include "vmm/instance.h"
@@ -36,8 +37,9 @@ struct run {
     struct identity identity;
     struct detach detached;
     struct ft_part *part;
-    char definition[9];    /* the sum of vm.json, "": not known */
-    char *snapshot_path;   /* whole; NULL: it boots */
+    struct protection protection; /* role 0: it has none */
+    char definition[9];           /* the sum of vm.json, "": not known */
+    char *snapshot_path;          /* whole; NULL: it boots */
     bool restores;         /* the VM is there: its own snapshot's files are in their places */
     bool is_new;           /* another VM than the snapshot's */
     bool is_clone;         /* cli/run.h */
@@ -212,6 +214,36 @@ static void warn_of_foreign_owner(const struct folder *folder)
                 folder->name, account ? account->pw_name : number);
 }
 
+/*
+ * Whether the VM is this folder's to run, as far as that is known. What a copy has brought along is
+ * not its own; where a copy keeps its identity nobody could tell it from the VM.
+ */
+static int check_protection(struct run *run, struct err *err)
+{
+    struct protection protection;
+    int ret = protection_find(&protection, &run->folder, err);
+    if (ret == -ENOENT)
+        return 0;
+    if ((ret == 0 || ret == -ESTALE) && run->loaded->keep_identity) {
+        ret = err_say(err, ERR_DEFINITION, EINVAL,
+                      "%s is protected, and its \"identity\" is \"keep\": a copy would be taken "
+                      "for it",
+                      run->folder.name);
+        err_hint(err, "take \"identity\" out of %s/" FOLDER_DEFINITION, run->folder.path);
+        return ret;
+    }
+    if (ret == -ESTALE) {
+        log_info("%s is not protected: its " FOLDER_PROTECTED " is of another VM, and is removed",
+                 run->folder.name);
+        return protection_remove(run->folder.fd, err);
+    }
+    if (ret == 0)
+        ret = protection_check(&protection, run->folder.name, NULL, err);
+    if (ret == 0)
+        run->protection = protection;
+    return ret;
+}
+
 static int open_folder(struct run *run, struct err *err)
 {
     const struct definition_judge judge = {.problem = handle_problem};
@@ -235,6 +267,8 @@ static int open_folder(struct run *run, struct err *err)
         ret = hold_vm(&run->folder, err);
     if (ret == 0 && !run->arrival)
         ret = handover_check(run->folder.fd, run->folder.path, err);
+    if (ret == 0 && !run->arrival)
+        ret = check_protection(run, err);
     if (ret == 0)
         ret = restoring_check(&run->folder, run->snapshot_path, err);
     if (ret == 0 && run->arrival) {
@@ -357,7 +391,8 @@ static int create_instance(struct run *run, struct err *err)
 {
     const struct run_words *words = &run->words;
     struct ft_part_config ft = {.restore = run->snapshot.has_memory ? &run->snapshot : NULL,
-                                .arrival = run->arrival};
+                                .arrival = run->arrival,
+                                .protection = run->protection.role ? &run->protection : NULL};
     if (words->folder)
         memcpy(ft.definition, run->definition, sizeof(ft.definition));
     int ret = ft_part_create(&run->part, &ft, err);

@@ -82,7 +82,7 @@ class Folder:
         return process
 
     def list(self):
-        return [row for row in json.loads(self.good("list", "--json")) if row["state"] != "stopped"]
+        return [row for row in json.loads(self.good("list", "--json")) if row["pid"]]
 
     def status(self, name):
         return json.loads(self.good("status", name, "--json"))
