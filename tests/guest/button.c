@@ -3,7 +3,7 @@
  * again because it acknowledged nothing at first; once acknowledged it is silent; switches off. */
 #include "guest.h"
 
-enum { SCI_VECTOR = 0x49, POWER_BUTTON = 1 << 8 };
+enum { SCI_VECTOR = 0x49 };
 
 static volatile unsigned interrupts, strays;
 static uint16_t event_port;
@@ -15,10 +15,10 @@ static uint16_t event_port;
  */
 static void handle_sci(struct frame *frame)
 {
-    if (!(in16(event_port) & POWER_BUTTON))
+    if (!(in16(event_port) & ACPI_POWER_BUTTON))
         check(++strays == 1, "SCIs that have no cause");
     else if (++interrupts > 1)
-        out16(event_port, POWER_BUTTON);
+        out16(event_port, ACPI_POWER_BUTTON);
     /* With the line still up this EOI brings the interrupt again. */
     apic_eoi();
 }
@@ -36,7 +36,7 @@ void guest_main(void)
     apic_enable(false);
     on_interrupt(SCI_VECTOR, handle_sci);
     out16(event_port, 0xffff);
-    out16(event_port + 2, POWER_BUTTON);
+    out16(event_port + 2, ACPI_POWER_BUTTON);
     ioapic_route(pin, SCI_VECTOR | IOAPIC_LEVEL);
     print("ready\n");
     while (interrupts == 0)

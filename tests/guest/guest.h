@@ -161,6 +161,11 @@ enum {
 uint8_t acpi_s5(void);
 _Noreturn void acpi_power_off(void);
 
+enum { ACPI_POWER_BUTTON = 1 << 8 }; /* in the PM1 event and enable registers */
+
+/* In ring 0. The power button's SCI comes as `vector`, and sets *ret_pressed. */
+void acpi_use_power_button(uint8_t vector, volatile bool *ret_pressed);
+
 /* --- interrupts --------------------------------------------------------------------------- */
 
 /* What an interrupt handler gets; changes take effect when it returns. */

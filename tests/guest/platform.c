@@ -126,6 +126,31 @@ void acpi_power_off(void)
     fail("still here after power-off");
 }
 
+static uint16_t event_port;
+static volatile bool *pressed;
+
+static void handle_sci(struct frame *frame)
+{
+    if (in16(event_port) & ACPI_POWER_BUTTON) {
+        out16(event_port, ACPI_POWER_BUTTON);
+        *pressed = true;
+    }
+    apic_eoi();
+}
+
+void acpi_use_power_button(uint8_t vector, volatile bool *ret_pressed)
+{
+    const uint8_t *fadt = acpi_table("FACP");
+    uint16_t flags;
+    check(fadt, "no FADT");
+    event_port = (uint16_t)get32(fadt + FADT_PM1A_EVENT);
+    pressed = ret_pressed;
+    on_interrupt(vector, handle_sci);
+    out16(event_port, 0xffff);
+    out16(event_port + 2, ACPI_POWER_BUTTON);
+    ioapic_route(acpi_isa_pin(fadt[FADT_SCI], &flags), vector | IOAPIC_LEVEL);
+}
+
 /* --- interrupt chips and PIT -------------------------------------------------------------- */
 
 static volatile uint32_t *ioapic_at(unsigned offset)
