@@ -16,10 +16,10 @@
  */
 #include "tcp.h"
 
-#define REQUEST 0x7175657265686365 /* "echereuq" and so on */
-#define ANSWER  0x7265776e61686365
-#define RECORD  0x64726f6365686365
-#define HEAD    0x6461656865686365
+#define REQUEST 0x7175657265686365 /* "echereuq", as text */
+#define ANSWER  0x7265776e61686365 /* "echanwer" */
+#define RECORD  0x64726f6365686365 /* "echecord" */
+#define HEAD    0x6461656865686365 /* "echehead" */
 
 extern uint8_t guest_end[];
 

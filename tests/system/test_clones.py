@@ -1,29 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Many copies of one folder at once: on a bridge in a network namespace of its own, with a DHCP server at it."""
 
-import contextlib
-import os
 import re
 import shutil
-import signal
 import subprocess
-from pathlib import Path
 
 from labcommon import Skip
+from pairs import Network, need_network
 from test_cli import MINIVMM
 from vms import Folder
 
 COPIES = 50
-NET_NAMESPACE = "/proc/{}/ns/net"
 
 
-class Bridge:
-    """br0 with a DHCP server, in a namespace that lives as long as the processes in it: they end with this object."""
+class Bridge(Network):
+    """With a DHCP server."""
 
-    SETUP = """
-        ip link add br0 address 02:00:00:00:00:01 type bridge
-        ip address add 10.99.0.1/16 dev br0
-        ip link set br0 up
+    SERVER = """
         exec dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --port=0 --user=root --interface=br0 \
             --dhcp-range=10.99.1.0,10.99.250.255,1h --dhcp-authoritative --no-ping --log-facility=- \
             --dhcp-leasefile="$0/leases"
@@ -32,8 +25,7 @@ class Bridge:
     def __init__(self, vms):
         self.leases_file, log = vms.root / "leases", vms.root / "dnsmasq.log"
         with open(log, "wb") as errors:
-            self.server = subprocess.Popen(["unshare", "--net", "sh", "-ec", self.SETUP, vms.root],
-                                           stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            super().__init__(vms.root, errors)
         try:
             vms.wait_until(lambda: self.server.poll() is not None or b"DHCP, IP range" in log.read_bytes(), "dnsmasq")
             assert self.server.poll() is None, f"no bridge with a DHCP server: {log.read_text()}"
@@ -41,54 +33,10 @@ class Bridge:
             self.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            ours, its = (os.stat(NET_NAMESPACE.format(who)).st_ino for who in ("self", self.server.pid))
-            for process in Path("/proc").glob("[1-9]*") if ours != its else ():
-                with contextlib.suppress(OSError):
-                    if os.stat(NET_NAMESPACE.format(process.name)).st_ino == its:
-                        os.kill(int(process.name), signal.SIGKILL)
-        self.server.kill()
-        self.server.wait()
-
-    def inside(self, *command):
-        return ["nsenter", f"--net={NET_NAMESPACE.format(self.server.pid)}", *map(str, command)]
-
-    def run_all(self, commands, **options):
-        """All at once; (exit code, all that it said) of each, in their order."""
-        processes = [subprocess.Popen(self.inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, text=True, **options) for command in commands]
-        said = [process.communicate(timeout=60)[0] for process in processes]
-        return [(process.returncode, words) for process, words in zip(processes, said)]
-
-    def taps(self):
-        (code, words), = self.run_all([("ip", "-oneline", "link", "show", "type", "tun")])
-        assert code == 0, words
-        return words.splitlines()
-
     def leases(self):
         """{MAC: address}, as the server wrote it."""
         fields = [line.split() for line in self.leases_file.read_text().splitlines()]
         return {line[1]: line[2] for line in fields}
-
-
-def need_bridges():
-    if os.geteuid() != 0:
-        raise Skip("makes a network namespace with a bridge: needs root")
-    if not shutil.which("dnsmasq"):
-        raise Skip("no dnsmasq: scripts/install-packages test")
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        raise Skip("no usable /dev/net/tun")
-    result = subprocess.run(["unshare", "--net", "ip", "link", "add", "br0", "type", "bridge"], capture_output=True,
-                            text=True)
-    if result.returncode != 0:
-        raise Skip(f"no bridge in a network namespace here: {result.stderr.strip()}")
 
 
 def start_all(vms, bridge, names):
@@ -129,7 +77,9 @@ def expect_distinct(what, values):
 def test_fifty_copies_at_once():
     """50 plain copies of a running VM's folder, started at once, are 50 VMs: with a UUID, a MAC, a generation and, from
     the DHCP server on their bridge, an address of their own, and each answers there. When they stop nothing is left."""
-    need_bridges()
+    need_network()
+    if not shutil.which("dnsmasq"):
+        raise Skip("no dnsmasq: scripts/install-packages test")
     with Folder() as vms, Bridge(vms) as bridge:
         vms.make("web", kernel="dhcp.elf", memory="4M", nets=[{"mode": "bridge", "bridge": "br0"}])
         assert "is a copy" not in start_all(vms, bridge, ["web"])[0]

@@ -45,9 +45,9 @@ class Folder:
         (there / "vm.json").write_text(json.dumps(definition))
         return there
 
-    def run(self, *arguments, **options):
+    def run(self, *arguments, by=(), **options):
         options = {"env": self.env, "cwd": self.root, **options}
-        return subprocess.run([MINIVMM, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+        return subprocess.run([*by, MINIVMM, *map(str, arguments)], capture_output=True, text=True, timeout=60,
                               stdin=subprocess.DEVNULL, **options)
 
     def good(self, *arguments):
