@@ -525,7 +525,7 @@ static void ring3_main(void)
     read_disk();
     born = rdtsc();
     print("echo: ready %lu\n", count);
-    while (!pressed || disk.phase != IDLE) {
+    while (!pressed || (disk.phase != IDLE && !wrongs)) {
         if (!pressed)
             take_frames();
         store();

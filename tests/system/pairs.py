@@ -333,7 +333,6 @@ class Pair(contextlib.ExitStack):
             self.witness.mkdir()
             self.lines, self.standbys, self.stopped = {}, {}, []
             self.enter_context(stack.pop_all())
-        self.callback(self._thaw_all)
 
     # --- making and starting ---
 
@@ -439,9 +438,6 @@ class Pair(contextlib.ExitStack):
             self.stopped.remove(host)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-
-    def _thaw_all(self):
-        self.stopped.clear()
 
     def sniff(self, number):
         """What comes out of a tap, by its age."""

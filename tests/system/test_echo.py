@@ -4,9 +4,11 @@ its count is safe."""
 
 import os
 import shutil
+import time
 
 from echoes import check_disk
 from pairs import LossyWay, Pair
+from test_clone import MIB
 from test_migrate import ended
 
 ANSWERS = 500
@@ -101,6 +103,63 @@ def test_the_checks_notice():
             assert "went back" in str(error) or "told before" in str(error), error
         else:
             raise AssertionError("nobody noticed that the count went back")
+
+
+def test_memory_that_is_wrong():
+    """A bit of its memory that is not what it was the guest notices, and its clients hear of it."""
+    with Pair() as pair:
+        process = pair.start_primary(pages=1024)
+        clients = pair.clients("udp")
+        clients.wait_for_more(10)
+        with open(f"/proc/{process.pid}/maps") as maps:
+            ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if "rw-p" in line]
+        (start,) = [first for first, behind in ranges if behind - first == 16 * MIB]
+        with open(f"/proc/{process.pid}/mem", "r+b", buffering=0) as memory:
+            memory.seek(start + 4 * MIB + 100)  # among its pages
+            byte = memory.read(1)[0]
+            memory.seek(start + 4 * MIB + 100)
+            memory.write(bytes([byte ^ 4]))
+        pair.a.wait_until(lambda: clients.all[0].error, "somebody who notices")
+        assert "the guest has seen" in str(clients.all[0].error), clients.all[0].error
+        pair.a.wait_until(lambda: "echo: WRONG: memory of page" in pair.a.console("web1"), "what is wrong")
+
+
+def test_what_befalls_hosts():
+    """A line that is cut lets nothing through, either way, and nobody is told; mended, it brings what was sent. A VM
+    that is frozen says nothing; nothing of its frames escapes a sniffer."""
+    with Pair(key=True) as pair:
+        pair.start_primary()
+        clients = pair.clients("udp", "tcp")
+        clients.wait_for_more(10)
+        sniffer = pair.sniff(0)
+        with pair.frozen(pair.a):
+            assert clients.are_silent(0.1) or clients.are_silent(0.1)  # an answer may have been on its way
+            seen = len(sniffer.frames)
+            assert clients.are_silent(0.1) and len(sniffer.frames) == seen
+        clients.wait_for_more(10)
+        pair.a.wait_until(lambda: len(sniffer.frames) >= seen + 20, "the frames of ten answers to each")
+        for ways in [{"back": False}, {"there": False}, {}]:
+            address = pair.start_standby(pair.b)
+            line = pair.lines[pair.b]
+            line.cut(**ways)
+            moving = pair.a.begin("migrate", "web1", address, "--key", pair.key_file(pair.a))
+            time.sleep(0.5)
+            assert moving.poll() is None and not (pair.b.root / "web1").exists(), ways
+            line.mend()
+            assert moving.wait(20) == 0, moving.stderr.read()
+            clients.wait_for_more(10)
+            shutil.rmtree(pair.a.root / "web1")
+            pair.b.good("migrate", "web1", pair.start_standby(pair.a), "--key", pair.key_file(pair.b))
+            shutil.rmtree(pair.b.root / "web1")
+        address = pair.start_standby(pair.b)
+        pair.lines[pair.b].cut(back=False)
+        moving = pair.a.begin("migrate", "web1", address, "--key", pair.key_file(pair.a))
+        time.sleep(0.2)
+        pair.lines[pair.b].reset()
+        pair.lines[pair.b].close()
+        assert moving.wait(20) == 1
+        clients.wait_for_more(10)
+        assert len(clients.stop()) == clients.most
 
 
 def spoiled(disk, place):

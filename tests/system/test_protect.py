@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""minivmm protect: a VM outlives its host. Failures by their numbers (F1 ...), with the guest echo and clients that note
+all that they are told; two "hosts" on one machine (pairs.py).
+
+NOT YET RUN: all of this is skipped as long as minivmm has no verb protect.
+"""
+
+import contextlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import time
+
+from echoes import check_disk
+from labcommon import Skip
+from pairs import Pair
+from test_cli import MINIVMM
+from test_migrate import ended
+
+GAP = 5.0  # seconds that a client may have waited, on a busy machine; what is promised is measured elsewhere
+SOME = 50  # answers
+
+
+def need_protect():
+    if subprocess.run([MINIVMM, "protect", "--help"], capture_output=True, stdin=subprocess.DEVNULL).returncode != 0:
+        raise Skip("minivmm has no verb protect as yet")
+
+
+@contextlib.contextmanager
+def protected(kinds=("udp", "tcp"), both=False, **more):
+    """A pair whose twin could take over, with clients under way: (pair, clients, what the primary says). `both`: host A
+    takes VMs in, too."""
+    need_protect()
+    with Pair(**more) as pair:
+        pair.process = pair.start_primary()
+        pair.start_standby(pair.b)
+        if both:
+            pair.start_standby(pair.a)
+        pair.protect()
+        says = pair.wait_for(pair.a, role="primary", state="paired")
+        clients = pair.clients(*kinds)
+        clients.wait_for_more(SOME)
+        yield pair, clients, says
+
+
+def finish(pair, clients, host):
+    """All clients come to their end, and everything that they were told of is on that host's disk, and nothing else."""
+    clients.wait_for_more(SOME)
+    told = clients.stop()
+    assert check_disk(pair.disk(host), told) == max(told) == len(told)
+    assert "WRONG" not in host.console("web1")
+    assert clients.longest_gap() < GAP, f"somebody has waited for {clients.longest_gap():.1f} s"
+    return told
+
+
+def check_stale(pair, host, owner):
+    """The folder there never runs again by itself, and who has the VM is said."""
+    words = host.bad(4, r"web1 .*(taken over|owned|deposed)", "run", host.root / "web1")
+    assert re.search("hint: ", words), words
+    assert pair.owner() is owner
+
+
+def takes_over(pair, host, before):
+    says = pair.wait_for(host, role="primary", state="solo")
+    assert says["generation"] == before["generation"] + 1, f"generation {says}, before {before}"
+    return says
+
+
+# --- F1, F3: one of them dies ---------------------------------------------------------------------------------------
+
+
+def test_f1_the_primary_dies():
+    """F1: the primary's process is killed under load. The twin goes on: no answer is wrong, no count is lost or comes
+    twice, the TCP connection stays open, the VM has a new generation, and the old folder does not run."""
+    with protected() as (pair, clients, before):
+        pair.kill(pair.a)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.b, before)
+        finish(pair, clients, pair.b)
+        check_stale(pair, pair.a, pair.b)
+
+
+def test_f1_with_a_key():
+    """The same over a link with a key."""
+    with protected(key=True) as (pair, clients, before):
+        pair.kill(pair.a)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.b, before)
+        finish(pair, clients, pair.b)
+
+
+def test_f1_by_reset():
+    """F1 without anybody to answer: the connection between them is reset, and both live. One of them goes on."""
+    with protected() as (pair, clients, _):
+        pair.lines[pair.b].reset()
+        clients.wait_for_more(SOME)
+        pair.a.wait_until(lambda: pair.owner(), "an owner")
+        finish(pair, clients, pair.owner())
+
+
+def test_f3_the_twin_dies():
+    """F3: the twin's process is killed. The primary goes on alone when the witness knows, and nothing is wrong; a twin
+    that comes later makes a pair again."""
+    with protected() as (pair, clients, before):
+        pair.kill(pair.b)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.a, before)
+        pair.protect()
+        says = pair.wait_for(pair.a, role="primary", state="paired")
+        assert says["generation"] > before["generation"] + 1
+        clients.wait_for_more(SOME)
+        pair.kill(pair.a)
+        takes_over(pair, pair.b, says)
+        finish(pair, clients, pair.b)
+
+
+# --- F4, F16: the line ----------------------------------------------------------------------------------------------
+
+
+def cut(**ways):
+    with protected() as (pair, clients, before):
+        pair.lines[pair.b].cut(**ways)
+        clients.wait_for_more(SOME)
+        pair.a.wait_until(lambda: pair.owner(), "an owner")
+        owner = pair.owner()
+        takes_over(pair, owner, before)
+        pair.lines[pair.b].mend()
+        clients.wait_for_more(SOME)
+        time.sleep(0.5)  # what was on its way has come, and changes nothing
+        assert pair.owner() is owner
+        other = pair.other(owner)
+        other.wait_until(lambda: other.pid() is None, "the end of the one that has lost")
+        finish(pair, clients, owner)
+        if owner is pair.b:
+            check_stale(pair, pair.a, owner)
+
+
+def test_f4_the_line_is_cut():
+    """F4: nothing gets through between them, and both live: exactly one goes on, and the other one ends, also when the
+    line is whole again."""
+    cut()
+
+
+def test_f16_one_way():
+    """F16: the same where only one way is cut, whichever."""
+    cut(back=False)
+    cut(there=False)
+
+
+# --- F5: the zombie -------------------------------------------------------------------------------------------------
+
+
+def test_f5_a_frozen_primary():
+    """F5: the primary stands still, the twin takes over; when the old one goes on it emits no frame any more, and comes
+    to its end."""
+    with protected() as (pair, clients, before):
+        zombie = pair.sniff(0)
+        assert zombie.frames or not clients.are_silent(0.2)
+        with pair.frozen(pair.a):
+            clients.wait_for_more(SOME)
+            takes_over(pair, pair.b, before)
+            clients.wait_for_more(SOME)
+        thawed = time.monotonic()
+        code = pair.process.wait(20)
+        assert code != 0, "a VM that lost its owner ended well"
+        clients.wait_for_more(SOME)
+        late = zombie.since(thawed)
+        assert not late, f"{len(late)} frames of the old primary, the first: {late[0].hex()}"
+        finish(pair, clients, pair.b)
+        check_stale(pair, pair.a, pair.b)
+
+
+def test_f5_a_frozen_twin():
+    """The same with the twin: the primary goes on alone, and when the twin wakes up it does not take over."""
+    with protected() as (pair, clients, before):
+        with pair.frozen(pair.b) as pid:
+            clients.wait_for_more(SOME)
+            takes_over(pair, pair.a, before)
+        pair.a.wait_until(lambda: pid not in pair.b.arriving(), "the end of a twin that nobody needs")
+        clients.wait_for_more(SOME)
+        assert pair.owner() is pair.a
+        finish(pair, clients, pair.a)
+
+
+# --- F6: the witness ------------------------------------------------------------------------------------------------
+
+
+def test_f6_without_the_witness():
+    """F6: as long as both live nobody misses the witness. When the twin dies, too, nothing leaves the VM, and the
+    status says why, until the witness is back."""
+    with protected() as (pair, clients, before):
+        with pair.without_witness():
+            clients.wait_for_more(SOME)
+            pair.kill(pair.b)
+            says = pair.wait_for(pair.a, state="alone")
+            assert "witness" in json.dumps(says), f"the status does not say why: {says}"
+            assert clients.are_silent(1.0)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.a, before)
+        finish(pair, clients, pair.a)
+
+
+def test_f6_the_primary_dies_without_the_witness():
+    """The same with the primary: the twin waits, and takes over when the witness is back."""
+    with protected() as (pair, clients, before):
+        with pair.without_witness():
+            pair.kill(pair.a)
+            assert clients.are_silent(1.0)
+            assert pair.owner() is None
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.b, before)
+        finish(pair, clients, pair.b)
+
+
+# --- F10: both die --------------------------------------------------------------------------------------------------
+
+
+def test_f10_both_die():
+    """F10: both processes are killed. Exactly one of the folders runs again, in either order of trying, and everything
+    that anybody was told of is on its disk."""
+    for order in ["ab", "ba"]:
+        with protected() as (pair, clients, _):
+            for host in pair.hosts:
+                pair.kill(host)
+            told = dict(clients.tally.told)
+            started = []
+            for host in [getattr(pair, name) for name in order]:
+                process = host.begin("run", "web1")
+                host.wait_until(lambda: process.poll() is not None or host.has(), "an answer")
+                if process.poll() is None:
+                    started.append(host)
+                else:
+                    assert process.returncode == 4, process.stderr.read()
+            assert len(started) == 1, f"{len(started)} folders run"
+            pair.clients("tcp").wait_for_more(SOME)
+            check_disk(pair.disk(started[0]), told)
+
+
+# --- what people do on purpose --------------------------------------------------------------------------------------
+
+
+def test_switchover():
+    """The roles change on purpose, with clients under way, there and back; whoever is the twin then can take over."""
+    with protected(both=True) as (pair, clients, before):
+        here = pair.a
+        for _ in range(3):
+            there = pair.other(here)
+            here.good("switchover", "web1")
+            says = pair.wait_for(there, role="primary", state="paired")
+            assert says["generation"] > before["generation"]
+            clients.wait_for_more(SOME)
+            assert pair.owner() is there
+            here, before = there, says
+        pair.kill(here)
+        takes_over(pair, pair.other(here), before)
+        finish(pair, clients, pair.other(here))
+
+
+def test_unprotect():
+    """Without its twin the VM goes on as an ordinary one: its end is nobody else's beginning, and it starts again."""
+    with protected() as (pair, clients, _):
+        pair.a.good("unprotect", "web1")
+        pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+        assert pair.a.protection() == {} or pair.a.protection()["state"] == "solo"
+        told = finish(pair, clients, pair.a)
+        pair.kill(pair.a)
+        pair.process.wait()
+        time.sleep(0.5)
+        assert pair.owner() is None
+        pair.start_primary()
+        clients = pair.clients("tcp")
+        clients.wait_for_more(SOME)
+        check_disk(pair.disk(pair.a), {**told, **clients.stop()})
+
+
+def test_power_off():
+    """When the guest switches itself off both sides come to their end, nobody takes over, and both disks are the
+    same."""
+    with protected() as (pair, clients, _):
+        told = finish(pair, clients, pair.a)
+        pair.a.good("stop", "web1")
+        ended(pair.process)
+        pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+        assert pair.owner() is None and "power button" in pair.a.console("web1")
+        assert pair.disks_equal()
+        check_disk(pair.disk(pair.b), told)
+
+
+def test_what_is_refused():
+    """What cannot be protected is told why, and goes on: without a witness, twice, with a network that cannot move."""
+    need_protect()
+    with Pair() as pair:
+        pair.start_primary()
+        address = pair.start_standby(pair.b)
+        clients = pair.clients("udp")
+        to = ["--to", address, "--insecure"]
+        pair.a.bad(2, "--witness", "protect", "web1", *to)
+        pair.a.bad(2, "--to", "protect", "web1", "--witness", f"file:{pair.witness}")
+        nowhere = pair.a.run("protect", "web1", *to, "--witness", f"file:{pair.a.root}/nowhere")
+        assert nowhere.returncode != 0 and "nowhere" in nowhere.stderr, nowhere
+        pair.protect()
+        pair.a.bad(4, "protected", "protect", "web1", *to, "--witness", f"file:{pair.witness}")
+        pair.a.make("web2", kernel="echo.elf", nets=[{"mode": "user"}],
+                    disks=[{"file": "disk.img", "format": "raw"}])
+        shutil.copy(pair.disk(pair.a), pair.a.root / "web2/disk.img")
+        pair.a.start("web2", until="echo: ready")
+        pair.a.bad(4, r"user[\s\S]*hint: .*(bridge|tap)", "protect", "web2", *to, "--witness", f"file:{pair.witness}")
+        clients.wait_for_more(SOME)
+        clients.stop()
+
+
+# --- many of them ---------------------------------------------------------------------------------------------------
+
+
+def take_over_often(times, seed):
+    """Each survivor gets the other host for its twin again, whose old folder is still there."""
+    order = random.Random(seed)
+    with protected(kinds=("udp", "tcp", "tcp"), both=True) as (pair, clients, before):
+        here = pair.a
+        for number in range(times):
+            there = pair.other(here)
+            time.sleep(order.random() * 0.2)
+            pair.kill(here)
+            clients.wait_for_more(5)
+            takes_over(pair, there, before)
+            pair.protect(there, here)
+            before = pair.wait_for(there, role="primary", state="paired")
+            clients.wait_for_more(5)
+            here = there
+            assert "WRONG" not in here.console("web1"), f"takeover {number}, seed {seed}"
+        finish(pair, clients, here)
+
+
+def test_10_takeovers():
+    """One after the other, at random moments, each with a new twin: nothing that anybody was told of is ever lost, and
+    the connections that were open at the beginning still are at the end."""
+    take_over_often(10, seed=1)
+
+
+def test_1000_takeovers():
+    """The same a thousand times."""
+    take_over_often(1000, seed=time.time_ns())
+
+
+test_1000_takeovers.slow = True
+test_1000_takeovers.time_limit = 3600
