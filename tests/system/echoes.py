@@ -68,7 +68,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.tally, self.pause, self.patience, self.reboots = tally, pause, patience, reboots
         self.number = int.from_bytes(os.urandom(7), "little") + 1
-        self.answers, self.longest_gap, self.asked_again = 0, 0.0, 0
+        self.answers, self.asked_again = 0, 0
         self.error = None
         self.stopped = threading.Event()
         self.visits = self.age = 0
@@ -99,7 +99,6 @@ class Client(threading.Thread):
         self.visits, self.age = visits, age
         self.last = Told(self.number, sequence, words, count, total, asked, now)
         self.tally.add(self.last, most)
-        self.longest_gap = max(self.longest_gap, now - asked)
         self.answers += 1
 
     def judge(self, data, sequence):
@@ -221,9 +220,11 @@ class Clients:
                 f"after {timeout or self.patience} s {[client.answers for client in self.all]} answers, not {wanted}"
             time.sleep(0.005)
 
-    def longest_gap(self):
-        """The longest time that anybody has waited for an answer, in seconds."""
-        return max(client.longest_gap for client in self.all)
+    def longest_gap(self, since=0.0):
+        """The longest time that anybody has waited for an answer that came since then, in seconds."""
+        with self.tally.lock:
+            told = list(self.tally.told.values())
+        return max((one.told - one.asked for one in told if one.told > since), default=0.0)
 
     def stop(self):
         """{count: Told} of everything, when all have got what they asked for last."""

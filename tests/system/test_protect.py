@@ -40,7 +40,7 @@ def protected(kinds=("udp", "tcp"), both=False, **more):
             pair.start_standby(pair.a)
         pair.protect()
         says = pair.wait_for(pair.a, role="primary", state="paired")
-        clients = pair.clients(*kinds)
+        clients = pair.clients(*kinds, patience=20)
         clients.wait_for_more(SOME)
         yield pair, clients, says
 
@@ -232,7 +232,7 @@ def test_f10_both_die():
                 if process.poll() is None:
                     started.append(host)
                 else:
-                    assert process.returncode == 4, process.stderr.read()
+                    assert process.returncode in [3, 4], process.stderr.read()
             assert len(started) == 1, f"{len(started)} folders run"
             pair.clients("tcp").wait_for_more(SOME)
             check_disk(pair.disk(started[0]), told)
