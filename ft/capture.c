@@ -22,7 +22,7 @@ int capture_take(struct capture *capture, struct err *err)
     uint64_t begin = clock_monotonic_ns(), at = begin;
     if (capture->runs)
         machine_pause(capture->machine);
-    if (machine_has_wish(capture->machine)) {
+    if (!capture->ends && machine_has_wish(capture->machine)) {
         if (capture->runs)
             machine_resume(capture->machine);
         machine_record_destroy(record);
@@ -37,6 +37,8 @@ int capture_take(struct capture *capture, struct err *err)
     times->disks_ns = lap(&at);
     if (ret == 0 && capture->pages)
         ret = pages_capture(capture->pages, err);
+    if (ret == 0 && capture->moment)
+        capture->moment(capture->ctx);
     times->pages_ns = lap(&at);
     if (capture->runs)
         machine_resume(capture->machine);

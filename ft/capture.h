@@ -6,6 +6,7 @@
  *   state     of vCPUs, chips and devices
  *   disks     shared at once, or from now on copied as they are now
  *   pages     which were written since the last round; last, because all of the above may write
+ *   moment    what else begins and ends here
  *   resume
  */
 #pragma once
@@ -22,9 +23,12 @@ struct capture_times {
 struct capture {
     struct machine *machine;
     bool runs;                   /* it does: it is paused, and goes on */
+    bool ends;                   /* it never goes on: what its guest has asked for is no matter */
     struct disks *disks;         /* or NULL */
     struct pages *pages;         /* or NULL: and no state either */
     struct stream_buffer *state; /* initialised */
+    void (*moment)(void *ctx);   /* or NULL; not where something went wrong before */
+    void *ctx;
     struct capture_times times;
 };
 

@@ -193,21 +193,33 @@ static int give_up(const struct departure *departure, struct err *err)
     return *departure->given_up ? err_say(err, ERR_FAILED, ECANCELED, "the copy was given up") : 0;
 }
 
+int departure_put_block(struct departure *departure, const struct moving_block *block,
+                        struct err *err)
+{
+    struct stream *stream = link_writer(departure->link);
+    pthread_mutex_lock(departure->writing);
+    moving_put_block(stream, &departure->at, block, &departure->tally);
+    pthread_mutex_unlock(departure->writing);
+    return stream_says(stream, err);
+}
+
 /* In the first round zeroes need not be said. */
 static int send_block(struct departure *departure, struct departure_disk *disk, uint64_t offset,
                       uint32_t length, bool first, bool still, struct err *err)
 {
-    struct stream *stream = link_writer(departure->link);
     int ret = disk_watch_read(disk->watch, offset, departure->block, length, still);
     if (ret < 0)
         return err_sys(err, ERR_FAILED, -ret, "cannot read %s", disk->about.name);
-    bool zeroes = is_zero(departure->block, length);
+    const struct moving_block block = {
+        .place = disk->about.place,
+        .offset = offset,
+        .length = length,
+        .bytes = is_zero(departure->block, length) ? NULL : departure->block,
+    };
     /* Now and then they are, or the other side would think that nobody is here any more. */
     bool said = !first || offset % (64ull * FRAME_MAX_BLOCK) == 0;
-    if (!zeroes || said)
-        moving_put_block(stream, disk->about.place, offset, zeroes ? NULL : departure->block,
-                         length, &departure->tally);
-    ret = stream_says(stream, err);
+    if (block.bytes || said)
+        ret = departure_put_block(departure, &block, err);
     return ret < 0 || still ? ret : give_up(departure, err);
 }
 
@@ -289,21 +301,26 @@ int departure_follow(struct departure *departure, struct err *err)
     return ret;
 }
 
-void departure_unfollow(struct departure *departure)
+void departure_unfollow_disks(struct departure *departure)
 {
-    bool pauses = departure->following && !instance_stands_still(departure->instance);
-    if (pauses)
-        machine_pause(departure->machine);
     for (unsigned i = 0; i < departure->disk_count; i++) {
         struct departure_disk *disk = &departure->disks[i];
         disk_watch_stop(disk->watch);
         free(disk->written);
         *disk = (struct departure_disk){0};
     }
-    if (pauses)
-        machine_resume(departure->machine);
     departure->following = false;
     departure->disk_count = 0;
+}
+
+void departure_unfollow(struct departure *departure)
+{
+    bool pauses = departure->following && !instance_stands_still(departure->instance);
+    if (pauses)
+        machine_pause(departure->machine);
+    departure_unfollow_disks(departure);
+    if (pauses)
+        machine_resume(departure->machine);
     pages_end(&departure->pages);
 }
 
@@ -319,10 +336,11 @@ static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t le
                      struct err *err)
 {
     struct departure *departure = ctx;
-    const struct frame frame = {.epoch = MOVING_EPOCH};
     struct stream *stream = link_writer(departure->link);
-    page_frame_put(stream, &frame, &departure->encoder, offset / PAGE_SIZE, bytes,
+    pthread_mutex_lock(departure->writing);
+    page_frame_put(stream, &departure->at, &departure->encoder, offset / PAGE_SIZE, bytes,
                    (unsigned)(length / PAGE_SIZE), &departure->tally);
+    pthread_mutex_unlock(departure->writing);
     departure->sent += length;
     return stream_says(stream, err);
 }
@@ -333,7 +351,10 @@ void departure_init(struct departure *departure, struct instance *instance,
     *departure = (struct departure){.instance = instance,
                                     .machine = instance_machine(instance),
                                     .given_up = given_up,
+                                    .at = {.epoch = MOVING_EPOCH},
+                                    .writing = &departure->nobody_else,
                                     .encoder.compress = compress};
+    pthread_mutex_init(&departure->nobody_else, NULL);
     /* A page is copied into its frame first, unless it is to be made shorter. */
     departure->sink = (struct pages_sink){.put = put_pages, .ctx = departure, .copies = !compress};
     departure->pages = (struct pages){
@@ -393,16 +414,15 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
 
 int departure_send_sums(struct departure *departure, struct err *err)
 {
-    const struct frame frame = {.epoch = MOVING_EPOCH};
     const struct compare_what memory = {.size = memory_size(machine_memory(departure->machine)),
                                         .read = read_memory,
                                         .ctx = departure};
     struct stream *stream = link_writer(departure->link);
-    int ret = compare_put(stream, &frame, COMPARE_MEMORY, &memory, &departure->tally, err);
+    int ret = compare_put(stream, &departure->at, COMPARE_MEMORY, &memory, &departure->tally, err);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++) {
         struct departure_disk *disk = &departure->disks[i];
         const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
-        ret = compare_put(stream, &frame, disk->about.place, &what, &departure->tally, err);
+        ret = compare_put(stream, &departure->at, disk->about.place, &what, &departure->tally, err);
     }
     return ret < 0 ? ret : stream_says(stream, err);
 }
@@ -410,9 +430,13 @@ int departure_send_sums(struct departure *departure, struct err *err)
 int departure_send_end(struct departure *departure, struct err *err)
 {
     struct stream *stream = link_writer(departure->link);
-    const struct frame frame = {
-        .kind = FRAME_STATE, .length = (uint32_t)departure->state.length, .epoch = MOVING_EPOCH};
+    struct frame frame = departure->at;
+    frame.kind = FRAME_STATE;
+    frame.length = (uint32_t)departure->state.length;
+    pthread_mutex_lock(departure->writing);
     frame_write(stream, &frame, departure->state.bytes, &departure->tally);
-    frame_write_commit(stream, 0, MOVING_EPOCH, &departure->tally);
-    return stream_flush(stream) < 0 ? stream_says(stream, err) : 0;
+    frame_write_commit(stream, frame.generation, frame.epoch, &departure->tally);
+    int ret = stream_flush(stream);
+    pthread_mutex_unlock(departure->writing);
+    return ret < 0 ? stream_says(stream, err) : 0;
 }

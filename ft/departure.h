@@ -12,6 +12,7 @@
 #include "host/disk_watch.h"
 #include "host/link.h"
 #include "vmm/instance.h"
+#include <pthread.h>
 
 /* A disk that goes along. */
 struct departure_disk {
@@ -27,6 +28,9 @@ struct departure {
     const atomic_bool *given_up; /* somebody wants it to end */
 
     struct link *link; /* the caller makes it */
+    /* Held for each frame, where somebody else writes to the link too. */
+    pthread_mutex_t *writing, nobody_else;
+    struct frame at; /* generation and epoch of what leaves */
     struct stream_buffer payload;
     struct moving_hello hello;
     struct frame_tally tally;
@@ -59,12 +63,17 @@ int departure_open(struct departure *departure, struct err *err) must_check;
  * was not begun under our eyes. */
 int departure_follow(struct departure *departure, struct err *err) must_check;
 void departure_unfollow(struct departure *departure); /* to disks and memory no longer */
-void departure_abort(struct departure *departure);    /* who reads a disk waits no longer */
+/* To disks only, while the machine stands still: somebody else follows them from here on. */
+void departure_unfollow_disks(struct departure *departure);
+void departure_abort(struct departure *departure); /* who reads a disk waits no longer */
 
 /* All of it; then what was written meanwhile, of which *ret_bytes there were. */
 int departure_send_all(struct departure *departure, struct err *err) must_check;
 int departure_send_written(struct departure *departure, bool still, uint64_t *ret_bytes,
                            struct err *err) must_check;
+/* What somebody else knows of a disk. */
+int departure_put_block(struct departure *departure, const struct moving_block *block,
+                        struct err *err) must_check;
 /* What the other side has to hold now. */
 int departure_send_sums(struct departure *departure, struct err *err) must_check;
 /* The state, and the end of the epoch. */

@@ -195,22 +195,25 @@ int moving_get_shared(struct stream_buffer *payload, struct moving_shared *ret_s
 
 /* --- blocks ----------------------------------------------------------------------------------- */
 
-void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
-                      uint32_t length, struct frame_tally *tally)
+void moving_put_block(struct stream *stream, const struct frame *of,
+                      const struct moving_block *block, struct frame_tally *tally)
 {
     static _Thread_local uint8_t payload[17 + FRAME_MAX_BLOCK];
-    uint32_t wire_place = htole32(place), wire_length = htole32(length);
-    uint64_t wire_offset = htole64(offset);
+    uint32_t wire_place = htole32(block->place), wire_length = htole32(block->length);
+    uint64_t wire_offset = htole64(block->offset);
+    uint32_t length = block->bytes ? block->length : 0;
 
-    assert(length <= FRAME_MAX_BLOCK);
+    assert(block->length <= FRAME_MAX_BLOCK);
     memcpy(payload, &wire_place, 4);
     memcpy(payload + 4, &wire_offset, 8);
     memcpy(payload + 12, &wire_length, 4);
-    payload[16] = bytes ? RAW : ZEROES;
-    if (bytes)
-        memcpy(payload + 17, bytes, length);
-    const struct frame frame = {
-        .kind = FRAME_BLOCKS, .length = 17 + (bytes ? length : 0), .epoch = MOVING_EPOCH};
+    payload[16] = block->bytes ? RAW : ZEROES;
+    if (block->bytes)
+        memcpy(payload + 17, block->bytes, length);
+    const struct frame frame = {.kind = FRAME_BLOCKS,
+                                .length = 17 + length,
+                                .generation = of->generation,
+                                .epoch = of->epoch};
     frame_write(stream, &frame, payload, tally);
 }
 
@@ -270,7 +273,7 @@ static void get_text(struct stream *stream, char *ret_text, size_t size)
 }
 
 /* What the other side says goes to a person's terminal: it is text and nothing else. */
-static int say_theirs(struct stream_buffer *payload, struct err *err)
+int moving_get_error(struct stream_buffer *payload, struct err *err)
 {
     struct err theirs = {.kind = ERR_FAILED};
     uint32_t kind = stream_get_u32(&payload->stream);
@@ -316,7 +319,7 @@ int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct
     if (ret < 0)
         return ret;
     if (frame.kind == FRAME_ERROR)
-        return say_theirs(payload, err);
+        return moving_get_error(payload, err);
     uint32_t what = frame.kind == FRAME_ACK ? stream_get_u32(&payload->stream) : 0;
     if (what < FRAME_WELCOME || what > FRAME_OPENED || stream_error(&payload->stream) < 0)
         return broken(err, frame.kind);

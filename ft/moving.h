@@ -105,16 +105,15 @@ void moving_put_shared(struct stream *stream, const struct moving_shared *shared
 int moving_get_shared(struct stream_buffer *payload, struct moving_shared *ret_shared,
                       struct err *err) must_check;
 
-/* At most FRAME_MAX_BLOCK bytes; NULL: zeroes. */
-void moving_put_block(struct stream *stream, uint32_t place, uint64_t offset, const uint8_t *bytes,
-                      uint32_t length, struct frame_tally *tally);
-
 struct moving_block {
-    uint32_t place, length;
+    uint32_t place, length; /* at most FRAME_MAX_BLOCK */
     uint64_t offset;
-    const uint8_t *bytes; /* in the payload; NULL: zeroes */
+    const uint8_t *bytes; /* NULL: zeroes; of one that was read, in its payload */
 };
 
+/* `of`: its generation and epoch. */
+void moving_put_block(struct stream *stream, const struct frame *of,
+                      const struct moving_block *block, struct frame_tally *tally);
 int moving_get_block(struct stream_buffer *payload, struct moving_block *ret_block,
                      struct err *err) must_check;
 
@@ -134,6 +133,9 @@ int moving_read(struct stream *stream, struct frame *ret_frame, struct stream_bu
 
 /* What is wrong, of reading a frame by oneself, is said of a connection too. The same value. */
 int moving_say(const struct stream *stream, int ret, struct err *err);
+
+/* Of an ERROR frame: what the other side has to say; -EREMOTEIO. */
+int moving_get_error(struct stream_buffer *payload, struct err *err) must_check;
 
 /* Waits for an ACK. ERROR becomes err; anything else is one. The ACK's number, or -errno. */
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload,

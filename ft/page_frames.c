@@ -185,6 +185,17 @@ static bool read_raw(struct stream *stream, uint64_t first, unsigned count, uint
     return to;
 }
 
+/* For who has no room that is one piece. */
+static bool read_raw_page(struct stream *stream, uint64_t number, uint64_t end,
+                          const struct page_taker *taker)
+{
+    uint8_t page[PAGE_SIZE];
+    if (stream->position + sizeof(page) > end)
+        return false;
+    stream_read(stream, page, sizeof(page));
+    return stream_error(stream) < 0 || taker->put(taker->ctx, number, page) == 0;
+}
+
 int page_frame_read(struct stream *stream, const struct frame *frame,
                     const struct page_taker *taker, struct frame_tally *tally, struct err *err)
 {
@@ -197,10 +208,15 @@ int page_frame_read(struct stream *stream, const struct frame *frame,
         return broken(err);
     stream_read(stream, encodings, count);
     for (uint32_t i = 0, run; i < count && stream_error(stream) == 0; i += run) {
-        for (run = 0; i + run < count && encodings[i + run] == PAGE_RAW;)
+        for (run = 0; taker->room && i + run < count && encodings[i + run] == PAGE_RAW;)
             run++;
-        bool good = run > 0 ? read_raw(stream, first + i, run, end, taker)
-                            : read_page(stream, encodings[i], first + i, end, taker);
+        bool good;
+        if (run > 0)
+            good = read_raw(stream, first + i, run, end, taker);
+        else if (encodings[i] == PAGE_RAW)
+            good = read_raw_page(stream, first + i, end, taker);
+        else
+            good = read_page(stream, encodings[i], first + i, end, taker);
         run += run == 0;
         if (!good || stream->position > end)
             return broken(err);

@@ -36,7 +36,8 @@ struct page_taker {
     const uint8_t *(*held)(void *ctx, uint64_t page);
     /* NULL: zeroes. */
     int (*put)(void *ctx, uint64_t page, const uint8_t *bytes);
-    /* Where the bytes of so many raw pages go. NULL: there are no such pages. */
+    /* Where the bytes of so many raw pages go; it gives NULL: there are no such pages. Where this
+     * is NULL itself each raw page is put. */
     uint8_t *(*room)(void *ctx, uint64_t first, unsigned count);
     void *ctx;
 };

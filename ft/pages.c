@@ -39,20 +39,25 @@ int pages_begin(struct pages *pages, struct err *err)
     return dirty_start(pages->dirty, err);
 }
 
+static void drop_room(struct pages *pages)
+{
+    free(pages->held_pages);
+    pages->held_pages = NULL;
+    if (pages->aside)
+        munmap(pages->aside, pages->room * PAGE_SIZE);
+    pages->aside = NULL;
+    pages->held = pages->room = 0;
+}
+
 void pages_end(struct pages *pages)
 {
     dirty_destroy(pages->dirty);
     pages->dirty = NULL;
     free(pages->written);
     free(pages->bounce);
-    free(pages->held_pages);
     pages->written = NULL;
     pages->bounce = NULL;
-    pages->held_pages = NULL;
-    if (pages->aside)
-        munmap(pages->aside, pages->room * PAGE_SIZE);
-    pages->aside = NULL;
-    pages->held = pages->room = 0;
+    drop_room(pages);
 }
 
 /* --- rounds ----------------------------------------------------------------------------------- */
@@ -133,9 +138,9 @@ static int put_written(struct pages *pages, uint64_t page, const atomic_bool *gi
 }
 
 /* Touched beforehand: in the pause each page costs its copy and no more. */
-static int make_room(struct pages *pages, uint64_t last_round, struct err *err)
+int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
 {
-    uint64_t room = 2 * last_round;
+    uint64_t room = 2 * last;
     if (room < LEAST_ROOM)
         room = LEAST_ROOM;
     if (room > pages->count / 8)
@@ -144,6 +149,9 @@ static int make_room(struct pages *pages, uint64_t last_round, struct err *err)
         room = MOST_ROOM;
     if (room == 0)
         room = 1;
+    if (room <= pages->room)
+        return 0;
+    drop_room(pages);
     pages->held_pages = calloc(room, sizeof(*pages->held_pages));
     void *aside = mmap(NULL, room * PAGE_SIZE, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -186,7 +194,7 @@ int pages_rounds(struct pages *pages, struct err *err)
         /* Once it no longer gets less, it will not. */
     } while (ret == 0 && found > FEW_PAGES && pages->rounds < MOST_ROUNDS &&
              (pages->rounds < 3 || found < before - before / 8));
-    return ret < 0 ? ret : make_room(pages, found, err);
+    return ret < 0 ? ret : pages_make_room(pages, found, err);
 }
 
 /* --- the pause -------------------------------------------------------------------------------- */

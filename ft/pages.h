@@ -59,6 +59,9 @@ int pages_begin(struct pages *pages, struct err *err) must_check;
 int pages_all(struct pages *pages, struct err *err) must_check;
 int pages_round(struct pages *pages, uint64_t *ret_pages, struct err *err) must_check;
 int pages_rounds(struct pages *pages, struct err *err) must_check;
+/* Room aside for what is written in between, where the last time it was so much (pages). Between a
+ * rest and a capture. */
+int pages_make_room(struct pages *pages, uint64_t last, struct err *err) must_check;
 /* More than was made ready for goes to the sink at once, while the machine stands still. */
 int pages_capture(struct pages *pages, struct err *err) must_check;
 int pages_rest(struct pages *pages, struct err *err) must_check;

@@ -36,8 +36,12 @@ static void next(enum frame_kind kind)
 START_TEST(blocks_arrive_as_they_left)
 {
     struct moving_block block;
-    moving_put_block(&buffer.stream, 3, 1ull << 40, (const uint8_t *)"12345678", 8, NULL);
-    moving_put_block(&buffer.stream, 4, 512, NULL, 65536, NULL);
+    const struct frame of = {.epoch = MOVING_EPOCH};
+    const struct moving_block bytes = {
+        .place = 3, .offset = 1ull << 40, .bytes = (const uint8_t *)"12345678", .length = 8};
+    const struct moving_block zeroes = {.place = 4, .offset = 512, .length = 65536};
+    moving_put_block(&buffer.stream, &of, &bytes, NULL);
+    moving_put_block(&buffer.stream, &of, &zeroes, NULL);
     next(FRAME_BLOCKS);
     ck_assert_int_eq(moving_get_block(&payload, &block, NULL), 0);
     ck_assert(block.place == 3 && block.offset == 1ull << 40 && block.length == 8);
