@@ -32,6 +32,8 @@ static const struct {
     [FRAME_COMPARE] = {"COMPARE", 4 + FRAME_MAX_SUMS * 4}, /* 4 TiB */
     [FRAME_SHARED] = {"SHARED", 2048},
     [FRAME_RELEASED] = {"RELEASED", 0},
+    [FRAME_FOLLOW] = {"FOLLOW", 1024},
+    [FRAME_WORD] = {"WORD", 20},
 };
 
 const char *frame_name(uint8_t kind)

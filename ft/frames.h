@@ -41,6 +41,8 @@
  *   RELEASED  the shared disks are on stable storage, and nobody has them open
  *   GO      16 bytes ticket: the VM is yours
  *   ASK     16 bytes ticket, 16 bytes place: whose is it?
+ *   FOLLOW  before HELLO: it is not to move, but to be followed (ft/following.h)
+ *   WORD    of the protocol of fault tolerance: u32 kind, u64 generation, u64 epoch
  *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
@@ -68,6 +70,8 @@ enum frame_kind {
     FRAME_COMPARE,
     FRAME_SHARED,
     FRAME_RELEASED,
+    FRAME_FOLLOW,
+    FRAME_WORD,
 };
 
 enum frame_ack {

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/conductor.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/thread.h"
+#include "ft/following.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MOST_WORDS = 32, TICKS_A_BEAT = 4 };
+
+struct spoken {
+    uint64_t link;
+    struct ft_word word;
+};
+
+struct conductor {
+    struct conductor_config config;
+
+    pthread_mutex_t lock; /* all of this */
+    struct ft_protocol protocol;
+    struct spoken words[MOST_WORDS]; /* to be sent, in order */
+    unsigned word_count;
+    struct ft_action question; /* ASK or EXCHANGE; kind 0: none */
+    struct ft_record keep;     /* to be persisted */
+    bool keeps, ended;
+    struct err trouble; /* the witness's */
+    struct link *link;
+    uint64_t link_number, links;
+
+    pthread_mutex_t writing; /* to the link; before lock */
+    pthread_cond_t speak, answer, end, changed;
+    struct thread pulse, speaker, asker;
+};
+
+uint64_t conductor_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+/* --- actions ---------------------------------------------------------------------------------- */
+
+static void queue_word(struct conductor *conductor, const struct ft_action *action)
+{
+    const struct spoken spoken = {action->link, action->word};
+    /* Nobody has taken any for long: one more that says nothing is none too few. */
+    if (conductor->word_count == MOST_WORDS)
+        return;
+    conductor->words[conductor->word_count++] = spoken;
+}
+
+static void hang_up(struct conductor *conductor, uint64_t number)
+{
+    if (conductor->link && conductor->link_number == number)
+        link_break(conductor->link);
+}
+
+static void carry_out(struct conductor *conductor, const struct ft_action *action)
+{
+    switch (action->kind) {
+    case FT_SEND:
+        queue_word(conductor, action);
+        break;
+    case FT_HANG_UP:
+        hang_up(conductor, action->link);
+        break;
+    case FT_ASK:
+    case FT_EXCHANGE:
+        conductor->question = *action;
+        pthread_cond_signal(&conductor->answer);
+        break;
+    case FT_PERSIST:
+        conductor->keep = action->record;
+        conductor->keeps = true;
+        pthread_cond_signal(&conductor->answer);
+        break;
+    default:
+        conductor->config.act(conductor->config.ctx, action);
+    }
+}
+
+static void step_once(struct conductor *conductor, const struct ft_event *event, uint64_t now)
+{
+    struct ft_protocol *protocol = &conductor->protocol;
+    struct ft_actions actions;
+    enum ft_state before = protocol->state;
+    uint64_t link = protocol->link;
+    ft_protocol_step(protocol, event, now, &actions);
+    for (unsigned i = 0; i < actions.count; i++)
+        carry_out(conductor, &actions.list[i]);
+    if (protocol->state == before && protocol->link == link)
+        return;
+    if (protocol->state != before)
+        log_debug("fault tolerance: %s, was %s", ft_state_name(protocol->state),
+                  ft_state_name(before));
+    pthread_cond_broadcast(&conductor->changed);
+    conductor->config.changed(conductor->config.ctx);
+}
+
+/* Who was away for long learns that first. */
+static void step_locked(struct conductor *conductor, const struct ft_event *event)
+{
+    const struct ft_event tick = {.kind = FT_TICK};
+    const struct ft_protocol *protocol = &conductor->protocol;
+    uint64_t now = conductor_now();
+    if (event->kind != FT_TICK && now - protocol->tick_ns > protocol->config.gap_ns)
+        step_once(conductor, &tick, now);
+    step_once(conductor, event, now);
+}
+
+/* --- words ------------------------------------------------------------------------------------ */
+
+static bool take_word(struct conductor *conductor, struct spoken *ret_spoken,
+                      struct link **ret_link)
+{
+    pthread_mutex_lock(&conductor->lock);
+    bool any = conductor->word_count > 0;
+    if (any) {
+        *ret_spoken = conductor->words[0];
+        conductor->word_count--;
+        memmove(conductor->words, conductor->words + 1,
+                conductor->word_count * sizeof(conductor->words[0]));
+        *ret_link = conductor->link_number == ret_spoken->link ? conductor->link : NULL;
+    }
+    pthread_mutex_unlock(&conductor->lock);
+    return any;
+}
+
+/* A link that does not take them says so to its reader. */
+static void speak(struct conductor *conductor)
+{
+    struct spoken spoken;
+    struct link *link, *last = NULL;
+    pthread_mutex_lock(&conductor->writing);
+    while (take_word(conductor, &spoken, &link)) {
+        if (link)
+            following_put_word(link_writer(link), &spoken.word);
+        last = link;
+    }
+    if (last)
+        (void)!stream_flush(link_writer(last));
+    pthread_mutex_unlock(&conductor->writing);
+}
+
+static void run_speaker(void *arg)
+{
+    struct conductor *conductor = arg;
+    pthread_mutex_lock(&conductor->lock);
+    while (!conductor->ended) {
+        if (conductor->word_count == 0) {
+            pthread_cond_wait(&conductor->speak, &conductor->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&conductor->lock);
+        speak(conductor);
+        pthread_mutex_lock(&conductor->lock);
+    }
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+void conductor_tell(struct conductor *conductor, const struct ft_event *event)
+{
+    pthread_mutex_lock(&conductor->lock);
+    step_locked(conductor, event);
+    bool speaks = conductor->word_count > 0;
+    pthread_mutex_unlock(&conductor->lock);
+    if (speaks)
+        speak(conductor);
+}
+
+/* --- time ------------------------------------------------------------------------------------- */
+
+static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
+{
+    const struct timespec at = {.tv_sec = (time_t)(ns / NS_PER_SEC),
+                                .tv_nsec = (long)(ns % NS_PER_SEC)};
+    (void)pthread_cond_clockwait(cond, lock, CLOCK_MONOTONIC, &at);
+}
+
+static void run_pulse(void *arg)
+{
+    struct conductor *conductor = arg;
+    const struct ft_event tick = {.kind = FT_TICK};
+    uint64_t pace = conductor->protocol.config.beat_ns / TICKS_A_BEAT;
+    pthread_mutex_lock(&conductor->lock);
+    while (!conductor->ended) {
+        uint64_t next = clock_monotonic_ns() + pace;
+        const struct ft_event heard = {
+            .kind = FT_HEARD,
+            .link = conductor->protocol.link,
+            .word = {FT_BEAT, conductor->protocol.generation, 0},
+        };
+        if (conductor->config.is_busy && conductor->config.is_busy(conductor->config.ctx))
+            step_locked(conductor, &heard);
+        step_locked(conductor, &tick);
+        if (conductor->word_count > 0)
+            pthread_cond_signal(&conductor->speak);
+        while (!conductor->ended && clock_monotonic_ns() < next)
+            wait_until(&conductor->end, &conductor->lock, next);
+    }
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+/* --- the witness ------------------------------------------------------------------------------ */
+
+static int ask(struct conductor *conductor, const struct ft_action *question,
+               struct ft_event *ret_event, struct err *err)
+{
+    *ret_event = (struct ft_event){.kind = FT_ANSWER, .ask = question->ask, .answer = FT_NO_ANSWER};
+    const uint8_t *uuid = conductor->config.uuid;
+    int ret = question->kind == FT_ASK
+                  ? witness_read(conductor->config.witness, uuid, &ret_event->record, err)
+                  : witness_exchange(conductor->config.witness, uuid, question->expected,
+                                     &question->record, &ret_event->record, err);
+    if (ret == 0)
+        ret_event->answer = question->kind == FT_ASK ? FT_IS : FT_EXCHANGED;
+    else if (ret == -EAGAIN && question->kind == FT_EXCHANGE)
+        ret_event->answer = FT_IS;
+    return ret_event->answer == FT_NO_ANSWER ? ret : 0;
+}
+
+static void answer_question(struct conductor *conductor)
+{
+    struct ft_event event;
+    struct err err = {0};
+    struct ft_action question = conductor->question;
+    conductor->question.kind = 0;
+    pthread_mutex_unlock(&conductor->lock);
+    int ret = ask(conductor, &question, &event, &err);
+    pthread_mutex_lock(&conductor->lock);
+    if (ret < 0 && strcmp(err.text, conductor->trouble.text) != 0)
+        log_err(LOG_WARNING, &err);
+    conductor->trouble = err;
+    step_locked(conductor, &event);
+}
+
+static void keep_record(struct conductor *conductor)
+{
+    const struct ft_event event = {.kind = FT_PERSISTED};
+    struct ft_record record = conductor->keep;
+    struct err err = {0};
+    pthread_mutex_unlock(&conductor->lock);
+    int ret = conductor->config.persist(conductor->config.ctx, &record, &err);
+    pthread_mutex_lock(&conductor->lock);
+    if (ret == 0) {
+        conductor->keeps = false;
+        step_locked(conductor, &event);
+        return;
+    }
+    log_err(LOG_WARNING, &err);
+    uint64_t again = clock_monotonic_ns() + conductor->protocol.config.retry_ns;
+    while (!conductor->ended && clock_monotonic_ns() < again)
+        wait_until(&conductor->answer, &conductor->lock, again);
+}
+
+static void run_asker(void *arg)
+{
+    struct conductor *conductor = arg;
+    pthread_mutex_lock(&conductor->lock);
+    while (!conductor->ended) {
+        if (conductor->keeps)
+            keep_record(conductor);
+        else if (conductor->question.kind)
+            answer_question(conductor);
+        else
+            pthread_cond_wait(&conductor->answer, &conductor->lock);
+        if (conductor->word_count > 0)
+            pthread_cond_signal(&conductor->speak);
+    }
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+/* --- the link --------------------------------------------------------------------------------- */
+
+uint64_t conductor_attach(struct conductor *conductor, struct link *link)
+{
+    pthread_mutex_lock(&conductor->lock);
+    assert(!conductor->link);
+    conductor->link = link;
+    uint64_t number = conductor->link_number = CONDUCTOR_FIRST_LINK + conductor->links++;
+    pthread_mutex_unlock(&conductor->lock);
+    return number;
+}
+
+void conductor_detach(struct conductor *conductor)
+{
+    pthread_mutex_lock(&conductor->lock);
+    if (conductor->link)
+        link_break(conductor->link); /* who is writing to it does not wait for long */
+    pthread_mutex_unlock(&conductor->lock);
+    pthread_mutex_lock(&conductor->writing);
+    pthread_mutex_lock(&conductor->lock);
+    conductor->link = NULL;
+    pthread_mutex_unlock(&conductor->lock);
+    pthread_mutex_unlock(&conductor->writing);
+}
+
+pthread_mutex_t *conductor_writing(struct conductor *conductor)
+{
+    return &conductor->writing;
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+
+void conductor_look(struct conductor *conductor, struct ft_protocol *ret_protocol)
+{
+    pthread_mutex_lock(&conductor->lock);
+    *ret_protocol = conductor->protocol;
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+void conductor_wait(struct conductor *conductor, unsigned ms)
+{
+    pthread_mutex_lock(&conductor->lock);
+    wait_until(&conductor->changed, &conductor->lock, clock_monotonic_ns() + ms * 1000000ull);
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+void conductor_trouble(struct conductor *conductor, struct err *ret_trouble)
+{
+    pthread_mutex_lock(&conductor->lock);
+    *ret_trouble = conductor->trouble;
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int conductor_create(struct conductor **ret_conductor, const struct conductor_config *config,
+                     const struct ft_protocol *protocol, struct err *err)
+{
+    struct conductor *conductor = calloc(1, sizeof(*conductor));
+    if (!conductor)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot begin fault tolerance");
+    conductor->config = *config;
+    conductor->protocol = *protocol;
+    pthread_mutex_init(&conductor->lock, NULL);
+    pthread_mutex_init(&conductor->writing, NULL);
+    pthread_cond_init(&conductor->speak, NULL);
+    pthread_cond_init(&conductor->answer, NULL);
+    pthread_cond_init(&conductor->end, NULL);
+    pthread_cond_init(&conductor->changed, NULL);
+    int ret = thread_start(&conductor->pulse, "pulse", run_pulse, conductor, err);
+    if (ret == 0)
+        ret = thread_start(&conductor->speaker, "speaker", run_speaker, conductor, err);
+    if (ret == 0)
+        ret = thread_start(&conductor->asker, "asker", run_asker, conductor, err);
+    if (ret < 0) {
+        conductor_destroy(conductor);
+        return ret;
+    }
+    *ret_conductor = conductor;
+    return 0;
+}
+
+void conductor_destroy(struct conductor *conductor)
+{
+    if (!conductor)
+        return;
+    pthread_mutex_lock(&conductor->lock);
+    conductor->ended = true;
+    pthread_cond_broadcast(&conductor->speak);
+    pthread_cond_broadcast(&conductor->answer);
+    pthread_cond_broadcast(&conductor->end);
+    pthread_cond_broadcast(&conductor->changed);
+    pthread_mutex_unlock(&conductor->lock);
+    thread_join(&conductor->pulse);
+    thread_join(&conductor->speaker);
+    thread_join(&conductor->asker);
+    pthread_cond_destroy(&conductor->speak);
+    pthread_cond_destroy(&conductor->answer);
+    pthread_cond_destroy(&conductor->end);
+    pthread_cond_destroy(&conductor->changed);
+    pthread_mutex_destroy(&conductor->writing);
+    pthread_mutex_destroy(&conductor->lock);
+    free(conductor);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Carries a protocol (ft/protocol.h) out, for either side: brings it time, words and answers, and
+ * what it wants to be done to whoever can do it.
+ *
+ *   pulse    a thread that brings the time, and does nothing else that could make it late
+ *   speaker  sends the words of threads that must not wait
+ *   asker    asks the witness, and has written what is to be persisted: both take what they take
+ *
+ * Everything else is done on the threads that bring events.
+ */
+#pragma once
+
+#include "ft/protocol.h"
+#include "ft/witness.h"
+#include "host/link.h"
+#include <pthread.h>
+
+enum { CONDUCTOR_FIRST_LINK = 1 }; /* the number that the first attached link gets */
+
+struct conductor;
+
+struct conductor_config {
+    uint8_t uuid[16]; /* of the VM */
+    struct witness *witness;
+    /* In order, under the conductor's lock: it must not block, nor call the conductor. All but
+     * SEND, HANG_UP, ASK, EXCHANGE and PERSIST, which the conductor does by itself. */
+    void (*act)(void *ctx, const struct ft_action *action);
+    /* The protocol is in another state, or has lost its link. The same, and after its actions. */
+    void (*changed)(void *ctx);
+    /* On the asker's thread: 0 when it is on stable storage. Else it is tried again. */
+    int (*persist)(void *ctx, const struct ft_record *record, struct err *err);
+    /* Words of the other side may lie unread, because we are busy: its silence says nothing. Under
+     * the lock; NULL: never. */
+    bool (*is_busy)(void *ctx);
+    void *ctx;
+};
+
+/* `protocol` begins as one of its init functions has left it, just now. Its threads run. */
+int conductor_create(struct conductor **ret_conductor, const struct conductor_config *config,
+                     const struct ft_protocol *protocol, struct err *err) must_check;
+/* Nobody calls it any more, no link is attached. NULL is fine. */
+void conductor_destroy(struct conductor *conductor);
+
+/* An event, and all that comes of it. Any thread that may wait for the link to take a word. */
+void conductor_tell(struct conductor *conductor, const struct ft_event *event);
+
+/*
+ * A link on which words are sent from now on, and which is broken when the protocol hangs up.
+ * The number under which events tell of it. After detach nobody touches it any more.
+ */
+uint64_t conductor_attach(struct conductor *conductor, struct link *link);
+void conductor_detach(struct conductor *conductor);
+/* To be held by whoever else writes to the link, frame by frame. */
+pthread_mutex_t *conductor_writing(struct conductor *conductor);
+
+/* As it is at this moment. */
+void conductor_look(struct conductor *conductor, struct ft_protocol *ret_protocol);
+/* Until that has changed, or so long. */
+void conductor_wait(struct conductor *conductor, unsigned ms);
+
+/* Its time: goes on while the host sleeps. */
+uint64_t conductor_now(void);
+/* Why the witness did not answer when it was asked last; kind 0 where it did. */
+void conductor_trouble(struct conductor *conductor, struct err *ret_trouble);

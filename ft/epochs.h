@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last epochs of a protected VM, one record each, and what they come to: why a guest stood
+ * still, how long its output waited, what went over. Any thread.
+ */
+#pragma once
+
+#include "core/err.h"
+
+#include <jansson.h>
+#include <pthread.h>
+
+enum { EPOCHS_KEPT = 16384 };
+
+/* What ended it. */
+enum epoch_cause { EPOCH_OUTPUT = 1, EPOCH_TIME, EPOCH_DISK, EPOCH_FIRST, EPOCH_LAST };
+
+struct epoch_record {
+    uint64_t epoch;
+    uint64_t began_ns;                                         /* monotonic, of its pause */
+    uint64_t pause_ns, stop_ns, state_ns, pages_ns, resume_ns; /* stop to resume: its parts */
+    uint64_t send_ns;   /* from the resume until all of it was sent */
+    uint64_t commit_ns; /* from the pause until it was acknowledged; 0: not yet */
+    uint64_t pages, wire_bytes, disk_bytes, held_bytes;
+    uint64_t kinds[4]; /* pages by enum page_encoding */
+    enum epoch_cause cause;
+};
+
+struct epochs {
+    pthread_mutex_t lock;
+    struct epoch_record *ring;
+    uint64_t count, last_epoch; /* of all time; the newest one's number */
+};
+
+int epochs_init(struct epochs *epochs, struct err *err) must_check;
+void epochs_finish(struct epochs *epochs); /* zeroed is fine */
+
+/* Numbers grow by one. */
+void epochs_add(struct epochs *epochs, const struct epoch_record *record);
+/* What is known of it only now. */
+void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, uint64_t wire_bytes,
+                      const uint64_t kinds[4]);
+void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now);
+
+/* For people: the last of them; and sums over as many as there are of the last `window`. */
+json_t *epochs_list(struct epochs *epochs, unsigned most);
+json_t *epochs_sum_up(struct epochs *epochs, unsigned window);

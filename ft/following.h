@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is said between a VM and the twin that follows it, beside what a move has (ft/moving.h):
+ *
+ *   who runs it                                   who follows
+ *     FOLLOW, HELLO, FILE..., DISK..., OPEN ────►   makes folder and machine; asks the witness
+ *                                           ◄────  ACK welcome, with its numbers
+ *     PAGES, BLOCKS ... of epoch 1          ────►   into its memory and its disks
+ *     STATE, COMMIT of epoch 1              ────►   looked at: it could go on from here
+ *                                           ◄────  WORD ack
+ *     PAGES, BLOCKS, STATE, COMMIT of 2     ────►   staged, looked at, acknowledged, applied
+ *     ...
+ *     WORDs in between, both ways (ft/protocol.h)
+ */
+#pragma once
+
+#include "ft/moving.h"
+#include "ft/protocol.h"
+
+enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 1 };
+
+struct following {
+    uint64_t node, generation; /* of who runs it */
+    uint32_t beat_ms, lost_ms;
+    bool durable;
+    char witness[FOLLOWING_WITNESS];
+    char back[FOLLOWING_WITNESS]; /* where its own host waits for VMs; "": nowhere */
+};
+
+void following_put(struct stream *stream, const struct following *following);
+int following_get(struct stream_buffer *payload, struct following *ret_following,
+                  struct err *err) must_check;
+
+/* The numbers of who follows, in the place of a welcome's. */
+void following_put_welcome(struct stream *stream, uint64_t node, uint64_t twin);
+int following_wait_welcome(struct stream *stream, struct stream_buffer *payload, uint64_t *ret_node,
+                           uint64_t *ret_twin, struct err *err) must_check;
+
+void following_put_word(struct stream *stream, const struct ft_word *word);
+int following_get_word(struct stream_buffer *payload, struct ft_word *ret_word,
+                       struct err *err) must_check;
