@@ -221,6 +221,7 @@ static void warn_of_foreign_owner(const struct folder *folder)
 static int check_protection(struct run *run, struct err *err)
 {
     struct protection protection;
+    bool asks = false;
     int ret = protection_find(&protection, &run->folder, err);
     if (ret == -ENOENT)
         return 0;
@@ -238,7 +239,9 @@ static int check_protection(struct run *run, struct err *err)
         return protection_remove(run->folder.fd, err);
     }
     if (ret == 0)
-        ret = protection_check(&protection, run->folder.name, NULL, err);
+        ret = protection_check(&protection, run->folder.name, &asks, err);
+    if (ret == 0 && asks)
+        log_err(LOG_WARNING, err); /* it stands still until there is an answer */
     if (ret == 0)
         run->protection = protection;
     return ret;
@@ -387,6 +390,15 @@ static const char *last_part(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
+/* What it stands still for at first; NULL: nothing. */
+static const char *awaits(const struct run *run)
+{
+    if (run->arrival)
+        return arrival_follows(run->arrival) ? "a twin" : "arriving";
+    bool asks = run->protection.role && run->protection.role != PROTECTION_OFF;
+    return asks ? "asking the witness" : NULL;
+}
+
 static int create_instance(struct run *run, struct err *err)
 {
     const struct run_words *words = &run->words;
@@ -407,7 +419,7 @@ static int create_instance(struct run *run, struct err *err)
         .stop_at_reset = words->no_reboot,
         .exit_port = words->exit_port,
         .blank = run->snapshot.has_memory || run->arrival,
-        .awaited = run->arrival ? "arriving" : NULL,
+        .awaited = awaits(run),
         .absent_disks = run->arrival ? arrival_absent_disks(run->arrival) : 0,
         .part = ft_part_of(run->part),
         .output = handle_output,
@@ -495,6 +507,16 @@ static void finish(struct run *run)
         log_warning("standard output: %s: console output was lost", strerror(-output));
 }
 
+/* It is another host's now: as it should be, or as somebody should know. */
+static int take_reason(const struct run *run, struct err *err)
+{
+    const struct err *reason = ft_part_gone(run->part);
+    if (!reason || !reason->kind)
+        return 0;
+    *err = *reason;
+    return -ESTALE;
+}
+
 static int run_all(struct run *run)
 {
     struct err err = {0};
@@ -507,6 +529,8 @@ static int run_all(struct run *run)
     block_signals(&signals);
     struct machine_end end = {0};
     ret = run_instance(run, &signals, &end, &err);
+    if (ret == 0)
+        ret = take_reason(run, &err);
     finish(run);
     return ret < 0 ? fail(&err) : report(run, &end);
 }
@@ -564,14 +588,16 @@ int run_arrival(struct arrival *arrival)
         detach_log(run.folder.fd, FOLDER_LOG);
         ret = instance_run(run.instance, &end, &err);
     }
-    bool come = arrival_has_come(arrival);
+    bool come = arrival_has_come(arrival), follows = arrival_follows(arrival);
     if (!come && words >= 0)
         dup2(words, STDERR_FILENO);
+    if (ret == 0)
+        ret = take_reason(&run, &err);
     if (!come && ret == 0)
         err = *arrival_error(arrival);
     finish(&run);
     arrival_destroy(arrival);
-    if (!come)
+    if (!come && !follows)
         err_prefix(&err, "a VM did not come");
     return ret < 0 || !come ? fail(&err) : report(&run, &end);
 }

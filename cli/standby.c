@@ -33,20 +33,23 @@ struct standby {
     unsigned children;
 };
 
-static struct link_config config_of(const struct standby *standby)
+static struct arrival_config config_of(const struct standby *standby)
 {
-    return (struct link_config){.key = standby->key_path ? &standby->key : NULL,
-                                .insecure = standby->insecure,
-                                .timeout_ms = HANDSHAKE_MS};
+    return (struct arrival_config){.link = {.key = standby->key_path ? &standby->key : NULL,
+                                            .insecure = standby->insecure,
+                                            .timeout_ms = HANDSHAKE_MS},
+                                   .key_path = standby->key_path,
+                                   .place = standby->place,
+                                   .path = standby->path};
 }
 
 /* In a process of its own. */
 static int receive(struct standby *standby, int socket)
 {
-    const struct link_config config = config_of(standby);
+    const struct arrival_config config = config_of(standby);
     struct arrival *arrival;
     struct err err = {0};
-    int ret = arrival_accept(&arrival, socket, &config, standby->place, standby->path, &err);
+    int ret = arrival_accept(&arrival, socket, &config, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
     return run_arrival(arrival);

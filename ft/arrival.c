@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "ft/arrival.h"
+#include "ft/arrival_parts.h"
 
 #include "core/log.h"
-#include "ft/arrival_folder.h"
 #include "ft/compare.h"
 #include "ft/handover.h"
-#include "ft/loop_step.h"
 #include "ft/page_frames.h"
 #include "host/disk_yield.h"
 #include "host/lock.h"
@@ -15,29 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-struct arrival {
-    struct link *link;
-    struct moving_hello hello;
-    struct machine_model *model;
-    struct arrival_folder folder;
-    struct stream_buffer payload, state;
-    struct frame_tally tally;
-
-    struct instance *instance;
-    struct machine *machine;
-    uint8_t *host; /* guest memory */
-    uint64_t pages;
-    uint64_t *touched; /* pages that hold something: zeroes have to be written there */
-
-    struct thread thread;
-    struct err err;
-    bool opened; /* the shared disks, if there are any */
-    atomic_bool come;
-
-    struct loop_step step;
-    struct loop_call end_call;
-};
 
 /* --- the beginning ---------------------------------------------------------------------------- */
 
@@ -62,7 +37,7 @@ static int next_frame(struct arrival *arrival, struct frame *ret_frame, struct e
                        err);
 }
 
-static int out_of_place(const struct frame *frame, struct err *err)
+int arrival_out_of_place(const struct frame *frame, struct err *err)
 {
     return err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
                    frame_name(frame->kind));
@@ -97,7 +72,7 @@ static int read_folder(struct arrival *arrival, struct err *err)
         case FRAME_OPEN:
             return arrival_folder_end(&arrival->folder, err);
         default:
-            ret = out_of_place(&frame, err);
+            ret = arrival_out_of_place(&frame, err);
         }
         if (ret < 0)
             return ret;
@@ -110,8 +85,13 @@ static int read_head(struct arrival *arrival, int place, const char *path, struc
     int ret = next_frame(arrival, &frame, err);
     if (ret == 0 && frame.kind == FRAME_ASK)
         return answer_question(arrival, place);
+    if (ret == 0 && frame.kind == FRAME_FOLLOW) {
+        ret = following_get(&arrival->payload, &arrival->following, err);
+        if (ret == 0)
+            ret = next_frame(arrival, &frame, err);
+    }
     if (ret == 0 && frame.kind != FRAME_HELLO)
-        ret = out_of_place(&frame, err);
+        ret = arrival_out_of_place(&frame, err);
     if (ret == 0)
         ret = machine_model_create(&arrival->model, err);
     if (ret == 0)
@@ -129,8 +109,19 @@ void arrival_refuse(struct arrival *arrival, const struct err *err)
     (void)!stream_flush(link_writer(arrival->link));
 }
 
-int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_config *config,
-                   int place, const char *path, struct err *err)
+/* Whoever takes over goes the same way back. */
+static void note_link(struct arrival *arrival, const struct arrival_config *config)
+{
+    arrival->insecure = config->link.insecure;
+    arrival->has_key = config->link.key;
+    if (config->link.key)
+        arrival->key = *config->link.key;
+    if (!config->key_path || !realpath(config->key_path, arrival->key_path))
+        arrival->key_path[0] = '\0';
+}
+
+int arrival_accept(struct arrival **ret_arrival, int socket, const struct arrival_config *config,
+                   struct err *err)
 {
     struct arrival *arrival = calloc(1, sizeof(*arrival));
     if (!arrival) {
@@ -140,10 +131,11 @@ int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_c
     stream_buffer_init(&arrival->payload, 0);
     stream_buffer_init(&arrival->state, 0);
     arrival->folder.fd = -1;
-    int ret = link_accept(&arrival->link, socket, config, err);
+    note_link(arrival, config);
+    int ret = link_accept(&arrival->link, socket, &config->link, err);
     if (ret == 0) {
         link_set_timeout(arrival->link, MOVING_SILENCE_MS);
-        ret = read_head(arrival, place, path, err);
+        ret = read_head(arrival, config->place, config->path, err);
         if (ret < 0)
             arrival_refuse(arrival, err);
     }
@@ -235,18 +227,22 @@ static int compare(struct arrival *arrival, struct err *err)
                : arrival_folder_compare(&arrival->folder, place, &arrival->payload, err);
 }
 
-static int take_block(struct arrival *arrival, struct err *err)
+int arrival_take_block(struct arrival *arrival, struct err *err)
 {
     struct moving_block block;
     int ret = moving_get_block(&arrival->payload, &block, err);
     return ret < 0 ? ret : arrival_folder_put_block(&arrival->folder, &block, err);
 }
 
-static int step_load(void *ctx, struct err *err)
+int arrival_load(struct arrival *arrival, struct err *err)
 {
-    struct arrival *arrival = ctx;
     stream_buffer_rewind(&arrival->state);
     return machine_load(arrival->machine, &arrival->state.stream, err);
+}
+
+static int step_load(void *ctx, struct err *err)
+{
+    return arrival_load(ctx, err);
 }
 
 static int step_open(void *ctx, struct err *err)
@@ -309,25 +305,29 @@ static int take_over(struct arrival *arrival, bool ready, struct err *err)
     return ret;
 }
 
+void arrival_take_state(struct arrival *arrival)
+{
+    struct stream_buffer swap = arrival->state;
+    arrival->state = arrival->payload;
+    arrival->payload = swap;
+}
+
 static int take_frame(struct arrival *arrival, const struct frame *frame, bool *ready,
                       struct err *err)
 {
-    struct stream_buffer swap;
     int ret;
     if (*ready && frame->kind != FRAME_GO && frame->kind != FRAME_RELEASED)
-        return out_of_place(frame, err);
+        return arrival_out_of_place(frame, err);
     switch (frame->kind) {
     case FRAME_BLOCKS:
-        return take_block(arrival, err);
+        return arrival_take_block(arrival, err);
     case FRAME_ROUND:
         ret = arrival_folder_sync(&arrival->folder, err);
         return ret < 0 ? ret : acknowledge(arrival, FRAME_STORED, err);
     case FRAME_COMPARE:
         return compare(arrival, err);
     case FRAME_STATE:
-        swap = arrival->state;
-        arrival->state = arrival->payload;
-        arrival->payload = swap;
+        arrival_take_state(arrival);
         return 0;
     case FRAME_COMMIT:
         ret = take_epoch(arrival, err);
@@ -338,21 +338,25 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
     case FRAME_GO:
         return take_over(arrival, *ready, err);
     default:
-        return out_of_place(frame, err);
+        return arrival_out_of_place(frame, err);
     }
 }
 
-/* Pages go to their place as they come: a blank machine has nothing to lose. */
-static int take_next(struct arrival *arrival, bool *ready, struct err *err)
+int arrival_take_pages(struct arrival *arrival, const struct frame *frame, struct err *err)
 {
     const struct page_taker taker = {
         .held = held_page, .put = put_page, .room = room_for, .ctx = arrival};
+    return page_frame_read(link_reader(arrival->link), frame, &taker, &arrival->tally, err);
+}
+
+static int take_next(struct arrival *arrival, bool *ready, struct err *err)
+{
     struct stream *stream = link_reader(arrival->link);
     struct frame frame;
     int ret = frame_read_head(stream, &frame, err);
     bool pages = ret == 0 && frame.kind == FRAME_PAGES && !*ready;
     if (pages)
-        ret = page_frame_read(stream, &frame, &taker, &arrival->tally, err);
+        ret = arrival_take_pages(arrival, &frame, err);
     else if (ret == 0)
         ret = frame_read_rest(stream, &frame, &arrival->payload, &arrival->tally, err);
     if (ret < 0)
@@ -437,13 +441,12 @@ static int check_shared(const struct arrival *arrival, struct err *err)
 
 /* --- a part of the VM ------------------------------------------------------------------------- */
 
-int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err)
+int arrival_prepare(struct arrival *arrival, struct instance *instance, struct err *err)
 {
     const struct memory_range *ranges;
     arrival->instance = instance;
     arrival->machine = instance_machine(instance);
     loop_step_init(&arrival->step, instance_loop(instance));
-    arrival->end_call = (struct loop_call){.handle = handle_end, .arg = arrival};
     arrival->opened = arrival->folder.shared_count == 0;
     int ret = machine_model_check(arrival->model, arrival->machine, err);
     if (ret == 0)
@@ -455,10 +458,21 @@ int arrival_begin(struct arrival *arrival, struct instance *instance, struct err
     arrival->host = ranges[0].host;
     arrival->pages = memory_size(memory) / PAGE_SIZE;
     arrival->touched = calloc(arrival->pages / 64 + 1, sizeof(*arrival->touched));
-    if (!arrival->touched)
-        return err_sys(err, ERR_HOST, ENOMEM, "cannot take a VM in");
+    return arrival->touched ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot take a VM in");
+}
+
+bool arrival_follows(const struct arrival *arrival)
+{
+    return arrival->following.generation != 0;
+}
+
+int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err)
+{
     uint8_t place[MOVING_TICKET];
-    ret = handover_place(arrival->folder.place, place, err);
+    arrival->end_call = (struct loop_call){.handle = handle_end, .arg = arrival};
+    int ret = arrival_prepare(arrival, instance, err);
+    if (ret == 0)
+        ret = handover_place(arrival->folder.place, place, err);
     if (ret == 0) {
         moving_put_welcome(link_writer(arrival->link), place);
         ret = stream_flush(link_writer(arrival->link)) < 0
@@ -492,11 +506,12 @@ void arrival_destroy(struct arrival *arrival)
 {
     if (!arrival)
         return;
-    arrival_folder_finish(&arrival->folder, arrival->come);
+    arrival_folder_finish(&arrival->folder, arrival->come || arrival->stays);
     link_destroy(arrival->link);
     machine_model_destroy(arrival->model);
     stream_buffer_finish(&arrival->payload);
     stream_buffer_finish(&arrival->state);
+    explicit_bzero(&arrival->key, sizeof(arrival->key));
     free(arrival->touched);
     loop_step_finish(&arrival->step);
     free(arrival);

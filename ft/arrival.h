@@ -15,12 +15,16 @@
 
 struct arrival;
 
-/*
- * `place` is the folder of VMs, with its path. Takes the socket over. 1: it was only a question,
- * and is answered.
- */
-int arrival_accept(struct arrival **ret_arrival, int socket, const struct link_config *config,
-                   int place, const char *path, struct err *err) must_check;
+struct arrival_config {
+    struct link_config link;
+    const char *key_path; /* where its key is from; NULL */
+    int place;            /* the folder of VMs... */
+    const char *path;     /* ...with its path */
+};
+
+/* Takes the socket over. 1: it was only a question, and is answered. */
+int arrival_accept(struct arrival **ret_arrival, int socket, const struct arrival_config *config,
+                   struct err *err) must_check;
 
 const char *arrival_folder(const struct arrival *arrival); /* its path */
 const char *arrival_peer(const struct arrival *arrival);
@@ -31,6 +35,8 @@ void arrival_identity(const struct arrival *arrival, struct identity *ret_identi
 /* It cannot come: the other side is told why. */
 void arrival_refuse(struct arrival *arrival, const struct err *err);
 
+/* It is not to move, but to follow: for ft/secondary.h in the place of begin. */
+bool arrival_follows(const struct arrival *arrival);
 int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err) must_check;
 void arrival_abandon(struct arrival *arrival);                  /* the VM ends */
 bool arrival_has_come(const struct arrival *arrival);           /* it is ours, and stays */

@@ -4,6 +4,7 @@
 #include "ft/arrival.h"
 #include "ft/copies.h"
 #include "ft/migration.h"
+#include "ft/protect.h"
 #include "vmm/control.h"
 
 #include <errno.h>
@@ -15,7 +16,10 @@ struct ft_part {
     struct instance *instance;
     struct copies *copies;
     struct migration *migration;
+    struct protect *protect;
 };
+
+static const char *const no_keys[] = {NULL};
 
 static int busy(const struct ft_part *part, struct err *err)
 {
@@ -32,6 +36,8 @@ static int verb_clone(void *ctx, struct control_request *request, const json_t *
 {
     struct ft_part *part = ctx;
     int ret = busy(part, err);
+    if (ret == 0)
+        ret = protect_check_free(part->protect, "be copied", err);
     return ret < 0 ? ret : copies_clone(part->copies, request, arguments, err);
 }
 
@@ -40,22 +46,58 @@ static int verb_migrate(void *ctx, struct control_request *request, const json_t
 {
     struct ft_part *part = ctx;
     int ret = busy(part, err);
+    if (ret == 0)
+        ret = protect_check_free(part->protect, "move", err);
     return ret < 0 ? ret : migration_begin(part->migration, request, arguments, err);
 }
 
 static int verb_migrate_cancel(void *ctx, struct control_request *request, const json_t *arguments,
                                json_t **ret_answer, struct err *err)
 {
-    static const char *const no_keys[] = {NULL};
     struct ft_part *part = ctx;
     int ret = control_check_keys(arguments, no_keys, err);
     return ret < 0 ? ret : migration_cancel(part->migration, err);
+}
+
+static int verb_protect(void *ctx, struct control_request *request, const json_t *arguments,
+                        json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    int ret = busy(part, err);
+    return ret < 0 ? ret : protect_begin(part->protect, request, arguments, err);
+}
+
+static int verb_unprotect(void *ctx, struct control_request *request, const json_t *arguments,
+                          json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    int ret = control_check_keys(arguments, no_keys, err);
+    return ret < 0 ? ret : protect_leave(part->protect, request, err);
+}
+
+static int verb_switchover(void *ctx, struct control_request *request, const json_t *arguments,
+                           json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    int ret = control_check_keys(arguments, no_keys, err);
+    return ret < 0 ? ret : protect_switch_over(part->protect, request, err);
+}
+
+static int verb_epochs(void *ctx, struct control_request *request, const json_t *arguments,
+                       json_t **ret_answer, struct err *err)
+{
+    struct ft_part *part = ctx;
+    return protect_epochs(part->protect, arguments, ret_answer, err);
 }
 
 static const struct control_verb verbs[] = {
     {"clone", verb_clone},
     {"migrate", verb_migrate},
     {"migrate-cancel", verb_migrate_cancel},
+    {"protect", verb_protect},
+    {"unprotect", verb_unprotect},
+    {"switchover", verb_switchover},
+    {"epochs", verb_epochs},
     {NULL, NULL},
 };
 
@@ -81,8 +123,14 @@ static int handle_begin(void *ctx, struct instance *instance, struct err *err)
         ret = migration_create(&part->migration, instance, err);
     if (ret == 0 && part->config.restore)
         ret = load(part, err);
+    if (ret == 0)
+        ret = protect_create(&part->protect, instance, err);
+    if (ret == 0 && part->config.protection)
+        ret = protect_resume(part->protect, part->config.protection, err);
     if (ret == 0 && part->config.arrival)
-        ret = arrival_begin(part->config.arrival, instance, err);
+        ret = arrival_follows(part->config.arrival)
+                  ? protect_follow(part->protect, part->config.arrival, err)
+                  : arrival_begin(part->config.arrival, instance, err);
     return ret;
 }
 
@@ -93,8 +141,18 @@ static void handle_abandon(void *ctx)
         copies_abandon(part->copies);
     if (part->migration)
         migration_abandon(part->migration);
+    if (part->protect)
+        protect_abandon(part->protect);
     if (part->config.arrival)
         arrival_abandon(part->config.arrival);
+}
+
+static void handle_describe(void *ctx, json_t *status)
+{
+    struct ft_part *part = ctx;
+    json_t *protection = part->protect ? protect_describe(part->protect) : NULL;
+    if (protection)
+        json_object_set_new(status, "protection", protection);
 }
 
 static void handle_finish(void *ctx)
@@ -114,6 +172,7 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
                                         .begin = handle_begin,
                                         .abandon = handle_abandon,
                                         .finish = handle_finish,
+                                        .describe = handle_describe,
                                         .ctx = part};
     *ret_part = part;
     return 0;
@@ -129,10 +188,16 @@ bool ft_part_has_moved(const struct ft_part *part)
     return part && part->migration && migration_has_moved(part->migration);
 }
 
+const struct err *ft_part_gone(const struct ft_part *part)
+{
+    return part && part->protect ? protect_gone(part->protect) : NULL;
+}
+
 void ft_part_destroy(struct ft_part *part)
 {
     if (!part)
         return;
     migration_destroy(part->migration);
+    protect_destroy(part->protect);
     free(part);
 }

@@ -24,4 +24,7 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
                    struct err *err) must_check;
 const struct instance_part *ft_part_of(struct ft_part *part);
 bool ft_part_has_moved(const struct ft_part *part); /* the VM runs on another host now */
-void ft_part_destroy(struct ft_part *part);         /* after the instance; NULL is fine */
+/* It ended because it is protected, and runs elsewhere or is not needed: why (kind 0: it was handed
+ * over in good order); or NULL. */
+const struct err *ft_part_gone(const struct ft_part *part);
+void ft_part_destroy(struct ft_part *part); /* after the instance; NULL is fine */

@@ -164,6 +164,8 @@ int protection_check(const struct protection *protection, const char *name, bool
     struct ft_record record;
     struct witness *witness;
 
+    if (protection->role == PROTECTION_OFF)
+        return 0;
     int r = witness_open(&witness, protection->witness, err);
     if (r == 0) {
         r = witness_read(witness, protection->uuid, &record, err);

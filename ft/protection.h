@@ -15,7 +15,8 @@
 
 #include <limits.h>
 
-enum protection_role { PROTECTION_OWNER = 1, PROTECTION_TWIN };
+/* OFF: nobody protects it, but the folder keeps its number, by which the witness knows it. */
+enum protection_role { PROTECTION_OWNER = 1, PROTECTION_TWIN, PROTECTION_OFF };
 
 enum { PROTECTION_TEXT_MAX = 16 << 10 };
 

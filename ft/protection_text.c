@@ -2,7 +2,7 @@
 /*
  * .protected as text:
  *
- *   {"role": "owner", or "twin"
+ *   {"role": "owner", "twin", or "off"
  *    "uuid": "6f1ed002-ab5a-4b0c-8d5e-3a4c5d6e7f80",
  *    "node": "0123456789abcdef", "generation": 42, "peer_node": "fedcba9876543210",
  *    "peer": "hostB:7420", "witness": "file:/net/witness", "key": "/etc/minivmm/pair.key",
@@ -30,7 +30,7 @@
 #define MOST_MS 3600000u
 #define MOST_US 3600000000u
 
-static const char *const roles[] = {"owner", "twin", NULL};
+static const char *const roles[] = {"owner", "twin", "off", NULL};
 
 /* --- what may be ------------------------------------------------------------------------------ */
 
@@ -57,8 +57,8 @@ const char *protection_find_wrong(const struct protection *protection)
 {
     const struct protection *p = protection;
 
-    if (p->role != PROTECTION_OWNER && p->role != PROTECTION_TWIN)
-        return "\"role\" is neither owner nor twin";
+    if (p->role < PROTECTION_OWNER || p->role > PROTECTION_OFF)
+        return "\"role\" is neither owner, twin nor off";
     if (is_zero(p->uuid, sizeof(p->uuid)))
         return "\"uuid\" is none";
     if (p->node == 0)
@@ -148,7 +148,7 @@ static const char *take_all(struct protection *protection, const json_t *root)
         return "it is no JSON object";
     p->role = role ? (enum protection_role)(words_find(roles, role) + 1) : 0;
     if (!p->role)
-        return "\"role\" is neither owner nor twin";
+        return "\"role\" is neither owner, twin nor off";
     if (!take_uuid(root, p->uuid))
         return "\"uuid\" is missing, or is none";
     if (!take_node(root, "node", &p->node))

@@ -18,6 +18,7 @@
 #include "vmm/folder.h"
 #include "vmm/identity.h"
 #include "vmm/machine.h"
+#include <jansson.h>
 
 struct instance;
 struct byte_gate;
@@ -34,6 +35,7 @@ struct instance_part {
     int (*begin)(void *ctx, struct instance *instance, struct err *err);
     void (*abandon)(void *ctx); /* the VM ends: who waits gets an answer. Always after a begin. */
     void (*finish)(void *ctx);  /* the machine is gone */
+    void (*describe)(void *ctx, json_t *status); /* adds to what the verb "status" tells; or NULL */
     void *ctx;
 };
 

@@ -67,6 +67,8 @@ static int verb_status(void *ctx, struct control_request *request, const json_t 
         "balloon", (json_int_t)machine_balloon(instance->machine), "consoles",
         (int)console_hub_clients(instance->hub), "disks", describe_disks(instance), "nets",
         describe_nets(instance), "metrics", metrics_json(metrics_table, &source));
+    if (*ret_answer && instance->part_began && instance->config.part->describe)
+        instance->config.part->describe(instance->config.part->ctx, *ret_answer);
     return *ret_answer ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot tell the state");
 }
 

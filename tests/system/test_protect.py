@@ -57,7 +57,7 @@ def finish(pair, clients, host):
 
 def check_stale(pair, host, owner):
     """The folder there never runs again by itself, and who has the VM is said."""
-    words = host.bad(4, r"web1 .*(taken over|owned|deposed)", "run", host.root / "web1")
+    words = host.bad(4, r"web1 .*(taken it over|is a twin)", "run", host.root / "web1")
     assert re.search("hint: ", words), words
     assert pair.owner() is owner
 

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/protect_parts.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "ft/arrival_parts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { DEFAULT_BEAT_MS = 50, DEFAULT_LOST_MS = 500, MS = 1000000 };
+
+static const struct instance_config *vm_of(const struct protect *protect)
+{
+    return instance_config(protect->instance);
+}
+
+/* --- the protocol's actions ------------------------------------------------------------------- */
+
+void protect_set(struct protect *protect, bool *flag)
+{
+    pthread_mutex_lock(&protect->lock);
+    *flag = true;
+    pthread_cond_broadcast(&protect->changed);
+    pthread_mutex_unlock(&protect->lock);
+    loop_post(instance_loop(protect->instance), &protect->turn);
+}
+
+static void say_strange(const struct protect *protect, const struct ft_record *record)
+{
+    log_warning("%s: the witness says generation %llu, and there was a newer one already: its "
+                "records were lost, or an old copy of them was brought back",
+                vm_of(protect)->name, (unsigned long long)record->generation);
+}
+
+static void end(struct protect *protect)
+{
+    if (protect->secondary)
+        secondary_end(protect->secondary);
+    protect->over = true;
+    protect_set(protect, &protect->ends);
+}
+
+/* Under the conductor's lock. */
+static void act(void *ctx, const struct ft_action *action)
+{
+    struct protect *protect = ctx;
+    switch (action->kind) {
+    case FT_RUN:
+        protect_set(protect, &protect->runs);
+        break;
+    case FT_SYNC:
+        primary_sync(protect->primary);
+        break;
+    case FT_UNSYNC:
+        primary_unsync(protect->primary);
+        break;
+    case FT_GATE:
+        if (!protect->primary || !primary_gate(protect->primary))
+            protect_set(protect, &protect->holds);
+        break;
+    case FT_RELEASE:
+        primary_release(protect->primary, action->epoch);
+        break;
+    case FT_OPEN:
+        if (protect->outbox) /* else it has not run yet, and never was held */
+            outbox_open(protect->outbox);
+        break;
+    case FT_STOP:
+        if (protect->outbox)
+            outbox_shut(protect->outbox);
+        break;
+    case FT_END:
+        end(protect);
+        break;
+    case FT_APPLY:
+        secondary_apply(protect->secondary);
+        break;
+    case FT_APPLY_LAST:
+        secondary_apply_last(protect->secondary);
+        break;
+    case FT_TAKE_OVER:
+        secondary_take_over(protect->secondary);
+        break;
+    case FT_STRANGE:
+        say_strange(protect, &action->record);
+        break;
+    default:
+        break; /* the conductor's own */
+    }
+}
+
+/* Under the conductor's lock. */
+static void handle_state(void *ctx)
+{
+    struct protect *protect = ctx;
+    loop_post(instance_loop(protect->instance), &protect->turn);
+}
+
+static bool handle_busy(void *ctx)
+{
+    struct protect *protect = ctx;
+    return protect->secondary && secondary_is_busy(protect->secondary);
+}
+
+static int handle_persist(void *ctx, const struct ft_record *record, struct err *err)
+{
+    struct protect *protect = ctx;
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    pthread_mutex_lock(&protect->lock);
+    struct protection saved = protect->saved;
+    if (ft_protocol_is_gated(&protocol) && record->twin)
+        saved.peer_node = protocol.node;
+    saved.generation = record->generation;
+    saved.role = record->owner == saved.node ? PROTECTION_OWNER : PROTECTION_TWIN;
+    pthread_mutex_unlock(&protect->lock);
+    int ret = protection_write(vm_of(protect)->folder->fd, &saved, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(&protect->lock);
+    protect->saved.generation = saved.generation;
+    protect->saved.peer_node = saved.peer_node;
+    protect->saved.role = saved.role;
+    pthread_mutex_unlock(&protect->lock);
+    return 0;
+}
+
+/* --- its parts -------------------------------------------------------------------------------- */
+
+static void fill_times(struct protect *protect)
+{
+    const struct definition_ft *ft = &vm_of(protect)->definition->ft;
+    protect->following.beat_ms = ft->heartbeat_ms ? ft->heartbeat_ms : DEFAULT_BEAT_MS;
+    protect->following.lost_ms = ft->timeout_ms ? ft->timeout_ms : DEFAULT_LOST_MS;
+}
+
+/* The proportions are those of the simulator (tests/sim). */
+struct ft_config protect_config(const struct protect *protect)
+{
+    uint64_t lost = protect->following.lost_ms * (uint64_t)MS;
+    return (struct ft_config){
+        .node = protect->saved.node,
+        .beat_ns = protect->following.beat_ms * (uint64_t)MS,
+        .lost_ns = lost,
+        .stall_ns = 7 * lost,
+        .ask_ns = 2 * lost > 2000ull * MS ? 2 * lost : 2000ull * MS,
+        .retry_ns = lost / 2,
+        .gap_ns = lost * 3 / 4,
+        .away_ns = lost * 5 / 2,
+        .yield_ns = 4 * lost,
+    };
+}
+
+int protect_conduct(struct protect *protect, const struct ft_protocol *protocol, struct err *err)
+{
+    struct conductor_config config = {.witness = protect->witness,
+                                      .act = act,
+                                      .changed = handle_state,
+                                      .persist = handle_persist,
+                                      .is_busy = handle_busy,
+                                      .ctx = protect};
+    memcpy(config.uuid, vm_of(protect)->identity->uuid, sizeof(config.uuid));
+    return conductor_create(&protect->conductor, &config, protocol, err);
+}
+
+static void handle_waits(void *ctx)
+{
+    struct protect *protect = ctx;
+    if (protect->primary)
+        primary_press(protect->primary, EPOCH_OUTPUT);
+}
+
+int protect_stand(struct protect *protect, struct err *err)
+{
+    bool runs = !instance_stands_still(protect->instance);
+    if (runs)
+        machine_pause(protect->machine);
+    int ret = protect->outbox
+                  ? 0
+                  : outbox_create(&protect->outbox, protect->instance, handle_waits, protect, err);
+    if (runs)
+        machine_resume(protect->machine);
+    return ret;
+}
+
+/* --- the twin --------------------------------------------------------------------------------- */
+
+/* From here on this is a twin's folder, and no longer one that is coming. */
+static int handle_settle(void *ctx, struct err *err)
+{
+    struct protect *protect = ctx;
+    int folder = vm_of(protect)->folder->fd;
+    if ((unlinkat(folder, FOLDER_ARRIVING, 0) < 0 && errno != ENOENT) || fsync(folder) < 0)
+        return err_sys(err, ERR_FAILED, errno, "cannot settle as a twin");
+    protect->arrival->stays = true;
+    return 0;
+}
+
+/* The machine is loaded. */
+static void handle_taken_over(void *ctx)
+{
+    struct protect *protect = ctx;
+    struct err err = {0};
+    log_warning("%s goes on here: the host that ran it is gone, or has handed it over",
+                vm_of(protect)->name);
+    int ret = protect_stand(protect, &err);
+    instance_release(protect->instance);
+    if (ret == 0 && protect->saved.peer[0])
+        ret = protect_start(protect, &err);
+    if (ret < 0)
+        log_err(LOG_WARNING, &err); /* it runs, and is protected no more */
+}
+
+/* Both sides have to hear of the same record, or nobody could ever take over. */
+static int check_witness(struct protect *protect, struct err *err)
+{
+    const struct following *following = &protect->following;
+    struct ft_record record;
+    int ret = witness_open(&protect->witness, following->witness, err);
+    if (ret == 0)
+        ret = witness_read(protect->witness, vm_of(protect)->identity->uuid, &record, err);
+    if (ret < 0)
+        return ret;
+    if (record.generation == following->generation && record.owner == following->node)
+        return 0;
+    ret = err_say(err, ERR_STATE, ESTALE,
+                  "the witness %s says something else here than where the VM runs",
+                  following->witness);
+    err_hint(err, "both hosts must see the same storage under that path");
+    return ret;
+}
+
+/* Where the host that runs it may have its own standby: what it says, or the usual port. */
+static void name_back(const struct arrival *arrival, char *ret_back, size_t size)
+{
+    const char *peer = link_peer(arrival->link), *colon = strrchr(peer, ':');
+    if (arrival->following.back[0])
+        snprintf(ret_back, size, "%s", arrival->following.back);
+    else
+        snprintf(ret_back, size, "%.*s:%d", colon ? (int)(colon - peer) : 0, peer,
+                 LINK_DEFAULT_PORT);
+}
+
+/* What the folder of a twin has to know before anything is there. */
+static int save_twin(struct protect *protect, struct err *err)
+{
+    const struct arrival *arrival = protect->arrival;
+    const struct following *following = &arrival->following;
+    struct protection *saved = &protect->saved;
+    *saved = (struct protection){.role = PROTECTION_TWIN,
+                                 .generation = following->generation,
+                                 .peer_node = following->node,
+                                 .durable = following->durable,
+                                 .insecure = arrival->insecure};
+    memcpy(saved->uuid, arrival->hello.uuid, sizeof(saved->uuid));
+    snprintf(saved->witness, sizeof(saved->witness), "%s", following->witness);
+    name_back(arrival, saved->peer, sizeof(saved->peer));
+    memcpy(saved->key, arrival->key_path, sizeof(saved->key));
+    int ret = protection_draw_node(&saved->node, err);
+    return ret < 0 ? ret : protection_write(vm_of(protect)->folder->fd, saved, err);
+}
+
+static int welcome(struct protect *protect, uint64_t twin, struct err *err)
+{
+    struct link *link = protect->arrival->link;
+    following_put_welcome(link_writer(link), protect->saved.node, twin);
+    if (stream_flush(link_writer(link)) < 0)
+        return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
+    link_set_timeout(link, 2 * protect->following.lost_ms);
+    return 0;
+}
+
+static int begin_secondary(struct protect *protect, uint64_t twin, struct err *err)
+{
+    const struct secondary_config config = {.arrival = protect->arrival,
+                                            .settle = handle_settle,
+                                            .taken_over = handle_taken_over,
+                                            .ctx = protect};
+    const struct ft_config times = protect_config(protect);
+    const struct ft_event connected = {.kind = FT_CONNECTED,
+                                       .link = CONDUCTOR_FIRST_LINK,
+                                       .generation = protect->following.generation,
+                                       .twin = twin};
+    struct ft_protocol protocol;
+    int ret = secondary_create(&protect->secondary, &config, err);
+    if (ret < 0)
+        return ret;
+    ft_protocol_init_follower(&protocol, &times, protect->saved.generation, &connected,
+                              conductor_now());
+    ret = protect_conduct(protect, &protocol, err);
+    if (ret < 0)
+        return ret;
+    (void)conductor_attach(protect->conductor, protect->arrival->link);
+    return secondary_start(protect->secondary, protect->conductor, err);
+}
+
+int protect_follow(struct protect *protect, struct arrival *arrival, struct err *err)
+{
+    uint64_t twin;
+    protect->arrival = arrival;
+    protect->following = arrival->following;
+    if (arrival->has_key)
+        protect->key = arrival->key;
+    int ret = arrival_prepare(arrival, protect->instance, err);
+    if (ret == 0)
+        ret = check_witness(protect, err);
+    if (ret == 0)
+        ret = protection_draw_node(&twin, err);
+    if (ret == 0)
+        ret = save_twin(protect, err);
+    if (ret == 0)
+        ret = welcome(protect, twin, err);
+    return ret < 0 ? ret : begin_secondary(protect, twin, err);
+}
+
+/* --- it was protected before ------------------------------------------------------------------ */
+
+int protect_resume(struct protect *protect, const struct protection *saved, struct err *err)
+{
+    struct ft_protocol protocol;
+    protect->saved = *saved;
+    if (saved->role == PROTECTION_OFF)
+        return 0;
+    fill_times(protect);
+    int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
+    if (ret == 0)
+        ret = witness_open(&protect->witness, saved->witness, err);
+    if (ret == 0)
+        ret = protect_stand(protect, err);
+    if (ret < 0)
+        return ret;
+    const struct ft_config times = protect_config(protect);
+    ft_protocol_init_owner(&protocol, &times, saved->generation, conductor_now());
+    ret = protect_conduct(protect, &protocol, err);
+    return ret == 0 && saved->peer[0] ? protect_start(protect, err) : ret;
+}
+
+/* --- on the main loop ------------------------------------------------------------------------- */
+
+/* It was not there for long, and who knows what was decided meanwhile. */
+static void hold(struct protect *protect)
+{
+    struct ft_protocol protocol;
+    bool runs = !instance_stands_still(protect->instance);
+    conductor_look(protect->conductor, &protocol);
+    if (!ft_protocol_is_gated(&protocol))
+        return;
+    if (runs)
+        machine_pause(protect->machine);
+    outbox_hold(protect->outbox, protocol.sent + 1, PRIMARY_OUTBOX);
+    if (runs)
+        machine_resume(protect->machine);
+}
+
+static void leave_here(struct protect *protect, const struct ft_protocol *protocol)
+{
+    const char *name = vm_of(protect)->name;
+    if (protocol->state == FT_DEPOSED)
+        err_say(&protect->err, ERR_STATE, ESTALE,
+                "%s belongs to another host now (generation %llu), and ends here", name,
+                (unsigned long long)protocol->record.generation);
+    else if (protocol->state == FT_DISMISSED)
+        err_say(&protect->err, ERR_STATE, ECANCELED, "%s needs this twin no more", name);
+    protect->gone = protocol->state != FT_OVER || protocol->handed;
+    if (protect->gone)
+        instance_stop(protect->instance,
+                      protocol->state == FT_OVER ? "switchover" : "fault tolerance");
+}
+
+static void handle_turn(void *arg)
+{
+    struct protect *protect = arg;
+    struct ft_protocol protocol;
+    pthread_mutex_lock(&protect->lock);
+    bool runs = protect->runs, holds = protect->holds, ends = protect->ends;
+    protect->runs = protect->holds = protect->ends = false;
+    pthread_mutex_unlock(&protect->lock);
+    if (!protect->conductor) {
+        protect_answer(protect, NULL);
+        return;
+    }
+    conductor_look(protect->conductor, &protocol);
+    if (runs)
+        instance_release(protect->instance);
+    if (holds)
+        hold(protect);
+    protect_answer(protect, &protocol);
+    if (ends)
+        leave_here(protect, &protocol);
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+/* The guest is off, or somebody wants it to end: nobody is to take over. */
+static void end_guest(struct protect *protect)
+{
+    const struct ft_event off = {.kind = FT_GUEST_OFF};
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    if (!ft_protocol_runs(&protocol) && protocol.state != FT_STARTING)
+        return;
+    uint64_t until = clock_monotonic_ns() + 2 * protocol.config.stall_ns;
+    if (!protect->primary || !primary_end_guest(protect->primary))
+        conductor_tell(protect->conductor, &off);
+    const struct timespec at = {.tv_sec = (time_t)(until / NS_PER_SEC),
+                                .tv_nsec = (long)(until % NS_PER_SEC)};
+    pthread_mutex_lock(&protect->lock);
+    while (!protect->over && pthread_cond_clockwait(&protect->changed, &protect->lock,
+                                                    CLOCK_MONOTONIC, &at) != ETIMEDOUT)
+        continue;
+    bool over = protect->over;
+    pthread_mutex_unlock(&protect->lock);
+    if (!over)
+        log_warning("%s has ended, and its twin or the witness do not answer: the twin may go on",
+                    vm_of(protect)->name);
+}
+
+void protect_abandon(struct protect *protect)
+{
+    if (!protect->conductor && !protect->thread.started)
+        return;
+    if (protect->secondary)
+        secondary_abandon(protect->secondary);
+    if (protect->conductor)
+        end_guest(protect);
+    protect_set(protect, &protect->abandoned);
+    if (protect->primary)
+        primary_abandon(protect->primary);
+    thread_join(&protect->thread);
+    protect->thread.started = false;
+    protect_answer_all(protect);
+    loop_timer_cancel(&protect->tick);
+    if (protect->arrival && protect->conductor)
+        conductor_detach(protect->conductor);
+    conductor_destroy(protect->conductor);
+    protect->conductor = NULL;
+    machine_pause(protect->machine);
+    outbox_destroy(protect->outbox);
+    protect->outbox = NULL;
+}
+
+int protect_create(struct protect **ret_protect, struct instance *instance, struct err *err)
+{
+    struct protect *protect = calloc(1, sizeof(*protect));
+    if (!protect)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot make room for fault tolerance");
+    protect->instance = instance;
+    protect->machine = instance_machine(instance);
+    protect->turn = (struct loop_call){.handle = handle_turn, .arg = protect};
+    pthread_mutex_init(&protect->lock, NULL);
+    pthread_cond_init(&protect->changed, NULL);
+    loop_timer_init(&protect->tick, instance_loop(instance), protect_handle_tick, protect);
+    fill_times(protect);
+    *ret_protect = protect;
+    return 0;
+}
+
+void protect_destroy(struct protect *protect)
+{
+    if (!protect)
+        return;
+    primary_destroy(protect->primary);
+    secondary_destroy(protect->secondary);
+    witness_close(protect->witness);
+    explicit_bzero(&protect->key, sizeof(protect->key));
+    pthread_cond_destroy(&protect->changed);
+    pthread_mutex_destroy(&protect->lock);
+    free(protect);
+}
+
+const struct err *protect_gone(const struct protect *protect)
+{
+    return protect->gone ? &protect->err : NULL;
+}

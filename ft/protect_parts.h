@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* The protection of a VM from inside: only for the protect*.c files. */
+#pragma once
+
+#include "core/thread.h"
+#include "ft/conductor.h"
+#include "ft/following.h"
+#include "ft/outbox.h"
+#include "ft/primary.h"
+#include "ft/protect.h"
+#include "ft/secondary.h"
+
+struct protect {
+    struct instance *instance;
+    struct machine *machine;
+    struct loop_call turn; /* what others want to be done on the main loop */
+
+    struct protection saved; /* as it is in the folder; node 0: never protected. Under lock. */
+    struct following following;
+    struct link_key key; /* if saved.key says so */
+
+    struct witness *witness;
+    struct conductor *conductor;
+    struct outbox *outbox;
+    struct primary *_Atomic primary; /* made by its thread */
+    struct secondary *secondary;
+    struct arrival *arrival; /* the caller's */
+
+    struct thread thread; /* has it followed, for as long as that is wanted */
+    struct err err;       /* the thread's, until it has ended; then why the VM is gone */
+    bool gone;
+
+    /* Who waits for an answer; NULL: nobody. */
+    struct control_request *asked, *leaving, *switching;
+    uint64_t switch_ns;
+    enum ft_state told;     /* the state that watchers have heard of */
+    struct loop_timer tick; /* progress for who has asked */
+
+    pthread_mutex_t lock; /* all of this */
+    pthread_cond_t changed;
+    bool wanted;                    /* somebody shall follow */
+    bool abandoned;                 /* the VM ends */
+    bool runs, holds, ends, failed; /* to be done on the main loop */
+    bool over;                      /* the protocol has come to its end */
+    struct err trouble;             /* why nobody follows; kind 0: it is not known */
+};
+
+/* On the main loop: to whom it may concern; protocol NULL: there is none. */
+void protect_answer(struct protect *protect, const struct ft_protocol *protocol);
+void protect_answer_all(struct protect *protect); /* nobody will know more */
+void protect_handle_tick(void *arg);
+
+void protect_set(struct protect *protect, bool *flag);
+struct ft_config protect_config(const struct protect *protect);
+int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
+                    struct err *err) must_check;
+/* On the main loop: the machine is there, and may run. */
+int protect_stand(struct protect *protect, struct err *err) must_check;
+/* Its thread: to be started when somebody shall follow. */
+int protect_start(struct protect *protect, struct err *err) must_check;

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+/* What people ask of a VM's protection, and are told of it. */
+#include "ft/protect_parts.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICK_MS = 200, SUM_WINDOW = 1000, DEFAULT_LISTED = 100 };
+
+static const char *vm_name(const struct protect *protect)
+{
+    return instance_config(protect->instance)->name;
+}
+
+/* --- protect ---------------------------------------------------------------------------------- */
+
+static int take_text(const json_t *arguments, const char *key, const char *otherwise, size_t size,
+                     char *ret_text, struct err *err)
+{
+    const json_t *value = json_object_get(arguments, key);
+    const char *text = value ? json_string_value(value) : otherwise;
+    if (value && !text)
+        return err_say(err, ERR_USAGE, EINVAL, "protect: \"%s\" is a text", key);
+    if (text && strlen(text) >= size)
+        return err_say(err, ERR_USAGE, EINVAL, "protect: \"%s\" is too long", key);
+    snprintf(ret_text, size, "%s", text ? text : "");
+    return 0;
+}
+
+static int need(const char *text, const char *what, const char *hint, struct err *err)
+{
+    if (text[0])
+        return 0;
+    int ret = err_say(err, ERR_USAGE, EINVAL, "protect: %s", what);
+    err_hint(err, "%s", hint);
+    return ret;
+}
+
+static int take_level(const json_t *arguments, bool *ret_durable, struct err *err)
+{
+    const json_t *value = json_object_get(arguments, "level");
+    const char *level = value ? json_string_value(value) : "memory";
+    *ret_durable = level && strcmp(level, "durable") == 0;
+    return *ret_durable || (level && strcmp(level, "memory") == 0)
+               ? 0
+               : err_say(err, ERR_USAGE, EINVAL, "protect: \"level\" is \"memory\" or \"durable\"");
+}
+
+static int take_arguments(struct protect *protect, const json_t *arguments,
+                          struct protection *ret_saved, struct err *err)
+{
+    static const char *const keys[] = {"to", "witness", "key", "insecure", "level", "back", NULL};
+    const struct definition_ft *ft = &instance_config(protect->instance)->definition->ft;
+    const json_t *insecure = json_object_get(arguments, "insecure");
+    int ret = control_check_keys(arguments, keys, err);
+    if (ret == 0)
+        ret = take_text(arguments, "to", ft->peer, sizeof(ret_saved->peer), ret_saved->peer, err);
+    if (ret == 0)
+        ret = take_text(arguments, "witness", ft->witness, sizeof(ret_saved->witness),
+                        ret_saved->witness, err);
+    if (ret == 0)
+        ret = take_text(arguments, "key", NULL, sizeof(ret_saved->key), ret_saved->key, err);
+    if (ret == 0)
+        ret = take_text(arguments, "back", NULL, sizeof(protect->following.back),
+                        protect->following.back, err);
+    if (ret == 0)
+        ret = take_level(arguments, &ret_saved->durable, err);
+    if (ret == 0 && insecure && !json_is_boolean(insecure))
+        ret = err_say(err, ERR_USAGE, EINVAL, "protect: \"insecure\" is true or false");
+    ret_saved->insecure = json_is_true(insecure);
+    if (ret == 0)
+        ret = need(ret_saved->peer, "where shall its twin be?",
+                   "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);
+    if (ret == 0)
+        ret = need(ret_saved->witness, "who shall know which host may run it?",
+                   "--witness file:PATH of storage that both hosts see, or \"ft\": {\"witness\": "
+                   "...} in vm.json",
+                   err);
+    return ret;
+}
+
+static int check_fit(const struct protect *protect, struct err *err)
+{
+    if (!instance_config(protect->instance)->folder)
+        return err_say(err, ERR_STATE, ENOTSUP, "%s runs without a folder, which a twin needs",
+                       vm_name(protect));
+    if (instance_has_ephemeral(protect->instance))
+        return err_say(err, ERR_STATE, ENOTSUP, "%s has an ephemeral disk, which has no twin",
+                       vm_name(protect));
+    if (protect->asked || protect->leaving || protect->switching)
+        return err_say(err, ERR_STATE, EBUSY, "the protection of %s is just being changed",
+                       vm_name(protect));
+    return 0;
+}
+
+static int check_new(struct protect *protect, struct err *err)
+{
+    if (!protect->conductor)
+        return 0;
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    if (protocol.state == FT_SOLO && protocol.link == 0)
+        return 0; /* it has none, and may get another one */
+    int ret = err_say(err, ERR_STATE, EALREADY, "%s is protected already, by %s", vm_name(protect),
+                      protect->saved.peer);
+    err_hint(err, "minivmm unprotect %s", vm_name(protect));
+    return ret;
+}
+
+/* Of the thread that looked for another twin, or had none. */
+static void stop_thread(struct protect *protect)
+{
+    pthread_mutex_lock(&protect->lock);
+    protect->wanted = false;
+    pthread_cond_broadcast(&protect->changed);
+    pthread_mutex_unlock(&protect->lock);
+    if (protect->primary)
+        primary_give_up(protect->primary);
+    thread_join(&protect->thread);
+    protect->thread.started = false;
+}
+
+static int set_up(struct protect *protect, struct protection *saved, struct err *err)
+{
+    int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
+    if (ret == 0)
+        ret = protect_stand(protect, err);
+    if (ret == 0 && protect->saved.node == 0)
+        ret = protection_draw_node(&saved->node, err);
+    else
+        saved->node = protect->saved.node;
+    if (ret < 0)
+        return ret;
+    saved->generation = protect->saved.generation;
+    saved->role = PROTECTION_OWNER;
+    memcpy(saved->uuid, instance_config(protect->instance)->identity->uuid, sizeof(saved->uuid));
+    pthread_mutex_lock(&protect->lock);
+    protect->saved = *saved;
+    pthread_mutex_unlock(&protect->lock);
+    protect->following.node = saved->node;
+    protect->following.durable = saved->durable;
+    memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
+    return 0;
+}
+
+int protect_begin(struct protect *protect, struct control_request *request, const json_t *arguments,
+                  struct err *err)
+{
+    struct protection saved = {0};
+    int ret = take_arguments(protect, arguments, &saved, err);
+    if (ret == 0)
+        ret = check_fit(protect, err);
+    if (ret == 0)
+        ret = check_new(protect, err);
+    if (ret < 0)
+        return ret;
+    stop_thread(protect);
+    ret = set_up(protect, &saved, err);
+    if (ret == 0)
+        ret = loop_timer_arm(&protect->tick, 0);
+    if (ret == 0) {
+        protect->asked = request;
+        ret = protect_start(protect, err);
+    }
+    if (ret < 0) {
+        protect->asked = NULL;
+        return ret;
+    }
+    control_defer(request);
+    return 0;
+}
+
+/* --- unprotect, switchover -------------------------------------------------------------------- */
+
+static int check_protected(const struct protect *protect, struct err *err)
+{
+    return protect->conductor
+               ? 0
+               : err_say(err, ERR_STATE, EALREADY, "%s is not protected", vm_name(protect));
+}
+
+int protect_leave(struct protect *protect, struct control_request *request, struct err *err)
+{
+    const struct ft_event left = {.kind = FT_LEFT};
+    int ret = check_protected(protect, err);
+    if (ret == 0)
+        ret = check_fit(protect, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(&protect->lock);
+    protect->wanted = false;
+    pthread_cond_broadcast(&protect->changed);
+    pthread_mutex_unlock(&protect->lock);
+    protect->leaving = request;
+    control_defer(request);
+    conductor_tell(protect->conductor, &left);
+    loop_post(instance_loop(protect->instance), &protect->turn);
+    return 0;
+}
+
+int protect_switch_over(struct protect *protect, struct control_request *request, struct err *err)
+{
+    struct ft_protocol protocol;
+    int ret = check_protected(protect, err);
+    if (ret == 0)
+        ret = check_fit(protect, err);
+    if (ret < 0)
+        return ret;
+    conductor_look(protect->conductor, &protocol);
+    if (protocol.state != FT_PAIRED)
+        return err_say(err, ERR_STATE, EAGAIN, "%s has no twin that could go on (it is %s)",
+                       vm_name(protect), ft_state_name(protocol.state));
+    protect->switching = request;
+    protect->switch_ns = clock_monotonic_ns();
+    control_defer(request);
+    primary_hand_over(protect->primary);
+    return 0;
+}
+
+int protect_check_free(const struct protect *protect, const char *what, struct err *err)
+{
+    if (!protect || !protect->conductor)
+        return 0;
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s is protected, and cannot %s meanwhile",
+                      vm_name(protect), what);
+    err_hint(err,
+             "its twin runs on another host at any time: minivmm switchover %s; or first "
+             "minivmm unprotect %s",
+             vm_name(protect), vm_name(protect));
+    return ret;
+}
+
+/* --- for people ------------------------------------------------------------------------------- */
+
+static const char *role_of(const struct ft_protocol *protocol)
+{
+    switch (protocol->state) {
+    case FT_FOLLOWING:
+    case FT_TWIN:
+    case FT_CLAIMING:
+    case FT_DISMISSED:
+        return "twin";
+    default:
+        return "primary";
+    }
+}
+
+/* Why it is not as it should be; kind 0 where it is. */
+static void find_trouble(struct protect *protect, const struct ft_protocol *protocol,
+                         struct err *ret_trouble)
+{
+    conductor_trouble(protect->conductor, ret_trouble);
+    if (ret_trouble->kind && protocol->state == FT_ALONE)
+        err_prefix(ret_trouble, "its twin is gone, and the witness does not answer");
+    if (ret_trouble->kind || protocol->state == FT_PAIRED)
+        return;
+    pthread_mutex_lock(&protect->lock);
+    *ret_trouble = protect->trouble;
+    pthread_mutex_unlock(&protect->lock);
+}
+
+static void add_primary(struct protect *protect, json_t *answer)
+{
+    struct primary_news news;
+    if (!protect->primary)
+        return;
+    primary_look(protect->primary, &news);
+    json_object_set_new(answer, "held_bytes", json_integer((json_int_t)news.held_bytes));
+    json_object_set_new(answer, "recent",
+                        epochs_sum_up(primary_epochs(protect->primary), SUM_WINDOW));
+    if (news.syncs)
+        json_object_set_new(answer, "sync",
+                            json_pack("{sI, sI, si}", "done", (json_int_t)news.sent, "total",
+                                      (json_int_t)news.total, "round", (int)news.rounds));
+}
+
+static void add_secondary(struct protect *protect, json_t *answer)
+{
+    struct secondary_news news;
+    if (!protect->secondary)
+        return;
+    secondary_look(protect->secondary, &news);
+    json_object_set_new(answer, "twin",
+                        json_pack("{sI, sf, sf}", "epochs", (json_int_t)news.epochs, "apply_us",
+                                  (double)news.apply_ns / 1e3, "takeover_ms",
+                                  (double)news.takeover_ns / 1e6));
+}
+
+json_t *protect_describe(struct protect *protect)
+{
+    struct ft_protocol protocol;
+    struct err trouble;
+    if (!protect->conductor)
+        return NULL;
+    conductor_look(protect->conductor, &protocol);
+    find_trouble(protect, &protocol, &trouble);
+    pthread_mutex_lock(&protect->lock);
+    json_t *answer = json_pack("{ss, ss, ss, ss, ss, sI, sI, sI, sb, ss}", "role",
+                               role_of(&protocol), "state", ft_state_name(protocol.state), "peer",
+                               protect->saved.peer, "witness", protect->saved.witness, "level",
+                               protect->saved.durable ? "durable" : "memory", "generation",
+                               (json_int_t)protocol.record.generation, "epoch",
+                               (json_int_t)protocol.sent, "acked", (json_int_t)protocol.acked,
+                               "gated", (int)ft_protocol_is_gated(&protocol), "why", trouble.text);
+    pthread_mutex_unlock(&protect->lock);
+    add_primary(protect, answer);
+    add_secondary(protect, answer);
+    return answer;
+}
+
+int protect_epochs(struct protect *protect, const json_t *arguments, json_t **ret_answer,
+                   struct err *err)
+{
+    static const char *const keys[] = {"last", NULL};
+    const json_t *last = json_object_get(arguments, "last");
+    int ret = control_check_keys(arguments, keys, err);
+    if (ret == 0 && last &&
+        (!json_is_integer(last) || json_integer_value(last) < 1 ||
+         json_integer_value(last) > EPOCHS_KEPT))
+        ret = err_say(err, ERR_USAGE, EINVAL, "epochs: \"last\" is a number from 1 to %d",
+                      EPOCHS_KEPT);
+    if (ret < 0)
+        return ret;
+    unsigned most = last ? (unsigned)json_integer_value(last) : DEFAULT_LISTED;
+    *ret_answer = json_pack("{so}", "epochs",
+                            protect->primary ? epochs_list(primary_epochs(protect->primary), most)
+                                             : json_array());
+    return *ret_answer ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot list epochs");
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+static void answer(struct control_request **request, json_t *what, const struct err *err)
+{
+    struct control_request *waiting = *request;
+    *request = NULL;
+    if (waiting)
+        control_answer(waiting, what, err);
+    else
+        json_decref(what);
+}
+
+/* It is not followed, and will not be: the folder knows that it needs no witness to run. */
+static void dismantle(struct protect *protect)
+{
+    struct err err = {0};
+    stop_thread(protect);
+    conductor_destroy(protect->conductor);
+    protect->conductor = NULL;
+    primary_destroy(protect->primary);
+    protect->primary = NULL;
+    bool runs = !instance_stands_still(protect->instance);
+    if (runs)
+        machine_pause(protect->machine);
+    outbox_destroy(protect->outbox);
+    protect->outbox = NULL;
+    if (runs)
+        machine_resume(protect->machine);
+    witness_close(protect->witness);
+    protect->witness = NULL;
+    protect->saved.role = PROTECTION_OFF;
+    if (protection_write(instance_config(protect->instance)->folder->fd, &protect->saved, &err) < 0)
+        log_err(LOG_WARNING, &err);
+}
+
+static void tell_state(struct protect *protect, const struct ft_protocol *protocol)
+{
+    if (protect->told == protocol->state)
+        return;
+    protect->told = protocol->state;
+    if (instance_control(protect->instance))
+        control_event(instance_control(protect->instance), "protection", protect_describe(protect));
+}
+
+static void answer_asked(struct protect *protect, const struct ft_protocol *protocol)
+{
+    pthread_mutex_lock(&protect->lock);
+    bool failed = protect->failed;
+    struct err why = protect->trouble;
+    pthread_mutex_unlock(&protect->lock);
+    if (protocol && protocol->state == FT_PAIRED) {
+        answer(&protect->asked, protect_describe(protect), NULL);
+    } else if (failed) {
+        if (!why.kind)
+            err_say(&why, ERR_FAILED, ECANCELED, "%s got no twin", vm_name(protect));
+        stop_thread(protect);
+        answer(&protect->asked, NULL, &why);
+    }
+}
+
+void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
+{
+    if (protocol)
+        tell_state(protect, protocol);
+    if (protect->asked)
+        answer_asked(protect, protocol);
+    if (protect->switching && protocol && protocol->state == FT_OVER && protocol->handed) {
+        json_t *what = json_pack("{ss, sf}", "to", protect->saved.peer, "took_ms",
+                                 (double)(clock_monotonic_ns() - protect->switch_ns) / 1e6);
+        answer(&protect->switching, what, NULL);
+    } else if (protect->switching && protocol && protocol->state == FT_SOLO) {
+        struct err err = {0};
+        err_say(&err, ERR_FAILED, ECANCELED, "%s goes on here: its twin was lost meanwhile",
+                vm_name(protect));
+        answer(&protect->switching, NULL, &err);
+    }
+    if (protect->leaving && protocol && protocol->state == FT_SOLO && protocol->link == 0) {
+        dismantle(protect);
+        answer(&protect->leaving, NULL, NULL);
+    }
+}
+
+void protect_answer_all(struct protect *protect)
+{
+    struct err err = {0};
+    err_say(&err, ERR_STATE, ESHUTDOWN, "%s has ended", vm_name(protect));
+    answer(&protect->asked, NULL, &err);
+    answer(&protect->leaving, NULL, &err);
+    answer(&protect->switching, NULL, &err);
+}
+
+void protect_handle_tick(void *arg)
+{
+    struct protect *protect = arg;
+    struct primary_news news;
+    if (!protect->asked)
+        return;
+    if (protect->primary) {
+        primary_look(protect->primary, &news);
+        uint64_t total = news.total > news.sent ? news.total : news.sent;
+        control_event(instance_control(protect->instance), "protect-progress",
+                      json_pack("{sI, sI, sI}", "done", (json_int_t)news.sent, "total",
+                                (json_int_t)total, "round", (json_int_t)news.rounds));
+    }
+    if (loop_timer_arm(&protect->tick, clock_monotonic_ns() + TICK_MS * 1000000ull) < 0)
+        log_warning("%s: no memory for a timer", vm_name(protect));
+}

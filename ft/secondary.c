@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/secondary.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "ft/arrival_parts.h"
+#include "ft/staging.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct secondary {
+    struct secondary_config config;
+    struct arrival *arrival;
+    struct conductor *conductor;
+    struct staging *staging;
+    struct stream_buffer incoming; /* the state of the epoch that is coming in */
+    bool whole;                    /* the first epoch is here */
+    uint64_t epoch;                /* the last one that was whole */
+    struct thread thread;
+    atomic_bool busy;
+
+    pthread_mutex_t lock; /* what is wanted, and the news */
+    pthread_cond_t changed;
+    bool applies, applies_last, takes_over, ends;
+    struct secondary_news news;
+};
+
+static const char *vm_name(const struct secondary *secondary)
+{
+    return secondary->arrival->hello.name;
+}
+
+/* --- the protocol's actions ------------------------------------------------------------------- */
+
+static void want(struct secondary *secondary, bool *what)
+{
+    pthread_mutex_lock(&secondary->lock);
+    *what = true;
+    pthread_cond_broadcast(&secondary->changed);
+    pthread_mutex_unlock(&secondary->lock);
+}
+
+void secondary_apply(struct secondary *secondary)
+{
+    want(secondary, &secondary->applies);
+}
+
+void secondary_apply_last(struct secondary *secondary)
+{
+    want(secondary, &secondary->applies_last);
+}
+
+void secondary_take_over(struct secondary *secondary)
+{
+    want(secondary, &secondary->takes_over);
+}
+
+void secondary_end(struct secondary *secondary)
+{
+    want(secondary, &secondary->ends);
+}
+
+bool secondary_is_busy(struct secondary *secondary)
+{
+    return secondary->busy;
+}
+
+/* --- epochs ----------------------------------------------------------------------------------- */
+
+static int put_page(void *ctx, uint64_t page, const uint8_t *bytes)
+{
+    struct secondary *secondary = ctx;
+    return staging_put_page(secondary->staging, page, bytes);
+}
+
+static const uint8_t *held_page(void *ctx, uint64_t page)
+{
+    const struct secondary *secondary = ctx;
+    return staging_page(secondary->staging, page);
+}
+
+static int take_pages(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    const struct page_taker taker = {.held = held_page, .put = put_page, .ctx = secondary};
+    return secondary->whole
+               ? page_frame_read(link_reader(arrival->link), frame, &taker, &arrival->tally, err)
+               : arrival_take_pages(arrival, frame, err);
+}
+
+static int take_block(struct secondary *secondary, struct err *err)
+{
+    struct moving_block block;
+    if (!secondary->whole)
+        return arrival_take_block(secondary->arrival, err);
+    int ret = moving_get_block(&secondary->arrival->payload, &block, err);
+    if (ret == 0 && (ret = staging_put_block(secondary->staging, &block)) < 0)
+        err_sys(err, ERR_HOST, -ret, "cannot keep a block apart");
+    return ret;
+}
+
+static int put_block(void *ctx, const struct moving_block *block, struct err *err)
+{
+    struct arrival *arrival = ctx;
+    return arrival_folder_put_block(&arrival->folder, block, err);
+}
+
+static int apply(struct secondary *secondary, struct err *err)
+{
+    const struct staging_disks disks = {.put = put_block, .ctx = secondary->arrival};
+    uint64_t begin = clock_monotonic_ns();
+    int ret = staging_apply(secondary->staging, &disks, err);
+    pthread_mutex_lock(&secondary->lock);
+    secondary->news.apply_ns = clock_monotonic_ns() - begin;
+    pthread_mutex_unlock(&secondary->lock);
+    return ret;
+}
+
+static void swap_states(struct secondary *secondary)
+{
+    struct stream_buffer swap = secondary->arrival->state;
+    secondary->arrival->state = secondary->incoming;
+    secondary->incoming = swap;
+}
+
+static int step_load(void *ctx, struct err *err)
+{
+    struct secondary *secondary = ctx;
+    return arrival_load(secondary->arrival, err);
+}
+
+/* What could not be taken over is better known now than then. */
+static int settle(struct secondary *secondary, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    int ret = loop_step_do(&arrival->step, step_load, secondary, err);
+    if (ret == 0)
+        ret = arrival_folder_sync(&arrival->folder, err);
+    if (ret == 0)
+        ret = secondary->config.settle(secondary->config.ctx, err);
+    secondary->whole = ret == 0;
+    return ret;
+}
+
+static int commit(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    const struct ft_event staged = {.kind = FT_STAGED,
+                                    .link = CONDUCTOR_FIRST_LINK,
+                                    .generation = frame->generation,
+                                    .epoch = frame->epoch};
+    if (secondary->incoming.length == 0)
+        return err_say(err, ERR_FAILED, EBADMSG, "the VM's state is missing");
+    arrival->tally = (struct frame_tally){0};
+    swap_states(secondary);
+    int ret = secondary->whole ? 0 : settle(secondary, err);
+    if (ret < 0)
+        return ret;
+    conductor_tell(secondary->conductor, &staged);
+    pthread_mutex_lock(&secondary->lock);
+    bool taken = secondary->applies;
+    secondary->applies = false;
+    secondary->news.epochs += taken;
+    pthread_mutex_unlock(&secondary->lock);
+    if (!taken) { /* too late: it is claimed as it was before */
+        swap_states(secondary);
+        return err_say(err, ERR_STATE, ECANCELED, "an epoch comes too late");
+    }
+    secondary->epoch = frame->epoch;
+    secondary->incoming.length = 0;
+    return apply(secondary, err);
+}
+
+/* --- frames ----------------------------------------------------------------------------------- */
+
+static int take_word(struct secondary *secondary, struct err *err)
+{
+    struct ft_event event = {.kind = FT_HEARD, .link = CONDUCTOR_FIRST_LINK};
+    int ret = following_get_word(&secondary->arrival->payload, &event.word, err);
+    if (ret == 0)
+        conductor_tell(secondary->conductor, &event);
+    return ret;
+}
+
+static int take_state(struct secondary *secondary)
+{
+    swap_states(secondary);
+    arrival_take_state(secondary->arrival);
+    swap_states(secondary);
+    return 0;
+}
+
+static int take_frame(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    switch (frame->kind) {
+    case FRAME_BLOCKS:
+        return take_block(secondary, err);
+    case FRAME_STATE:
+        return take_state(secondary);
+    case FRAME_COMMIT:
+        return commit(secondary, frame, err);
+    case FRAME_WORD:
+        return take_word(secondary, err);
+    default:
+        return arrival_out_of_place(frame, err);
+    }
+}
+
+/* Of another epoch than the one that is due it could not be told apart later. */
+static bool is_due(const struct secondary *secondary, const struct frame *frame)
+{
+    if (frame->kind == FRAME_WORD)
+        return true;
+    return frame->generation == secondary->arrival->following.generation && frame->epoch > 0 &&
+           (!secondary->whole || frame->epoch == secondary->epoch + 1);
+}
+
+/* Whatever comes, somebody is there: its words may lie behind much else. */
+static void note_life(struct secondary *secondary, const struct frame *frame)
+{
+    const struct ft_event heard = {
+        .kind = FT_HEARD,
+        .link = CONDUCTOR_FIRST_LINK,
+        .word = {FT_BEAT, secondary->arrival->following.generation, 0},
+    };
+    if (frame->kind != FRAME_WORD)
+        conductor_tell(secondary->conductor, &heard);
+}
+
+static int take_next(struct secondary *secondary, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    struct stream *stream = link_reader(arrival->link);
+    struct frame frame;
+    secondary->busy = false;
+    int ret = frame_read_head(stream, &frame, err);
+    secondary->busy = true;
+    if (ret == 0 && !is_due(secondary, &frame))
+        return arrival_out_of_place(&frame, err);
+    if (ret == 0)
+        note_life(secondary, &frame);
+    bool pages = ret == 0 && frame.kind == FRAME_PAGES;
+    if (pages)
+        ret = take_pages(secondary, &frame, err);
+    else if (ret == 0)
+        ret = frame_read_rest(stream, &frame, &arrival->payload,
+                              frame.kind == FRAME_WORD ? NULL : &arrival->tally, err);
+    if (ret < 0)
+        return moving_say(stream, ret, err);
+    return pages ? 0 : take_frame(secondary, &frame, err);
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static int step_take_over(void *ctx, struct err *err)
+{
+    struct secondary *secondary = ctx;
+    int ret = arrival_load(secondary->arrival, err);
+    if (ret < 0)
+        return ret;
+    machine_announce(secondary->arrival->machine);
+    secondary->arrival->come = true;
+    secondary->config.taken_over(secondary->config.ctx);
+    return 0;
+}
+
+static bool take_wish(struct secondary *secondary, bool *wish)
+{
+    pthread_mutex_lock(&secondary->lock);
+    bool wanted = *wish;
+    *wish = false;
+    pthread_mutex_unlock(&secondary->lock);
+    return wanted;
+}
+
+/* The disks hold the last epoch that was acknowledged, and nothing of what came after it. */
+static int apply_last(struct secondary *secondary, struct err *err)
+{
+    const struct ft_event applied = {.kind = FT_APPLIED};
+    staging_drop(secondary->staging);
+    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    if (ret == 0)
+        conductor_tell(secondary->conductor, &applied);
+    return ret;
+}
+
+static int take_over(struct secondary *secondary, struct err *err)
+{
+    uint64_t begin = clock_monotonic_ns();
+    int ret = loop_step_do(&secondary->arrival->step, step_take_over, secondary, err);
+    pthread_mutex_lock(&secondary->lock);
+    secondary->news.takeover_ns = clock_monotonic_ns() - begin;
+    pthread_mutex_unlock(&secondary->lock);
+    return ret;
+}
+
+/* What the protocol wants that takes long; at any moment but while an epoch is applied. */
+static int fulfil(struct secondary *secondary, struct err *err)
+{
+    int ret = 0;
+    if (take_wish(secondary, &secondary->applies_last))
+        ret = apply_last(secondary, err);
+    if (ret == 0 && take_wish(secondary, &secondary->takes_over))
+        ret = take_over(secondary, err);
+    return ret;
+}
+
+static bool wait_for_wish(struct secondary *secondary)
+{
+    pthread_mutex_lock(&secondary->lock);
+    while (!secondary->applies_last && !secondary->takes_over && !secondary->ends)
+        pthread_cond_wait(&secondary->changed, &secondary->lock);
+    bool goes_on = !secondary->ends;
+    pthread_mutex_unlock(&secondary->lock);
+    return goes_on && !secondary->arrival->come;
+}
+
+static void run(void *arg)
+{
+    struct secondary *secondary = arg;
+    struct err *err = &secondary->arrival->err;
+    const struct ft_event gone = {.kind = FT_DISCONNECTED, .link = CONDUCTOR_FIRST_LINK};
+    int ret = 0;
+    while (ret == 0) {
+        ret = take_next(secondary, err);
+        if (ret == 0)
+            ret = fulfil(secondary, err);
+    }
+    if (err->kind)
+        log_info("%s is followed no more: %s", vm_name(secondary), err->text);
+    if (ret != -ENODATA && err->kind)
+        arrival_refuse(secondary->arrival, err);
+    conductor_tell(secondary->conductor, &gone);
+    while (wait_for_wish(secondary)) {
+        struct err why = {0};
+        if (fulfil(secondary, &why) < 0) {
+            err_prefix(&why, "%s cannot go on here", vm_name(secondary));
+            log_err(LOG_ERROR, &why);
+            break;
+        }
+    }
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+void secondary_look(struct secondary *secondary, struct secondary_news *ret_news)
+{
+    pthread_mutex_lock(&secondary->lock);
+    *ret_news = secondary->news;
+    pthread_mutex_unlock(&secondary->lock);
+}
+
+int secondary_create(struct secondary **ret_secondary, const struct secondary_config *config,
+                     struct err *err)
+{
+    struct secondary *secondary = calloc(1, sizeof(*secondary));
+    if (!secondary)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot follow a VM");
+    secondary->config = *config;
+    secondary->arrival = config->arrival;
+    pthread_mutex_init(&secondary->lock, NULL);
+    pthread_cond_init(&secondary->changed, NULL);
+    stream_buffer_init(&secondary->incoming, 0);
+    int ret = staging_create(&secondary->staging, config->arrival->host, config->arrival->pages,
+                             err);
+    if (ret < 0) {
+        secondary_destroy(secondary);
+        return ret;
+    }
+    *ret_secondary = secondary;
+    return 0;
+}
+
+int secondary_start(struct secondary *secondary, struct conductor *conductor, struct err *err)
+{
+    secondary->conductor = conductor;
+    return thread_start(&secondary->thread, "secondary", run, secondary, err);
+}
+
+void secondary_abandon(struct secondary *secondary)
+{
+    if (!secondary->thread.started)
+        return;
+    loop_step_abandon(&secondary->arrival->step);
+    link_break(secondary->arrival->link);
+    secondary_end(secondary);
+    thread_join(&secondary->thread);
+    secondary->thread.started = false;
+}
+
+void secondary_destroy(struct secondary *secondary)
+{
+    if (!secondary)
+        return;
+    staging_destroy(secondary->staging);
+    stream_buffer_finish(&secondary->incoming);
+    pthread_cond_destroy(&secondary->changed);
+    pthread_mutex_destroy(&secondary->lock);
+    free(secondary);
+}
