@@ -215,6 +215,10 @@ static bool take_one(struct vsock *vsock, struct vring *ring)
 
     if (vsock->reset_count == VSOCK_RESETS)
         return false; /* speak_reset() rings again */
+    if (!vsock_gate_lets(vsock)) {
+        vsock_gate_tell(vsock);
+        return !vring_waiting(ring) && vring_arm(ring); /* else who lets it leave rings again */
+    }
     int got = vring_pop(ring, &chain);
     if (got == 0)
         return vring_arm(ring);
@@ -222,6 +226,7 @@ static bool take_one(struct vsock *vsock, struct vring *ring)
         virtio_break(&vsock->virtio);
         return false;
     }
+    vsock_gate_took(vsock);
     take_packet(vsock, &chain);
     vring_push(ring, &chain, 0);
     return true;
@@ -341,6 +346,7 @@ static void doom_all(struct vsock *vsock)
     }
     memset(vsock->ready, 0, sizeof(vsock->ready));
     vsock->reset_count = 0;
+    vsock_gate_forget(vsock);
     vsock_wake_at(vsock, 1);
 }
 

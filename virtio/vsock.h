@@ -27,3 +27,21 @@ struct vsock_config {
 int vsock_create(struct vsock **ret_vsock, const struct virtio_world *world,
                  const struct vsock_config *config, struct err *err) must_check;
 struct virtio *vsock_virtio(struct vsock *vsock);
+
+/*
+ * The gate before the host's programs: as host/netif_gate.h has it, but what waits is left in the
+ * guest's own queue, which is the budget. Open at first.
+ *
+ * A connection that ends because the guest is reset, or because we end, ends at once: its program
+ * cannot tell that from a host that dies.
+ */
+/* From the device's handlers, with its lock held: must neither block nor call the device. */
+void vsock_gate_watch(struct vsock *vsock, void (*waits)(void *ctx), void *ctx);
+/* The machine is paused for these two. */
+void vsock_gate_hold(struct vsock *vsock, uint64_t number);
+void vsock_gate_mark(struct vsock *vsock, uint64_t number); /* numbers only grow */
+/* Any thread. What these two allow happens on the main loop, soon. */
+void vsock_gate_release(struct vsock *vsock, uint64_t number); /* of this one and all before */
+void vsock_gate_open(struct vsock *vsock);
+/* For good: no byte leaves once this returns. Any thread. */
+void vsock_gate_shut(struct vsock *vsock);

@@ -155,6 +155,8 @@ void conn_say(struct conn *conn, unsigned what)
 /* How many bytes the host took; the rest is kept by the caller. An error ends this direction. */
 static size_t send_to_host(struct conn *conn, struct iovec *iov, unsigned count)
 {
+    if (conn->vsock->gate.mode == VSOCK_GATE_SHUT)
+        return 0;
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t sent = sendmsg(conn->io.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of the vsock device share: vsock.c is the device (queues, packets, state),
- * vsock_conn.c one connection, vsock_host.c where host programs come from and are found. All of it
- * runs under the device's lock, on the main loop; only a driver's reset comes on a vCPU's thread.
+ * vsock_conn.c one connection, vsock_host.c host programs, vsock_gate.c what may leave already. All
+ * under the device's lock, on the main loop; only a driver's reset comes on a vCPU's thread, and
+ * orders to the gate on any.
  */
 #pragma once
 
@@ -20,6 +21,7 @@ enum {
     VSOCK_BUFFER = 1 << 17,  /* what a slow host program may leave with us: the guest's credit */
     VSOCK_PAYLOAD = 1 << 16, /* most in a packet to the guest */
     VSOCK_RESETS = 64,       /* answers to packets of no connection, not taken by the guest yet */
+    VSOCK_SPANS = 32,
 };
 
 enum vsock_op {
@@ -97,6 +99,23 @@ struct vsock_reset {
     uint16_t type;
 };
 
+enum vsock_gate_mode { VSOCK_GATE_OPEN, VSOCK_GATE_HELD, VSOCK_GATE_SHUT };
+
+struct vsock_gate {
+    enum vsock_gate_mode mode;
+    uint64_t number; /* of what the guest sends now */
+    uint64_t end;    /* packets of lower numbers may leave */
+    bool told;       /* that something waits, since the last mark: */
+    void (*waits)(void *ctx);
+    void *waits_ctx;
+    unsigned free;         /* the next packets may leave, whatever their number */
+    unsigned first, count; /* of the spans behind them, oldest first: */
+    struct vsock_span {
+        uint64_t number;
+        unsigned packets; /* in a row in the transmit queue */
+    } spans[VSOCK_SPANS];
+};
+
 struct vsock_state {
     struct virtio_state virtio;
     uint64_t cid;   /* the configuration space (5.10.4), little-endian */
@@ -122,6 +141,7 @@ struct vsock {
     unsigned places; /* no connection has ever been behind these */
     unsigned turn;   /* the connection that speaks next */
     uint64_t ready[VSOCK_CONNS / 64];
+    struct vsock_gate gate;
     unsigned reset_begin, reset_count;
     struct vsock_reset resets[VSOCK_RESETS];
     struct conn conns[VSOCK_CONNS];
@@ -133,6 +153,13 @@ struct vsock {
 void vsock_wake_at(struct vsock *vsock, uint64_t deadline_ns);
 /* Gives the guest what there is to say, as far as it takes it. */
 void vsock_deliver(struct vsock *vsock);
+
+/* --- vsock_gate.c ----------------------------------------------------------------------------- */
+
+bool vsock_gate_lets(struct vsock *vsock);   /* the next packet in the queue, leave */
+void vsock_gate_took(struct vsock *vsock);   /* it was taken out */
+void vsock_gate_tell(struct vsock *vsock);   /* the next one waits */
+void vsock_gate_forget(struct vsock *vsock); /* the queue is another one now */
 
 /* --- vsock_conn.c ----------------------------------------------------------------------------- */
 

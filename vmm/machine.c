@@ -371,6 +371,11 @@ void machine_describe_vcpu(const struct machine *machine, unsigned id, char ret_
     vcpu_arch_describe(machine->vcpus[id], ret_text, VCPU_TEXT);
 }
 
+struct vsock *machine_vsock(struct machine *machine)
+{
+    return machine->vsock;
+}
+
 struct memory *machine_memory(struct machine *machine)
 {
     return machine->memory;

@@ -165,5 +165,6 @@ void machine_record_destroy(struct machine_record *record); /* NULL is fine */
 struct disk *machine_disk(struct machine *machine, unsigned index);
 /* Of machine_config.nets, and its device's too; NULL: there is none, or it runs without. */
 struct netif *machine_netif(struct machine *machine, unsigned index);
+struct vsock *machine_vsock(struct machine *machine); /* NULL: there is none */
 struct memory *machine_memory(struct machine *machine);
 int machine_vm(struct machine *machine); /* KVM's descriptor, for vmm/dirty.h */

@@ -246,10 +246,9 @@ static int add_virtio(struct machine *machine, struct err *err)
             ret = machine_plug(machine, LAYOUT_SLOT_CONSOLE, console_virtio(machine->console), err);
     }
     if (ret == 0 && config->vsock.path) {
-        struct vsock *vsock;
-        ret = vsock_create(&vsock, world, &config->vsock, err);
+        ret = vsock_create(&machine->vsock, world, &config->vsock, err);
         if (ret == 0)
-            ret = machine_plug(machine, LAYOUT_SLOT_VSOCK, vsock_virtio(vsock), err);
+            ret = machine_plug(machine, LAYOUT_SLOT_VSOCK, vsock_virtio(machine->vsock), err);
     }
     if (ret == 0)
         ret = machine_make_limits(machine, err);

@@ -102,6 +102,7 @@ struct machine {
     struct bios *bios;
     struct balloon *balloon;
     struct console *console;
+    struct vsock *vsock;
 
     /* What the host lends, in the order of the definition. Outlives the devices. */
     struct machine_disk disks[MACHINE_MAX_DISKS];
