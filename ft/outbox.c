@@ -12,6 +12,7 @@ struct outbox {
     unsigned net_count;
     struct netif_gate *nets[MACHINE_MAX_NETS];
     struct byte_gate *console;
+    struct vsock *vsock; /* NULL: there is none */
 };
 
 /* --- what can be held ------------------------------------------------------------------------- */
@@ -52,6 +53,8 @@ static void watch(struct outbox *outbox, void (*waits)(void *ctx), void *ctx)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_watch(outbox->nets[i], waits, ctx);
     byte_gate_watch(outbox->console, waits, ctx);
+    if (outbox->vsock)
+        vsock_gate_watch(outbox->vsock, waits, ctx);
 }
 
 static void find_gates(struct outbox *outbox, struct instance *instance)
@@ -63,6 +66,7 @@ static void find_gates(struct outbox *outbox, struct instance *instance)
             outbox->nets[outbox->net_count++] = gate;
     }
     outbox->console = instance_console_gate(instance);
+    outbox->vsock = machine_vsock(machine);
 }
 
 int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
@@ -94,6 +98,8 @@ void outbox_hold(struct outbox *outbox, uint64_t number, size_t budget)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_hold(outbox->nets[i], number, budget / outbox->net_count);
     byte_gate_hold(outbox->console, number, OUTBOX_CONSOLE);
+    if (outbox->vsock)
+        vsock_gate_hold(outbox->vsock, number);
 }
 
 void outbox_mark(struct outbox *outbox, uint64_t number)
@@ -101,6 +107,8 @@ void outbox_mark(struct outbox *outbox, uint64_t number)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_mark(outbox->nets[i], number);
     byte_gate_mark(outbox->console, number);
+    if (outbox->vsock)
+        vsock_gate_mark(outbox->vsock, number);
 }
 
 void outbox_release(struct outbox *outbox, uint64_t number)
@@ -108,6 +116,8 @@ void outbox_release(struct outbox *outbox, uint64_t number)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_release(outbox->nets[i], number);
     byte_gate_release(outbox->console, number);
+    if (outbox->vsock)
+        vsock_gate_release(outbox->vsock, number);
 }
 
 void outbox_open(struct outbox *outbox)
@@ -115,6 +125,8 @@ void outbox_open(struct outbox *outbox)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_open(outbox->nets[i]);
     byte_gate_open(outbox->console);
+    if (outbox->vsock)
+        vsock_gate_open(outbox->vsock);
 }
 
 void outbox_shut(struct outbox *outbox)
@@ -122,6 +134,8 @@ void outbox_shut(struct outbox *outbox)
     for (unsigned i = 0; i < outbox->net_count; i++)
         netif_gate_shut(outbox->nets[i]);
     byte_gate_shut(outbox->console);
+    if (outbox->vsock)
+        vsock_gate_shut(outbox->vsock);
 }
 
 uint64_t outbox_held(struct outbox *outbox)

@@ -2,12 +2,12 @@
 /*
  * Output commit: what a protected VM sends waits until its twin has the epoch that made it.
  *
- * One outbox for all ways out of an instance: its network interfaces (host/netif_gate.h) and its
- * consoles (host/byte_gate.h). What comes in waits nowhere.
+ * One outbox for all ways out of an instance: its network interfaces (host/netif_gate.h), its
+ * consoles (host/byte_gate.h) and its vsock (virtio/vsock.h). What comes in waits nowhere.
  *
  * What waits at a host that dies is lost, also where its epoch was acknowledged in the last moment:
  * for the twin it has been sent. To the world that is a wire that lost something, which TCP
- * repairs; of a console nobody repairs it.
+ * repairs; of a console nobody repairs it. Connections of a vsock end with their host.
  *
  * Not held, because it is said of the VM and not by it: the events of the control socket, the
  * journal, metrics.
@@ -38,8 +38,9 @@ void outbox_destroy(struct outbox *outbox);
 /*
  * The machine stands still for these two. From here on output waits under this number. The budget
  * is that of all interfaces together, in bytes, but at least a largest frame for each; the consoles
- * have one of their own, OUTBOX_CONSOLE. Where it is used up the guest's own queues hold the rest.
- * Numbers only grow, but a hold that follows an open may begin with any.
+ * have one of their own, OUTBOX_CONSOLE, and a vsock keeps nothing itself. Where it is used up the
+ * guest's own queues hold the rest. Numbers only grow, but a hold that follows an open may begin
+ * with any.
  */
 void outbox_hold(struct outbox *outbox, uint64_t number, size_t budget);
 void outbox_mark(struct outbox *outbox, uint64_t number);
@@ -50,4 +51,5 @@ void outbox_open(struct outbox *outbox);                     /* all, and nothing
 /* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
  * for a frame of each interface that is just being sent. */
 void outbox_shut(struct outbox *outbox);
-uint64_t outbox_held(struct outbox *outbox); /* bytes that wait */
+uint64_t outbox_held(
+    struct outbox *outbox); /* bytes that wait; without the vsock's, which the guest has */
