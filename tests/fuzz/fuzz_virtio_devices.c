@@ -62,6 +62,8 @@ static struct world {
     int door;
     int programs[PROGRAMS];
     uint64_t output;
+    size_t takes; /* bytes of the console */
+    uint64_t number;
 } * world;
 
 static const uint8_t *take_bytes(struct program *program, uint32_t *length)
@@ -80,7 +82,15 @@ static const uint8_t *take_bytes(struct program *program, uint32_t *length)
 static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
 {
     rig_require(bytes && length > 0);
+    rig_require(length <= world->takes);
     world->output += length;
+    if (world->takes < SIZE_MAX)
+        world->takes -= length;
+}
+
+static size_t handle_takes(void *ctx)
+{
+    return world->takes;
 }
 
 static void handle_room(void *ctx)
@@ -107,7 +117,8 @@ static void open_door(void)
 
 static struct virtio *make_device(void)
 {
-    static const struct console_host host = {.output = handle_output, .input_room = handle_room};
+    static const struct console_host host = {
+        .output = handle_output, .input_room = handle_room, .output_takes = handle_takes};
     struct vsock_config config = {.cid = CID, .path = world->path};
 
     switch (world->kind) {
@@ -129,6 +140,7 @@ static void set_up(unsigned kind)
     rig_require(world != NULL);
     world->kind = kind;
     world->door = -1;
+    world->takes = SIZE_MAX;
     for (unsigned i = 0; i < PROGRAMS; i++)
         world->programs[i] = -1;
     snprintf(world->path, sizeof(world->path), "/tmp/fuzz-vsock-%d", (int)getpid());
@@ -240,6 +252,24 @@ static void come_or_go(uint8_t what, uint8_t operand)
     }
 }
 
+/* Somebody holds what the guest says, and lets it go. */
+static void gate(uint8_t operand)
+{
+    switch (operand % 4) {
+    case 0:
+        vsock_gate_hold(world->vsock, world->number);
+        break;
+    case 1:
+        vsock_gate_mark(world->vsock, world->number += operand >> 7);
+        break;
+    case 2:
+        vsock_gate_release(world->vsock, world->number - (operand >> 7));
+        break;
+    default:
+        vsock_gate_open(world->vsock);
+    }
+}
+
 static void host_of_vsock(uint8_t what, uint8_t operand)
 {
     static uint8_t many[5000];
@@ -265,6 +295,9 @@ static void host_of_vsock(uint8_t what, uint8_t operand)
     case 5:
         shutdown(fd, operand & 0x80 ? SHUT_WR : SHUT_RD);
         break;
+    case 6:
+        gate(operand);
+        break;
     default: /* time passes */
         virtio_lock(world->rig.virtio);
         for (unsigned i = 0; i < VSOCK_CONNS; i++)
@@ -276,13 +309,21 @@ static void host_of_vsock(uint8_t what, uint8_t operand)
     (void)done; /* whether a program could do what it wanted is not the matter */
 }
 
+static void let_out(size_t takes)
+{
+    world->takes = takes;
+    console_output_room(world->console);
+}
+
 static void host(struct program *program)
 {
     static const uint8_t typed[256];
     uint8_t what = take(program), operand = take(program);
     struct balloon_stats stats;
 
-    if (world->kind == CONSOLE && what & 1)
+    if (world->kind == CONSOLE && what & 2)
+        let_out(what & 4 ? SIZE_MAX : operand);
+    else if (world->kind == CONSOLE && what & 1)
         console_input(world->console, typed, operand);
     else if (world->kind == CONSOLE)
         console_set_size(world->console, operand, what);
@@ -412,6 +453,10 @@ static void check_as_new(void)
     struct vsock_header header = {.from_cid = CID, .to_cid = VSOCK_HOST, .op = VSOCK_OP_RW};
     struct model_done done;
 
+    if (world->kind == CONSOLE)
+        let_out(SIZE_MAX);
+    if (world->kind == VSOCK)
+        vsock_gate_open(world->vsock);
     start(world->kind == VSOCK, UINT8_MAX);
     uint64_t output = world->output;
     if (world->kind != BALLOON)

@@ -10,6 +10,7 @@
 #include "vmm/instance.h"
 
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -128,14 +129,17 @@ static void set_up(void)
     ck_assert_int_eq(setenv("XDG_RUNTIME_DIR", trial.path, 1), 0);
 }
 
+static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *ftw)
+{
+    return remove(path);
+}
+
 static void tear_down(void)
 {
-    char command[80];
     definition_destroy(trial.definition);
     identity_finish(&trial.identity);
     folder_close(&trial.folder);
-    snprintf(command, sizeof(command), "rm -rf %s", trial.path);
-    ck_assert_int_eq(system(command), 0);
+    nftw(trial.path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static void write_definition(const char *nets)
