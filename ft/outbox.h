@@ -51,5 +51,5 @@ void outbox_open(struct outbox *outbox);                     /* all, and nothing
 /* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
  * for a frame of each interface that is just being sent. */
 void outbox_shut(struct outbox *outbox);
-uint64_t outbox_held(
-    struct outbox *outbox); /* bytes that wait; without the vsock's, which the guest has */
+/* Bytes that wait; without the vsock's, which the guest has. */
+uint64_t outbox_held(struct outbox *outbox);
