@@ -6,7 +6,8 @@
  * bytes, so a long run is three chains side by side (0.04 s a GiB where one took 0.11), which are
  * put together at the end: bytes that follow multiply a remainder by a power of x, and that power
  * is a constant for lanes of one length.
- * Everybody else looks bytes up in a table.
+ * Out of memory it is 0.06 s a GiB, copying included 0.075, where memcpy alone takes 0.1: it
+ * fetches ahead. Everybody else looks bytes up in a table.
  */
 #include "core/stream.h"
 #include <string.h>
@@ -43,24 +44,45 @@ uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t length)
 
 #ifdef __x86_64__
 
-#define INSTRUCTION __attribute__((target("sse4.2")))
-#define BOTH        __attribute__((target("sse4.2,pclmul")))
+#define INSTRUCTIONS __attribute__((target("sse4.2,pclmul")))
+#define WITHIN       __attribute__((always_inline)) static inline /* once for each `copies` */
 
-INSTRUCTION static uint64_t add_word(uint64_t sum, const uint8_t *at)
+typedef uint64_t __attribute__((aligned(1), may_alias)) loose_word;
+
+enum { WORD = 8, LINE = 64 };
+
+/*
+ * A word is loaded once, whatever the compiler thinks of it: where somebody writes to it meanwhile,
+ * what is summed is what is copied.
+ */
+INSTRUCTIONS WITHIN uint64_t add_word(uint64_t sum, uint8_t *to, const uint8_t *from, size_t at,
+                                      bool copies)
 {
-    uint64_t word;
-    memcpy(&word, at, sizeof(word));
+    uint64_t word = *(const volatile loose_word *)(from + at);
+    if (copies)
+        memcpy(to + at, &word, sizeof(word));
     return _mm_crc32_u64(sum, word);
 }
 
-INSTRUCTION static uint32_t one_chain(uint32_t remainder, const uint8_t *at, size_t length)
+INSTRUCTIONS WITHIN uint32_t add_byte(uint32_t sum, uint8_t *to, const uint8_t *from, size_t at,
+                                      bool copies)
+{
+    uint8_t byte = *(const volatile uint8_t *)(from + at);
+    if (copies)
+        to[at] = byte;
+    return _mm_crc32_u8(sum, byte);
+}
+
+INSTRUCTIONS WITHIN uint32_t one_chain(uint32_t remainder, uint8_t *to, const uint8_t *from,
+                                       size_t length, bool copies)
 {
     uint64_t sum = remainder;
+    size_t at = 0;
 
-    for (; length >= 8; length -= 8, at += 8)
-        sum = add_word(sum, at);
-    while (length--)
-        sum = _mm_crc32_u8((uint32_t)sum, *at++);
+    for (; length - at >= WORD; at += WORD)
+        sum = add_word(sum, to, from, at, copies);
+    for (; at < length; at++)
+        sum = add_byte((uint32_t)sum, to, from, at, copies);
     return (uint32_t)sum;
 }
 
@@ -71,36 +93,74 @@ INSTRUCTION static uint32_t one_chain(uint32_t remainder, const uint8_t *at, siz
 enum { LANE = 1024 };
 static const uint32_t over_one_lane = 0x170076fa, over_two_lanes = 0xa51b6135;
 
-BOTH static uint32_t follow(uint64_t remainder, uint32_t by)
+INSTRUCTIONS static uint32_t follow(uint64_t remainder, uint32_t by)
 {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((int64_t)remainder),
                                            _mm_cvtsi64_si128((int64_t)by), 0);
     return (uint32_t)_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
 }
 
-BOTH static uint32_t three_chains(uint32_t remainder, const uint8_t *at)
+/* What comes next is on its way from memory meanwhile: the CPU by itself does not see that far. */
+static inline void fetch_ahead(const uint8_t *from)
+{
+    __builtin_prefetch(from + 3 * LANE);
+    __builtin_prefetch(from + 4 * LANE);
+    __builtin_prefetch(from + 5 * LANE);
+}
+
+INSTRUCTIONS WITHIN uint32_t three_chains(uint32_t remainder, uint8_t *to, const uint8_t *from,
+                                          bool copies)
 {
     uint64_t first = remainder, second = 0, third = 0;
 
-    for (const uint8_t *end = at + LANE; at < end; at += 8) {
-        first = add_word(first, at);
-        second = add_word(second, at + LANE);
-        third = add_word(third, at + 2 * LANE);
+    for (size_t line = 0; line < LANE; line += LINE) {
+        fetch_ahead(from + line);
+        for (size_t at = line; at < line + LINE; at += WORD) {
+            first = add_word(first, to, from, at, copies);
+            second = add_word(second, to, from, at + LANE, copies);
+            third = add_word(third, to, from, at + 2 * LANE, copies);
+        }
     }
     return follow(first, over_two_lanes) ^ follow(second, over_one_lane) ^ (uint32_t)third;
 }
 
+INSTRUCTIONS WITHIN uint32_t add(uint32_t crc, uint8_t *to, const uint8_t *from, size_t length,
+                                 bool copies)
+{
+    size_t at = 0;
+
+    crc = ~crc;
+    for (; length - at >= 3 * LANE; at += 3 * LANE)
+        crc = three_chains(crc, copies ? to + at : to, from + at, copies);
+    return ~one_chain(crc, copies ? to + at : to, from + at, length - at, copies);
+}
+
+INSTRUCTIONS static uint32_t fast(uint32_t crc, const void *bytes, size_t length)
+{
+    return add(crc, NULL, bytes, length, false);
+}
+
+INSTRUCTIONS static uint32_t fast_copy(uint32_t crc, void *to, const void *from, size_t length)
+{
+    return add(crc, to, from, length, true);
+}
+
+static bool is_fast(void)
+{
+    return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+}
+
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t length)
 {
-    const uint8_t *at = bytes;
+    return is_fast() ? fast(crc, bytes, length) : crc32c_portable(crc, bytes, length);
+}
 
-    if (!__builtin_cpu_supports("sse4.2"))
-        return crc32c_portable(crc, bytes, length);
-    crc = ~crc;
-    if (__builtin_cpu_supports("pclmul"))
-        for (; length >= 3 * LANE; length -= 3 * LANE, at += 3 * LANE)
-            crc = three_chains(crc, at);
-    return ~one_chain(crc, at, length);
+uint32_t crc32c_copy(uint32_t crc, void *to, const void *from, size_t length)
+{
+    if (is_fast())
+        return fast_copy(crc, to, from, length);
+    memcpy(to, from, length);
+    return crc32c_portable(crc, to, length);
 }
 
 #else
@@ -108,6 +168,12 @@ uint32_t crc32c(uint32_t crc, const void *bytes, size_t length)
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t length)
 {
     return crc32c_portable(crc, bytes, length);
+}
+
+uint32_t crc32c_copy(uint32_t crc, void *to, const void *from, size_t length)
+{
+    memcpy(to, from, length);
+    return crc32c_portable(crc, to, length);
 }
 
 #endif

@@ -55,6 +55,9 @@ void stream_checksum_start(struct stream *stream);
  */
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t length);
 uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t length);
+/* And copies them, in one pass: the sum is that of the copy, also where somebody (a guest) writes
+ * to `from` meanwhile. The two do not overlap. */
+uint32_t crc32c_copy(uint32_t crc, void *to, const void *from, size_t length);
 
 /*
  * A buffer: grows while written up to limit (0: no limit); the same object is then read from its

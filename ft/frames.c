@@ -50,10 +50,9 @@ static void count(struct frame_tally *tally, uint32_t crc)
     tally->crc = crc32c(tally->crc, &wire, sizeof(wire));
 }
 
-void frame_write(struct stream *stream, const struct frame *frame, const void *payload,
-                 struct frame_tally *tally)
+void frame_write_summed(struct stream *stream, const struct frame *frame, const void *payload,
+                        uint32_t crc, struct frame_tally *tally)
 {
-    uint32_t crc = crc32c(0, payload, frame->length);
     if (frame->kind >= array_size(kinds) || !kinds[frame->kind].name ||
         frame->length > kinds[frame->kind].most)
         stream_fail(stream, -EMSGSIZE);
@@ -70,6 +69,12 @@ void frame_write(struct stream *stream, const struct frame *frame, const void *p
     stream_write(stream, payload, frame->length);
     stream_put_u32(stream, crc);
     count(tally, crc);
+}
+
+void frame_write(struct stream *stream, const struct frame *frame, const void *payload,
+                 struct frame_tally *tally)
+{
+    frame_write_summed(stream, frame, payload, crc32c(0, payload, frame->length), tally);
 }
 
 void frame_write_commit(struct stream *stream, uint64_t generation, uint64_t epoch,

@@ -105,6 +105,9 @@ struct frame_tally {
 /* Frame by frame into the tally, which may be NULL. The error is the stream's. */
 void frame_write(struct stream *stream, const struct frame *frame, const void *payload,
                  struct frame_tally *tally);
+/* The payload's CRC-32C is known already. */
+void frame_write_summed(struct stream *stream, const struct frame *frame, const void *payload,
+                        uint32_t crc, struct frame_tally *tally);
 void frame_write_commit(struct stream *stream, uint64_t generation, uint64_t epoch,
                         const struct frame_tally *tally);
 

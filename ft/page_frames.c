@@ -92,6 +92,40 @@ static enum page_encoding encode(struct page_encoder *encoder, uint64_t number, 
     return PAGE_RAW;
 }
 
+/* How many of them are raw, from the first on. */
+static unsigned raw_run(const uint8_t *encodings, unsigned count)
+{
+    unsigned run = 0;
+    while (run < count && encodings[run] == PAGE_RAW)
+        run++;
+    return run;
+}
+
+/* As they are, each byte copied and summed in one pass: the sum of the payload up to *at. */
+static uint32_t put_copies(uint8_t *payload, uint8_t **at, const uint8_t *bytes, unsigned count)
+{
+    uint8_t *encodings = payload + HEAD;
+    for (unsigned i = 0; i < count; i++)
+        encodings[i] = is_zero(bytes + i * PAGE_SIZE, PAGE_SIZE) ? PAGE_ZEROES : PAGE_RAW;
+    uint32_t crc = crc32c(0, payload, HEAD + count);
+    for (unsigned i = 0, run; i < count; i += run ? run : 1) {
+        run = raw_run(encodings + i, count - i);
+        crc = crc32c_copy(crc, *at, bytes + i * PAGE_SIZE, run * PAGE_SIZE);
+        *at += run * PAGE_SIZE;
+    }
+    return crc;
+}
+
+/* Each as short as it gets. */
+static uint32_t put_encoded(struct page_encoder *encoder, uint8_t *payload, uint8_t **at,
+                            uint64_t first, const uint8_t *bytes, unsigned count)
+{
+    uint8_t *encodings = payload + HEAD;
+    for (unsigned i = 0; i < count; i++)
+        encodings[i] = (uint8_t)encode(encoder, first + i, bytes + i * PAGE_SIZE, at);
+    return crc32c(0, payload, (size_t)(*at - payload));
+}
+
 void page_frame_put(struct stream *stream, const struct frame *frame, struct page_encoder *encoder,
                     uint64_t first, const uint8_t *bytes, unsigned count, struct frame_tally *tally)
 {
@@ -104,14 +138,15 @@ void page_frame_put(struct stream *stream, const struct frame *frame, struct pag
     assert(count <= FRAME_MAX_PAGES);
     memcpy(payload, &wire_first, 8);
     memcpy(payload + 8, &wire_count, 4);
-    for (unsigned i = 0; i < count; i++) {
-        encodings[i] = (uint8_t)encode(encoder, first + i, bytes + i * PAGE_SIZE, &at);
+    uint32_t crc = encoder->compress || encoder->cache
+                       ? put_encoded(encoder, payload, &at, first, bytes, count)
+                       : put_copies(payload, &at, bytes, count);
+    for (unsigned i = 0; i < count; i++)
         encoder->counts[encodings[i]]++;
-    }
     struct frame whole = *frame;
     whole.kind = FRAME_PAGES;
     whole.length = (uint32_t)(at - payload);
-    frame_write(stream, &whole, payload, tally);
+    frame_write_summed(stream, &whole, payload, crc, tally);
 }
 
 /* --- what has come ---------------------------------------------------------------------------- */
@@ -208,8 +243,7 @@ int page_frame_read(struct stream *stream, const struct frame *frame,
         return broken(err);
     stream_read(stream, encodings, count);
     for (uint32_t i = 0, run; i < count && stream_error(stream) == 0; i += run) {
-        for (run = 0; taker->room && i + run < count && encodings[i + run] == PAGE_RAW;)
-            run++;
+        run = taker->room ? raw_run(encodings + i, count - i) : 0;
         bool good;
         if (run > 0)
             good = read_raw(stream, first + i, run, end, taker);

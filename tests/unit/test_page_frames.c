@@ -112,6 +112,25 @@ START_TEST(pages_arrive_as_they_left)
 }
 END_TEST
 
+/* Only the pages themselves, in whatever runs they come. */
+START_TEST(raw_pages_cost_their_bytes)
+{
+    for (unsigned full = 0; full < 1u << PAGES; full += 13) {
+        unsigned count = 0;
+        memset(pages, 0, sizeof(pages));
+        for (unsigned i = 0; i < PAGES; i++)
+            if (full >> i & 1) {
+                memset(pages + i * PAGE_SIZE + i, (int)i + 1, PAGE_SIZE - i);
+                count++;
+            }
+        uint64_t before = encoder.counts[PAGE_RAW];
+        ck_assert_uint_eq(send(), 32 + 12 + PAGES + count * PAGE_SIZE + 4);
+        ck_assert_uint_eq(encoder.counts[PAGE_RAW] - before, count);
+        receive();
+    }
+}
+END_TEST
+
 /* Only what has changed is sent again, as long as it is known what the other side holds. */
 START_TEST(what_was_sent_before_is_sent_by_its_changes)
 {
@@ -301,6 +320,7 @@ int main(void)
     TCase *tcase = tcase_create("all");
     tcase_add_checked_fixture(tcase, set_up, tear_down);
     tcase_add_test(tcase, pages_arrive_as_they_left);
+    tcase_add_test(tcase, raw_pages_cost_their_bytes);
     tcase_add_test(tcase, what_was_sent_before_is_sent_by_its_changes);
     tcase_add_test(tcase, changes_of_another_page_are_refused);
     tcase_add_test(tcase, pages_that_lie_are_refused);

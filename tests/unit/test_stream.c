@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -70,6 +71,64 @@ START_TEST(crc32c_in_pieces_is_crc32c_of_the_whole)
     for (size_t cut = 0; cut <= length; cut++)
         ck_assert_uint_eq(crc32c(crc32c(0, text, cut), text + cut, length - cut),
                           crc32c(0, text, length));
+}
+END_TEST
+
+/* Copied and summed at once is the same as one after the other, and touches nothing beside it. */
+START_TEST(crc32c_copy_sums_what_it_copies)
+{
+    enum { MOST = 7000, EDGE = 16 };
+    uint8_t from[MOST + EDGE], to[MOST + 2 * EDGE], untouched[EDGE];
+    uint32_t seed = 1;
+
+    memset(untouched, 0xee, sizeof(untouched));
+    for (size_t i = 0; i < sizeof(from); i++) {
+        seed = seed * 1664525 + 1013904223;
+        from[i] = (uint8_t)(seed >> 24);
+    }
+    for (size_t shift = 0; shift < 9; shift++)
+        for (size_t length = 0; length <= MOST; length += length < 70 ? 1 : 61) {
+            uint8_t *at = to + EDGE - shift;
+            memset(to, 0xee, sizeof(to));
+            ck_assert_uint_eq(crc32c_copy(seed, at, from + shift / 2, length),
+                              crc32c_portable(seed, from + shift / 2, length));
+            ck_assert_mem_eq(at, from + shift / 2, length);
+            ck_assert_mem_eq(at + length, untouched, EDGE);
+            ck_assert_mem_eq(to, untouched, EDGE - shift);
+        }
+}
+END_TEST
+
+struct changing {
+    uint64_t words[1024];
+    atomic_bool enough;
+};
+
+static void keep_changing(void *arg)
+{
+    struct changing *changing = arg;
+    for (uint64_t value = 0; !atomic_load(&changing->enough); value++)
+        for (size_t i = 0; i < array_size(changing->words); i++)
+            *(volatile uint64_t *)&changing->words[i] = value;
+}
+
+START_TEST(crc32c_copy_sums_its_copy_while_somebody_writes)
+{
+    static struct changing changing;
+    static uint64_t copy[array_size(changing.words)];
+    struct thread thread = {0};
+    struct err err;
+    unsigned changed = 0;
+
+    ck_assert_int_eq(thread_start(&thread, "writer", keep_changing, &changing, &err), 0);
+    for (unsigned i = 0; i < 20000 || changed < 100; i++) {
+        uint64_t before = copy[0];
+        uint32_t crc = crc32c_copy(0, copy, changing.words, sizeof(copy));
+        ck_assert_uint_eq(crc, crc32c(0, copy, sizeof(copy)));
+        changed += copy[0] != before;
+    }
+    atomic_store(&changing.enough, true);
+    thread_join(&thread);
 }
 END_TEST
 
@@ -428,6 +487,8 @@ int main(void)
     tcase_add_test(crc, crc32c_agrees_with_the_rfc);
     tcase_add_test(crc, crc32c_is_the_same_with_and_without_the_instruction);
     tcase_add_test(crc, crc32c_in_pieces_is_crc32c_of_the_whole);
+    tcase_add_test(crc, crc32c_copy_sums_what_it_copies);
+    tcase_add_test(crc, crc32c_copy_sums_its_copy_while_somebody_writes);
     suite_add_tcase(suite, crc);
 
     tcase_add_test(buffer, numbers_are_little_endian_and_come_back);
