@@ -3,11 +3,21 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/rseq.h>
+
+/* Where the kernel writes down on which CPU it lets the calling thread go on: into a guest, too. */
+static const uint32_t *find_cpu(void)
+{
+    const char *own = __builtin_thread_pointer();
+    return __rseq_size > 0 ? &((const struct rseq *)(own + __rseq_offset))->cpu_id : NULL;
+}
 
 static void *thread_main(void *arg)
 {
     struct thread *thread = arg;
+    atomic_store(&thread->cpu, find_cpu());
     thread->run(thread->arg);
+    atomic_store(&thread->cpu, NULL);
     return NULL;
 }
 
@@ -42,6 +52,12 @@ int thread_start(struct thread *thread, const char *name, void (*run)(void *arg)
     /* Not by the thread itself: it has its name when we return, whenever it gets its turn. */
     pthread_setname_np(thread->id, thread->name);
     return 0;
+}
+
+int thread_cpu(const struct thread *thread)
+{
+    const uint32_t *cpu = atomic_load(&thread->cpu);
+    return cpu ? (int)__atomic_load_n(cpu, __ATOMIC_RELAXED) : -1;
 }
 
 uint64_t thread_cpu_ns(const struct thread *thread)

@@ -9,6 +9,7 @@
 #include "core/err.h"
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 struct thread {
     pthread_t id;
@@ -16,6 +17,7 @@ struct thread {
     void (*run)(void *arg);
     void *arg;
     char name[16];
+    const uint32_t *_Atomic cpu; /* in the thread's own memory; NULL: not known */
 };
 
 /*
@@ -24,6 +26,10 @@ struct thread {
  */
 int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
                  struct err *err) must_check;
+
+/* The CPU that it is on, or ran on last; negative where that is not known. For a thread that does
+ * not end meanwhile. */
+int thread_cpu(const struct thread *thread);
 
 /* The CPU time that it has had, 0 where it was never started. */
 uint64_t thread_cpu_ns(const struct thread *thread);

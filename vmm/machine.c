@@ -118,6 +118,7 @@ static void handle_wish(void *arg)
 
 void machine_pause(struct machine *machine)
 {
+    enum { LOOK_NS = 100000 }; /* in all, however many vCPUs are slower than that */
     if (!machine->running)
         return;
     machine->paused_ns = clock_monotonic_ns();
@@ -125,7 +126,7 @@ void machine_pause(struct machine *machine)
         vcpu_order_pause(machine->vcpus[i]);
     machine_interrupt_disks(machine, true);
     for (unsigned i = 0; i < machine->config.cpus; i++)
-        vcpu_wait_paused(machine->vcpus[i]);
+        vcpu_wait_paused(machine->vcpus[i], machine->paused_ns + LOOK_NS);
     /* Devices before the interrupt chips that they pull at, which are first in the list. */
     for (unsigned i = machine->device_count; i-- > 0;)
         if (machine->devices[i]->ops->pause)

@@ -67,11 +67,12 @@ struct vcpu {
 
     pthread_mutex_t lock; /* status, and changes of order */
     pthread_cond_t changed;
-    enum vcpu_status status; /* what it is */
-    void (*work)(void *arg); /* lent out; NULL: not */
+    _Atomic(enum vcpu_status) status; /* what it is */
+    void (*work)(void *arg);          /* lent out; NULL: not */
     void *work_arg;
     _Atomic unsigned nap_us;          /* to be slept through before the guest goes on */
     struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
+    bool unfinished; /* the next KVM_RUN takes in what its own thread has answered to the last */
 
     /* x86: the PIC's INT pin (boot vCPU only); and an access is answered but not finished. */
     _Atomic bool extint;
@@ -85,8 +86,9 @@ int vcpu_start(struct vcpu *vcpu, struct err *err) must_check; /* starts the thr
 void vcpu_destroy(struct vcpu *vcpu); /* finishes the thread first; NULL and half-built are fine */
 
 void vcpu_order_pause(struct vcpu *vcpu); /* returns at once (any thread) */
-void vcpu_wait_paused(struct vcpu *vcpu); /* (any thread but the vCPU's own) */
-void vcpu_resume(struct vcpu *vcpu);      /* (any thread) PAUSED only */
+/* Looks until then, where that is quicker than sleep. (any thread but the vCPU's own) */
+void vcpu_wait_paused(struct vcpu *vcpu, uint64_t look_until_ns);
+void vcpu_resume(struct vcpu *vcpu); /* (any thread) PAUSED only */
 
 /*
  * The thread of a PAUSED vCPU has time for other work: lend returns at once, wait when it is done.

@@ -3,6 +3,7 @@
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@ struct seen {
     bool ran;
     int go[2], done[2]; /* pipes: the thread waits for one, and tells through the other */
     ssize_t got;
-    int error;
+    int error, cpu;
 };
 
 static void open_pipes(struct seen *seen)
@@ -104,6 +105,41 @@ START_TEST(a_thread_struct_serves_again)
 }
 END_TEST
 
+/* Onto the last CPU that it may use, which is not the starter's where there are several. */
+static void move_when_told(void *arg)
+{
+    struct seen *seen = arg;
+    cpu_set_t cpus;
+    int last = -1;
+
+    sched_getaffinity(0, sizeof(cpus), &cpus);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &cpus))
+            last = cpu;
+    CPU_ZERO(&cpus);
+    CPU_SET(last, &cpus);
+    seen->error = sched_setaffinity(0, sizeof(cpus), &cpus);
+    seen->cpu = last;
+    tell(seen->done);
+    wait_for(seen->go);
+}
+
+START_TEST(it_is_known_where_a_thread_is)
+{
+    struct seen seen = {0};
+
+    open_pipes(&seen);
+    ck_assert_int_lt(thread_cpu(&seen.thread), 0); /* never started */
+    ck_assert_int_eq(thread_start(&seen.thread, "moves", move_when_told, &seen, NULL), 0);
+    wait_for(seen.done);
+    ck_assert_int_eq(seen.error, 0);
+    ck_assert_int_eq(thread_cpu(&seen.thread), seen.cpu);
+    tell(seen.go);
+    thread_join(&seen.thread);
+    ck_assert_int_lt(thread_cpu(&seen.thread), 0); /* it has ended */
+}
+END_TEST
+
 static void block_until_kicked(void *arg)
 {
     struct seen *seen = arg;
@@ -161,6 +197,7 @@ int main(void)
 
     tcase_add_test(all, a_thread_runs_under_its_name_with_all_signals_blocked);
     tcase_add_test(all, join_of_what_never_started_does_nothing);
+    tcase_add_test(all, it_is_known_where_a_thread_is);
     tcase_add_test(all, a_thread_struct_serves_again);
     tcase_add_test(all, a_kick_interrupts_a_blocking_call);
     tcase_add_test(all, a_kick_waits_for_a_thread_that_has_not_allowed_it);
