@@ -7,6 +7,10 @@
  * A handler may remove a descriptor whose event already lies in the batch that epoll_wait returned.
  * So the loop takes one event a time: epoll_wait with a batch of one costs a system call more per
  * event, and in return no stale pointer can exist.
+ *
+ * A loop that waits for events is as good as parked: to wake its thread for that would cost whoever
+ * parks it some 50 us, and there are pauses of a whole machine that take no longer. So the thread
+ * says when it works, and asks before it does whether it may.
  */
 #include "core/loop.h"
 
@@ -33,7 +37,11 @@ struct loop {
     uint64_t alarm_ns; /* what the timerfd is armed to, 0 for nothing */
     struct loop_call *calls, **calls_end;
     unsigned parks;
-    bool running, parked;
+    bool running;  /* a thread is in loop_run */
+    bool working;  /* it handles an event */
+    bool stale;    /* somebody has parked the loop since it did */
+    bool standing; /* it has another event, and is not allowed to handle it */
+    void *taken;   /* which one that is, as epoll knows it; NULL: none that counts */
 };
 
 /* --- waking ------------------------------------------------------------------------------- */
@@ -218,22 +226,9 @@ static void run_call(struct loop *loop, struct loop_call *call)
     call->handle(call->arg);
 }
 
-static void stand_still_while_parked(struct loop *loop)
-{
-    pthread_mutex_lock(&loop->lock);
-    while (loop->parks) {
-        loop->parked = true;
-        pthread_cond_broadcast(&loop->changed);
-        pthread_cond_wait(&loop->changed, &loop->lock);
-    }
-    loop->parked = false;
-    pthread_mutex_unlock(&loop->lock);
-}
-
 static void handle_wake(struct loop *loop)
 {
     drain(loop->wake);
-    stand_still_while_parked(loop);
     for (struct loop_call *next, *call = take_calls(loop); call; call = next) {
         next = call->next; /* the handler may post it again, or free it */
         run_call(loop, call);
@@ -244,9 +239,8 @@ void loop_park(struct loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
     loop->parks++;
-    wake(loop);
-    /* A loop that does not run stands still already; when it starts, it looks at parks first. */
-    while (loop->running && !loop->parked)
+    loop->stale = true;
+    while (loop->working)
         pthread_cond_wait(&loop->changed, &loop->lock);
     pthread_mutex_unlock(&loop->lock);
 }
@@ -257,6 +251,50 @@ void loop_unpark(struct loop *loop)
     assert(loop->parks > 0);
     loop->parks--;
     pthread_cond_broadcast(&loop->changed);
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static void end_work(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->working = false;
+    loop->stale = loop->parks;
+    if (loop->parks)
+        pthread_cond_broadcast(&loop->changed);
+    pthread_mutex_unlock(&loop->lock);
+}
+
+/* With the event that was taken, or NULL. False: the loop was parked meanwhile, and what the event
+ * says may be true no longer; *taken is NULL then where its descriptor is gone. */
+static bool begin_work(struct loop *loop, void **taken)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->taken = *taken;
+    while (loop->parks) {
+        loop->standing = true;
+        pthread_cond_broadcast(&loop->changed);
+        pthread_cond_wait(&loop->changed, &loop->lock);
+    }
+    loop->standing = false;
+    loop->working = true;
+    *taken = loop->taken;
+    bool fresh = !loop->stale;
+    pthread_mutex_unlock(&loop->lock);
+    return fresh;
+}
+
+/* Whoever has parked the loop removes a descriptor, whose event its thread may have taken before.
+ */
+static void take_event_back(struct loop *loop, const struct loop_io *io)
+{
+    pthread_mutex_lock(&loop->lock);
+    if (loop->parks && !loop->working) {
+        wake(loop);
+        while (loop->running && !loop->standing)
+            pthread_cond_wait(&loop->changed, &loop->lock);
+        if (loop->taken == io)
+            loop->taken = NULL;
+    }
     pthread_mutex_unlock(&loop->lock);
 }
 
@@ -317,6 +355,7 @@ void loop_io_remove(struct loop *loop, struct loop_io *io)
     if (!io->unpollable) {
         if (io->events)
             epoll_ctl(loop->epoll, EPOLL_CTL_DEL, io->fd, NULL);
+        take_event_back(loop, io);
         return;
     }
     for (struct loop_io **at = &loop->always; *at; at = &(*at)->next_always) {
@@ -391,32 +430,56 @@ void loop_destroy(struct loop *loop)
     free(loop);
 }
 
-static void set_running(struct loop *loop, bool running)
+static bool is_own(const struct loop *loop, const void *event)
 {
-    pthread_mutex_lock(&loop->lock);
-    loop->running = running;
-    pthread_cond_broadcast(&loop->changed);
-    pthread_mutex_unlock(&loop->lock);
+    return event == &loop->wake || event == &loop->alarm;
+}
+
+/* It comes once more if it is still there: an edge that was taken already would not by itself. */
+static void put_back(struct loop *loop, void *taken)
+{
+    if (!taken || is_own(loop, taken))
+        return;
+    struct loop_io *io = taken;
+    struct epoll_event event = {.events = to_epoll(io->events), .data.ptr = io};
+    if (io->events)
+        epoll_ctl(loop->epoll, EPOLL_CTL_MOD, io->fd, &event);
+}
+
+/* 1: *event came. 0: nothing. Nobody parks a loop that works. */
+static int wait_for_event(struct loop *loop, int timeout, struct epoll_event *event)
+{
+    end_work(loop);
+    int count = epoll_wait(loop->epoll, event, 1, timeout);
+    int ret = count < 0 && errno != EINTR ? -errno : count > 0;
+    void *taken = ret == 1 ? event->data.ptr : NULL;
+    if (begin_work(loop, &taken) || ret < 0)
+        return ret;
+    put_back(loop, taken);
+    return 0;
+}
+
+static void handle_event(struct loop *loop, const struct epoll_event *event)
+{
+    if (event->data.ptr == &loop->wake) {
+        handle_wake(loop);
+    } else if (event->data.ptr == &loop->alarm) {
+        handle_alarm(loop);
+    } else {
+        struct loop_io *io = event->data.ptr;
+        io->handle(io->arg, from_epoll(event->events));
+    }
 }
 
 static int run_one(struct loop *loop)
 {
-    struct loop_io *ready = find_ready(loop);
     struct epoll_event event;
-    int count = epoll_wait(loop->epoll, &event, 1, ready ? 0 : -1);
-    if (count < 0)
-        return errno == EINTR ? 0 : -errno;
-    if (count == 1) {
-        if (event.data.ptr == &loop->wake) {
-            handle_wake(loop);
-        } else if (event.data.ptr == &loop->alarm) {
-            handle_alarm(loop);
-        } else {
-            struct loop_io *io = event.data.ptr;
-            io->handle(io->arg, from_epoll(event.events));
-        }
-        ready = find_ready(loop); /* the handler may have removed the one found before */
-    }
+    int ret = wait_for_event(loop, find_ready(loop) ? 0 : -1, &event);
+    if (ret < 0)
+        return ret;
+    if (ret == 1)
+        handle_event(loop, &event);
+    struct loop_io *ready = find_ready(loop);
     if (ready) {
         put_last(loop, ready);
         ready->handle(ready->arg, ready->events);
@@ -424,14 +487,30 @@ static int run_one(struct loop *loop)
     return 0;
 }
 
+static void begin_run(struct loop *loop)
+{
+    void *nothing = NULL;
+    pthread_mutex_lock(&loop->lock);
+    loop->running = true;
+    pthread_mutex_unlock(&loop->lock);
+    (void)begin_work(loop, &nothing);
+}
+
+static void end_run(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->running = loop->working = false;
+    pthread_cond_broadcast(&loop->changed);
+    pthread_mutex_unlock(&loop->lock);
+}
+
 int loop_run(struct loop *loop)
 {
     int ret = 0;
-    set_running(loop, true);
-    stand_still_while_parked(loop);
+    begin_run(loop);
     while (ret == 0 && !atomic_exchange(&loop->stop, false))
         ret = run_one(loop);
-    set_running(loop, false);
+    end_run(loop);
     return ret;
 }
 

@@ -3,7 +3,8 @@
  * An event loop: file descriptors, timers, and calls from other threads.
  *
  * A loop belongs to the thread that runs it. Functions marked (any thread) may be called from
- * everywhere; all others only on the loop's thread, or before loop_run and after it has returned.
+ * everywhere; all others only on the loop's thread, before loop_run and after it has returned, or
+ * by who has parked the loop.
  * Handlers run one at a time on the loop's thread and may add, change and remove anything,
  * themselves included.
  */
@@ -79,8 +80,8 @@ struct loop_call {
 void loop_post(struct loop *loop, struct loop_call *call); /* (any thread) */
 
 /*
- * Stops a running loop between two handlers and returns when it stands still; loop_unpark lets it
- * go on. (any thread but the loop's own; calls nest)
+ * Stops a running loop between two handlers and returns when it stands still, at once if it has
+ * nothing to do; loop_unpark lets it go on. (any thread but the loop's own; calls nest)
  */
 void loop_park(struct loop *loop);
 void loop_unpark(struct loop *loop);

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 /* A loop, and what its handlers note down. */
@@ -662,6 +663,118 @@ START_TEST(parks_of_several_threads_nest)
 }
 END_TEST
 
+/* An eventfd that is watched for edges and never read, and how often its loop told of it. */
+struct bell {
+    struct loop_io io;
+    struct counter rung;
+};
+
+static void handle_bell(void *arg, unsigned events)
+{
+    struct bell *bell = arg;
+    atomic_fetch_add(&bell->rung.count, 1);
+}
+
+static void hang_bell(struct bell *bell, struct loop *loop)
+{
+    *bell = (struct bell){0};
+    bell->io = (struct loop_io){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+                                .events = LOOP_READ | LOOP_EDGE,
+                                .handle = handle_bell,
+                                .arg = bell};
+    ck_assert_int_eq(loop_io_add(loop, &bell->io, NULL), 0);
+}
+
+static void ring(const struct bell *bell)
+{
+    uint64_t one = 1;
+    ck_assert_int_eq(write(bell->io.fd, &one, sizeof(one)), sizeof(one));
+}
+
+/* Whether the park comes before the loop waits, while it does, or when it has the event already. */
+START_TEST(an_edge_outlives_a_park)
+{
+    struct bench bench = make_bench();
+    struct bell bell;
+    struct runner runner;
+
+    hang_bell(&bell, bench.loop);
+    start_runner(&runner, &bench);
+    for (unsigned round = 0; round < 5000; round++) {
+        unsigned seen = atomic_load(&bell.rung.count);
+        ring(&bell);
+        for (unsigned i = 0; i < round % 50; i++)
+            atomic_load(&bell.rung.count);
+        loop_park(bench.loop);
+        loop_unpark(bench.loop);
+        while (atomic_load(&bell.rung.count) == seen)
+            sched_yield();
+    }
+    stop_runner(&runner);
+    loop_io_remove(bench.loop, &bell.io);
+    close(bell.io.fd);
+    loop_destroy(bench.loop);
+}
+END_TEST
+
+START_TEST(what_is_removed_in_a_park_is_not_heard_of_again)
+{
+    struct bench bench = make_bench();
+    struct runner runner;
+
+    start_runner(&runner, &bench);
+    for (unsigned round = 0; round < 2000; round++) {
+        struct bell *bell = malloc(sizeof(*bell));
+        loop_park(bench.loop);
+        hang_bell(bell, bench.loop);
+        loop_unpark(bench.loop);
+        ring(bell);
+        for (unsigned i = 0; i < round % 50; i++)
+            atomic_load(&bell->rung.count);
+        loop_park(bench.loop);
+        loop_io_remove(bench.loop, &bell->io);
+        unsigned seen = bell->rung.count;
+        loop_unpark(bench.loop);
+        sched_yield();
+        ck_assert_uint_eq(bell->rung.count, seen);
+        close(bell->io.fd);
+        free(bell);
+    }
+    stop_runner(&runner);
+    loop_destroy(bench.loop);
+}
+END_TEST
+
+/* What it costs to wake a thread is not for a pause to pay. */
+START_TEST(a_loop_that_waits_is_parked_without_its_thread)
+{
+    struct bench bench = make_bench();
+    struct bell bell;
+    struct runner runner;
+    unsigned asleep = 0;
+
+    hang_bell(&bell, bench.loop);
+    start_runner(&runner, &bench);
+    ring(&bell);
+    while (!atomic_load(&bell.rung.count))
+        sched_yield();
+    /* It is on its way to sleep, for a few turns at most. */
+    for (unsigned round = 0; round < 20; round++) {
+        uint64_t before = thread_cpu_ns(&runner.thread);
+        for (unsigned i = 0; i < 100; i++) {
+            loop_park(bench.loop);
+            loop_unpark(bench.loop);
+        }
+        asleep += thread_cpu_ns(&runner.thread) == before;
+    }
+    ck_assert_uint_ge(asleep, 15);
+    stop_runner(&runner);
+    loop_io_remove(bench.loop, &bell.io);
+    close(bell.io.fd);
+    loop_destroy(bench.loop);
+}
+END_TEST
+
 static void add_io_tests(TCase *io)
 {
     tcase_add_test(io, a_stop_before_the_run_ends_it_at_once);
@@ -691,6 +804,9 @@ static void add_thread_tests(TCase *threads)
     tcase_add_test(threads, a_parked_loop_stands_still_until_the_last_unpark);
     tcase_add_test(threads, a_loop_parked_before_its_run_waits_too);
     tcase_add_test(threads, parks_of_several_threads_nest);
+    tcase_add_test(threads, an_edge_outlives_a_park);
+    tcase_add_test(threads, what_is_removed_in_a_park_is_not_heard_of_again);
+    tcase_add_test(threads, a_loop_that_waits_is_parked_without_its_thread);
 }
 
 int main(void)
