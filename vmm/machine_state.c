@@ -9,6 +9,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdalign.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,12 +46,19 @@ void machine_record_destroy(struct machine_record *record)
     free(record);
 }
 
-static size_t size_of_devices(const struct machine *machine)
+/* The next one begins where any struct may. */
+static size_t room_for(const struct device *device)
 {
-    size_t size = 0;
+    size_t each = alignof(max_align_t);
+    return (device->table->size + each - 1) / each * each;
+}
+
+static size_t room_for_devices(const struct machine *machine)
+{
+    size_t room = 0;
     for (unsigned i = 0; i < machine->device_count; i++)
-        size += machine->devices[i]->table->size;
-    return size;
+        room += room_for(machine->devices[i]);
+    return room;
 }
 
 static void list_items(struct machine_record *record)
@@ -66,7 +75,7 @@ static void list_items(struct machine_record *record)
         const struct device *device = machine->devices[i];
         *item++ = (struct state_item){
             .table = device->table, .instance = device->instance, .object = aside};
-        aside += device->table->size;
+        aside += room_for(device);
     }
     record->count = (unsigned)(item - record->items);
 }
@@ -80,7 +89,7 @@ int machine_record_create(struct machine_record **ret_record, struct machine *ma
         record->machine = machine;
         record->vcpus = calloc(cpus, sizeof(record->vcpus[0]));
         record->items = calloc(2 + cpus + machine->device_count, sizeof(record->items[0]));
-        record->aside = calloc(1, size_of_devices(machine) + 1);
+        record->aside = calloc(1, room_for_devices(machine) + 1);
     }
     if (!record || !record->vcpus || !record->items || !record->aside) {
         machine_record_destroy(record);
