@@ -342,12 +342,12 @@ void virtio_device_resume(struct device *device)
     /* Elsewhere nothing may be under way that somebody could report the end of. */
     if (virtio->state->resetting && stop(virtio))
         end_reset(virtio);
-    ring_all(virtio);
-    virtio_unlock(virtio);
     if (virtio->parked) {
         virtio->parked = false;
         loop_unpark(virtio->loop);
     }
+    ring_all(virtio); /* a loop that is parked would be woken twice */
+    virtio_unlock(virtio);
 }
 
 /* --- life ----------------------------------------------------------------------------------- */
