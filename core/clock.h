@@ -14,6 +14,7 @@
 #define NS_PER_SEC 1000000000ull
 
 uint64_t clock_monotonic_ns(void);
+uint64_t clock_boot_ns(void); /* goes on while the host sleeps */
 uint64_t clock_wall_ns(void); /* since 1970, UTC */
 
 /* a * b / c in 128 bits: for turning nanoseconds into ticks and back without overflow or drift. */

@@ -11,6 +11,7 @@
  */
 #include "host/netif_gate.h"
 
+#include "core/clock.h"
 #include "core/iov.h"
 #include "host/frame_ring.h"
 #include "host/turn.h"
@@ -41,6 +42,8 @@ struct netif_gate {
 
     _Atomic enum mode mode; /* any thread */
     _Atomic uint64_t end;   /* frames of lower numbers may leave. Any thread */
+    _Atomic uint64_t until; /* so long, if `limit` is not 0 */
+    uint64_t limit;         /* ns */
 
     uint64_t number; /* of what is sent now */
     bool told;       /* that something waits, since the last mark */
@@ -73,7 +76,9 @@ static bool is_clear(const struct netif_gate *gate)
 static bool may_leave(const struct netif_gate *gate, const struct frame_record *record)
 {
     enum mode mode = gate->mode;
-    return mode == OPEN || (mode == HELD && (record->free || record->number < gate->end));
+    if (mode != HELD || record->free)
+        return mode == OPEN || mode == HELD;
+    return record->number < gate->end && (!gate->limit || clock_boot_ns() < gate->until);
 }
 
 static ssize_t send_first(struct netif_gate *gate)
@@ -384,6 +389,7 @@ void netif_gate_release(struct netif_gate *gate, uint64_t number)
 {
     uint64_t before = gate->end, end = number < UINT64_MAX ? number + 1 : number;
 
+    gate->until = clock_boot_ns() + gate->limit;
     while (before < end && !atomic_compare_exchange_weak(&gate->end, &before, end))
         continue;
     if (gate->ring.used)
@@ -407,6 +413,21 @@ void netif_gate_shut(struct netif_gate *gate)
 uint64_t netif_gate_held(struct netif_gate *gate)
 {
     return gate->mode == SHUT ? 0 : gate->ring.used;
+}
+
+void netif_gate_limit(struct netif_gate *gate, uint64_t ns)
+{
+    gate->limit = ns;
+}
+
+void netif_gate_flush(struct netif_gate *gate)
+{
+    bool attached = gate->turn.loop;
+
+    for (uint64_t before = UINT64_MAX; attached && gate->ring.used && gate->ring.used < before;) {
+        before = gate->ring.used;
+        let_leave(gate);
+    }
 }
 
 int netif_gate_create(struct netif **ret_netif, struct netif *inner, struct err *err)

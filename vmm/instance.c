@@ -310,10 +310,13 @@ int instance_run(struct instance *instance, struct machine_end *ret_end, struct 
 
 struct metrics_source instance_metrics(const struct instance *instance)
 {
+    const struct instance_part *part = instance->part_began ? instance->config.part : NULL;
     return (struct metrics_source){.machine = instance->machine,
                                    .vm = instance->config.name,
                                    .uuid = instance->uuid,
-                                   .started = instance->started};
+                                   .started = instance->started,
+                                   .part_table = part ? part->metrics : NULL,
+                                   .part = part ? part->ctx : NULL};
 }
 
 static int handle_metrics(void *ctx, char **ret_text, size_t *ret_length)

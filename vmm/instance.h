@@ -24,6 +24,7 @@ struct instance;
 struct byte_gate;
 struct control;
 struct control_verb;
+struct metric;
 
 /*
  * What a floor above adds to a VM that runs: verbs of its control socket, asked with `ctx`, and
@@ -36,6 +37,7 @@ struct instance_part {
     void (*abandon)(void *ctx); /* the VM ends: who waits gets an answer. Always after a begin. */
     void (*finish)(void *ctx);  /* the machine is gone */
     void (*describe)(void *ctx, json_t *status); /* adds to what the verb "status" tells; or NULL */
+    const struct metric *metrics; /* of its own; metrics_source.part is ctx; or NULL */
     void *ctx;
 };
 

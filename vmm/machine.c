@@ -146,6 +146,11 @@ static void count_pause(struct machine *machine)
         machine->longest_pause_ns = ns;
 }
 
+bool machine_runs(const struct machine *machine)
+{
+    return machine->running;
+}
+
 void machine_resume(struct machine *machine)
 {
     if (machine->running)

@@ -101,6 +101,7 @@ void machine_set_console_size(struct machine *machine, unsigned columns, unsigne
  */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
+bool machine_runs(const struct machine *machine); /* resumed, and not paused since */
 
 /* The guest gets so many percent less of the time, from now on; 0: all of it again. Any thread. */
 void machine_throttle(struct machine *machine, unsigned percent);

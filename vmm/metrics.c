@@ -24,6 +24,8 @@ static void walk(const struct metric *table, const struct metrics_source *source
 {
     for (const struct metric *metric = table; metric->name; metric++)
         metric->tell(metric, source, sink);
+    for (const struct metric *metric = source->part_table; metric && metric->name; metric++)
+        metric->tell(metric, source, sink);
 }
 
 /* --- text ------------------------------------------------------------------------------------- */

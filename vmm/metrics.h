@@ -18,15 +18,19 @@ enum metric_type {
     METRIC_HISTOGRAM, /* of durations */
 };
 
+struct metric;
+struct metrics_sink;
+
 struct metrics_source {
     struct machine *machine;
     const char *vm;   /* its name: any bytes */
     const char *uuid; /* as text */
     int64_t started;  /* the process, in seconds since 1970 */
+    /* What a floor above adds: its own table, told behind the other one, and what that is told
+     * from; or NULL. */
+    const struct metric *part_table;
+    void *part;
 };
-
-struct metric;
-struct metrics_sink;
 
 /*
  * One value of a metric. index and word tell the values of one metric apart: the number of a vCPU,
@@ -55,7 +59,7 @@ struct metric {
 /* Ends with a NULL name. */
 extern const struct metric metrics_table[];
 
-/* The table walked: an object, the caller's. NULL: no memory. */
+/* The table walked, and the part's: an object, the caller's. NULL: no memory. */
 json_t *metrics_json(const struct metric *table, const struct metrics_source *source);
 /* Text exposition format 0.0.4; free it. -ENOMEM. */
 int metrics_text(const struct metric *table, const struct metrics_source *source, char **ret_text,
