@@ -2,17 +2,46 @@
 #include "cli/hold.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-enum { TRIES = 100, PAUSE_US = 10000 };
+enum {
+    TRIES = 100,
+    PAUSE_US = 10000,
+    EXITING = 4 /* the kernel's PF_EXITING, in proc(5)'s stat */
+};
+
+/* It was killed, say: what it held it lets go as the kernel clears up, which takes a moment. */
+static bool is_ending(int64_t pid)
+{
+    char path[40], line[300];
+    snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
+    FILE *stat = fopen(path, "re");
+    if (!stat)
+        return true;
+    const char *end = fgets(line, sizeof(line), stat) ? strrchr(line, ')') : NULL;
+    fclose(stat);
+    unsigned long flags = 0;
+    char state = end ? end[2] : 'X';
+    for (unsigned field = 0; end && field < 7; field++) /* state, five numbers, flags */
+        end = strchr(end + 1, ' ');
+    if (end)
+        flags = strtoul(end, NULL, 10);
+    return state == 'X' || state == 'Z' || (flags & EXITING);
+}
 
 int hold_vm_or_find(struct folder *folder, struct runtime_info *ret_info, struct err *err)
 {
     for (unsigned i = 0; i < TRIES; i++) {
         if (folder_lock(folder, NULL) != -EBUSY)
             break;
-        if (runtime_find(folder->path, ret_info, NULL) == 0)
-            return 1;
+        if (runtime_find(folder->path, ret_info, NULL) == 0) {
+            if (!is_ending(ret_info->pid))
+                return 1;
+            runtime_info_finish(ret_info);
+        }
         usleep(PAUSE_US);
     }
     return folder_lock(folder, err);

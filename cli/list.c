@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* minivmm list and minivmm status. */
+/* minivmm list. */
+#include "cli/protection_text.h"
+#include "cli/said.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
 #include "cli/vms.h"
@@ -16,9 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LIST_DEPTH = 3, ASK_MS = 500, STATUS_TRIES = 4 };
-
-/* --- list ------------------------------------------------------------------------------------- */
+enum { LIST_DEPTH = 3, ASK_MS = 500 };
 
 struct list {
     bool json, quiet;
@@ -51,12 +51,14 @@ static void add_running(struct list *list, size_t at)
     char uuid[37];
     json_t *answer;
     const char *state = ask_state(info, &answer);
+    const json_t *protection = json_object_get(answer, "protection");
     identity_format_uuid(info->uuid, uuid);
-    json_array_append_new(list->rows, json_pack("{ss, ss, sI, sI, ss?, ss, ss}", "name", info->name,
-                                                "state", state, "pid", (json_int_t)info->pid,
-                                                "started", (json_int_t)info->started, "folder",
-                                                present ? present : info->folder, "uuid", uuid,
-                                                "control", info->control));
+    json_array_append_new(
+        list->rows,
+        json_pack("{ss, ss, ss?, sI, sI, ss?, ss, ss}", "name", info->name, "state", state,
+                  "protection", json_string_value(json_object_get(protection, "state")), "pid",
+                  (json_int_t)info->pid, "started", (json_int_t)info->started, "folder",
+                  present ? present : info->folder, "uuid", uuid, "control", info->control));
     json_decref(answer);
 }
 
@@ -99,10 +101,11 @@ static bool is_twin(const char *path)
 static void add_stopped(struct list *list, const char *folder)
 {
     const char *slash = strrchr(folder, '/');
-    json_array_append_new(list->rows, json_pack("{ss, ss, sn, sn, ss, sn, sn}", "name",
-                                                slash ? slash + 1 : folder, "state",
-                                                is_twin(folder) ? "twin" : "stopped", "pid",
-                                                "started", "folder", folder, "uuid", "control"));
+    json_array_append_new(list->rows,
+                          json_pack("{ss, ss, sn, sn, sn, ss, sn, sn}", "name",
+                                    slash ? slash + 1 : folder, "state",
+                                    is_twin(folder) ? "twin" : "stopped", "protection", "pid",
+                                    "started", "folder", folder, "uuid", "control"));
 }
 
 static int find_places(struct list *list, struct err *err)
@@ -148,12 +151,6 @@ static int gather(struct list *list, struct err *err)
     return 0;
 }
 
-static const char *text_of(const json_t *row, const char *key)
-{
-    const char *text = json_string_value(json_object_get(row, key));
-    return text ? text : "-";
-}
-
 static void print_rows(const struct list *list)
 {
     static const char *const header[] = {"NAME", "STATE", "PID", "UPTIME", "FOLDER", NULL};
@@ -171,29 +168,15 @@ static void print_rows(const struct list *list)
             format_duration(now - (double)json_integer_value(json_object_get(row, "started")),
                             uptime, sizeof(uptime));
         }
-        table_add(&table, text_of(row, "name"));
-        table_add(&table, text_of(row, "state"));
+        table_add(&table, said_text(row, "name"));
+        const char *word = protection_word(said_text(row, "protection"));
+        table_addf(&table, "%s%s%s", said_text(row, "state"), word[0] ? ", " : "", word);
         table_add(&table, number);
         table_add(&table, uptime);
-        table_add(&table, text_of(row, "folder"));
+        table_add(&table, said_text(row, "folder"));
     }
     table_print(&table);
     table_finish(&table);
-}
-
-static void print_plain(const char *text)
-{
-    char *plain = strdup(text);
-    if (plain)
-        text_make_plain(plain);
-    printf("%s", plain ? plain : "?");
-    free(plain);
-}
-
-static void print_json(const json_t *value)
-{
-    json_dumpf(value, stdout, JSON_INDENT(2));
-    printf("\n");
 }
 
 static void print_list(const struct list *list)
@@ -201,11 +184,11 @@ static void print_list(const struct list *list)
     size_t i;
     json_t *row;
     if (list->json) {
-        print_json(list->rows);
+        said_print_json(list->rows);
     } else if (list->quiet) {
         json_array_foreach(list->rows, i, row)
         {
-            print_plain(text_of(row, "name"));
+            said_print_plain(said_text(row, "name"));
             printf("\n");
         }
     } else if (json_array_size(list->rows) > 0) {
@@ -263,199 +246,4 @@ int verb_list(int argc, char **argv)
     runtime_free_list(list.running, list.running_count);
     folder_free_found(list.folders, list.folder_count);
     return ret < 0 ? fail(&err) : 0;
-}
-
-/* --- status ----------------------------------------------------------------------------------- */
-
-static void print_item(const char *name, const char *text)
-{
-    printf("%-9s ", name);
-    print_plain(text);
-    printf("\n");
-}
-
-static void print_devices(const json_t *status)
-{
-    size_t i;
-    json_t *item;
-    json_array_foreach(json_object_get(status, "disks"), i, item)
-    {
-        printf("disk %-4zu ", i);
-        print_plain(text_of(item, "file"));
-        printf(" (%s%s%s)\n", text_of(item, "format"),
-               json_is_true(json_object_get(item, "readonly")) ? ", read only" : "",
-               json_is_true(json_object_get(item, "ephemeral")) ? ", ephemeral" : "");
-    }
-    json_array_foreach(json_object_get(status, "nets"), i, item)
-    {
-        printf("net %-5zu %s %s ", i, text_of(item, "mode"), text_of(item, "mac"));
-        print_plain(text_of(item, "name"));
-        printf("\n");
-    }
-}
-
-static void print_protection(const json_t *protection)
-{
-    char text[800];
-    const char *error = json_string_value(json_object_get(protection, "error"));
-    const char *peer = text_of(protection, "peer");
-    if (!protection)
-        return;
-    snprintf(text, sizeof(text), "as %s of generation %lld, peer %s, witness %s",
-             text_of(protection, "role"),
-             (long long)json_integer_value(json_object_get(protection, "generation")),
-             peer[0] ? peer : "not known", text_of(protection, "witness"));
-    print_item("protected", error ? error : text);
-}
-
-static void print_status(const json_t *status)
-{
-    char text[64];
-    print_item("name", text_of(status, "name"));
-    print_item("state", text_of(status, "state"));
-    print_item("uuid", text_of(status, "uuid"));
-    print_item("folder", text_of(status, "folder"));
-    print_protection(json_object_get(status, "protection"));
-    if (!json_object_get(status, "pid"))
-        return;
-    printf("%-9s %lld\n", "pid", (long long)json_integer_value(json_object_get(status, "pid")));
-    format_duration((double)json_integer_value(json_object_get(status, "uptime")), text,
-                    sizeof(text));
-    print_item("uptime", text);
-    printf("%-9s %lld\n", "cpus", (long long)json_integer_value(json_object_get(status, "cpus")));
-    format_size((uint64_t)json_integer_value(json_object_get(status, "memory")), text,
-                sizeof(text));
-    print_item("memory", text);
-    print_devices(status);
-}
-
-/* As the file has it: what is so, the witness knows. NULL: it has none. */
-static json_t *describe_protection(const struct folder *folder, bool *ret_is_twin)
-{
-    struct protection protection;
-    struct err err = {0};
-    int ret = protection_find(&protection, folder, &err);
-    if (ret < 0)
-        return ret == -ENOENT || ret == -ESTALE ? NULL : json_pack("{ss}", "error", err.text);
-    char *text = protection_format(&protection);
-    json_t *root = text ? json_loads(text, 0, NULL) : NULL;
-    free(text);
-    *ret_is_twin = protection.role == PROTECTION_TWIN;
-    return root;
-}
-
-/* A VM that does not run: its folder says who it is. */
-static int describe_stopped(const char *word, json_t **ret_status, struct err *err)
-{
-    struct folder folder = {.fd = -1, .lock = -1};
-    struct identity identity = {0};
-    char uuid[37] = "";
-    int ret = folder_open(&folder, word, err);
-    if (ret < 0)
-        return ret;
-    if (identity_read(&identity, &folder, NULL) == 0)
-        identity_format_uuid(identity.uuid, uuid);
-    bool is_twin = false;
-    json_t *protection = describe_protection(&folder, &is_twin);
-    *ret_status = json_pack("{ss, ss, ss, ss, so*}", "name", folder.name, "state",
-                            is_twin ? "twin" : "stopped", "folder", folder.path, "uuid",
-                            uuid[0] ? uuid : "-", "protection", protection);
-    identity_finish(&identity);
-    folder_close(&folder);
-    return *ret_status ? 0 : err_sys(err, ERR_HOST, ENOMEM, "%s", word);
-}
-
-enum { STATUS_JSON, STATUS_REGISTERS, STATUS_HELP };
-
-struct status_wish {
-    bool json, registers;
-};
-
-static int take_status_option(void *ctx, int what, const char *value, struct err *err)
-{
-    struct status_wish *wish = ctx;
-    wish->json |= what == STATUS_JSON;
-    wish->registers |= what == STATUS_REGISTERS;
-    return 0;
-}
-
-/* It says where it was when it started. */
-static void correct_folder(json_t *status)
-{
-    struct vm_place place;
-    if (!json_is_string(json_object_get(status, "folder")) ||
-        !vm_find_place(json_integer_value(json_object_get(status, "pid")), &place))
-        return;
-    json_t *path = json_string(place.path); /* NULL: no text */
-    if (path)
-        json_object_set_new(status, "folder", path);
-    free(place.path);
-}
-
-/* Its connection breaks, then its door is shut, then it does not run: one that ends is asked again.
- */
-static int ask_status(const char *word, json_t **ret_status, struct err *err)
-{
-    int ret = -EPIPE;
-    for (unsigned i = 0; i < STATUS_TRIES && ret == -EPIPE; i++)
-        ret = vm_call(word, "status", NULL, ret_status, err);
-    if (ret == 0)
-        correct_folder(*ret_status);
-    /* This very error, and no other, says that it is stopped. */
-    return ret == -ESRCH ? describe_stopped(word, ret_status, err) : ret;
-}
-
-static void print_registers(const json_t *answer)
-{
-    size_t i;
-    json_t *text;
-    json_array_foreach(json_object_get(answer, "vcpus"), i, text)
-    {
-        printf("vCPU %zu:\n%s", i, json_string_value(text) ? json_string_value(text) : "");
-    }
-}
-
-int verb_status(int argc, char **argv)
-{
-    static const struct option table[] = {
-        [STATUS_JSON] = {"json", 0, NULL, "one JSON object, for programs"},
-        [STATUS_REGISTERS] = {"registers", 0, NULL,
-                              "those of its vCPUs, and their stacks, instead"},
-        [STATUS_HELP] = {"help", 'h', NULL, "this text"},
-    };
-    struct status_wish wish = {0};
-    struct err err = {0};
-    struct verb_words words = {.verb = "status",
-                               .table = table,
-                               .count = array_size(table),
-                               .examples = "Examples:\n"
-                                           "  minivmm status web1\n"
-                                           "  minivmm status web1 --json\n"
-                                           "  minivmm status web1 --registers\n"
-                                           "\n"
-                                           "Usage: minivmm status VM [OPTION...]\n"
-                                           "\n"
-                                           "VM is a folder, or the name or UUID of one that "
-                                           "runs.\n",
-                               .take = take_status_option,
-                               .ctx = &wish,
-                               .least = 1,
-                               .most = 1,
-                               .missing = "of which VM?"};
-    int ret = verb_words_read(&words, argc, argv, &err);
-    if (ret != 0)
-        return ret < 0 ? fail(&err) : 0;
-    json_t *status = NULL;
-    ret = wish.registers ? vm_call(words.words[0], "registers", NULL, &status, &err)
-                         : ask_status(words.words[0], &status, &err);
-    if (ret < 0)
-        return fail(&err);
-    if (wish.json)
-        print_json(status);
-    else if (wish.registers)
-        print_registers(status);
-    else
-        print_status(status);
-    json_decref(status);
-    return 0;
 }

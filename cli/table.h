@@ -4,7 +4,7 @@
 
 #include "core/err.h"
 
-enum { TABLE_MAX_COLUMNS = 10 };
+enum { TABLE_MAX_COLUMNS = 12 };
 
 struct table {
     unsigned columns;

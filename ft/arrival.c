@@ -99,7 +99,8 @@ static int read_head(struct arrival *arrival, int place, const char *path, struc
     if (ret == 0)
         ret = machine_model_check_host(arrival->model, err);
     if (ret == 0)
-        ret = arrival_folder_begin(&arrival->folder, place, path, &arrival->hello, err);
+        ret = arrival_folder_begin(&arrival->folder, place, path, &arrival->hello,
+                                   &arrival->following, err);
     return ret < 0 ? ret : read_folder(arrival, err);
 }
 
@@ -305,7 +306,7 @@ static int take_over(struct arrival *arrival, bool ready, struct err *err)
     return ret;
 }
 
-void arrival_take_state(struct arrival *arrival)
+static void take_state(struct arrival *arrival)
 {
     struct stream_buffer swap = arrival->state;
     arrival->state = arrival->payload;
@@ -327,7 +328,7 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
     case FRAME_COMPARE:
         return compare(arrival, err);
     case FRAME_STATE:
-        arrival_take_state(arrival);
+        take_state(arrival);
         return 0;
     case FRAME_COMMIT:
         ret = take_epoch(arrival, err);

@@ -2,6 +2,7 @@
 #include "ft/arrival_folder.h"
 
 #include "ft/compare.h"
+#include "ft/former.h"
 #include "ft/handover.h"
 #include "host/fd.h"
 #include "host/small_file.h"
@@ -89,18 +90,26 @@ static int make_marked(struct arrival_folder *folder, const struct moving_hello 
     return handover_arrive(folder->fd, hello->ticket, err);
 }
 
-static int give_name(struct arrival_folder *folder, const char *hidden, struct err *err)
+static int give_name(struct arrival_folder *folder, const struct moving_hello *hello,
+                     const struct following *following, const char *hidden, struct err *err)
 {
     int ret = tree_move(folder->place, hidden, folder->place, folder->name, err);
     if (ret == -EEXIST && remove_left(folder->place, folder->name))
         ret = tree_move(folder->place, hidden, folder->place, folder->name, err);
+    if (ret == -EEXIST) {
+        int aside = former_put_aside(folder->place, folder->name, hello->uuid, following, err);
+        folder->replaces = aside == 0;
+        ret = aside == 0 ? tree_move(folder->place, hidden, folder->place, folder->name, err)
+                         : aside;
+    }
     if (ret == -EEXIST)
         return err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
     return ret;
 }
 
 int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
-                         const struct moving_hello *hello, struct err *err)
+                         const struct moving_hello *hello, const struct following *following,
+                         struct err *err)
 {
     char hidden[NAME_MAX + 1];
     int ret = folder_check_name(hello->name, err);
@@ -114,7 +123,7 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     snprintf(hidden, sizeof(hidden), ".%.200s.coming", folder->name);
     ret = make_marked(folder, hello, hidden, err);
     if (ret == 0)
-        ret = give_name(folder, hidden, err);
+        ret = give_name(folder, hello, following, hidden, err);
     if (ret < 0 && folder->fd >= 0) {
         close(folder->fd);
         folder->fd = -1;
@@ -368,6 +377,13 @@ static bool is_still_ours(const struct arrival_folder *folder)
            ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
+void arrival_folder_settle(struct arrival_folder *folder)
+{
+    if (folder->replaces)
+        former_remove(folder->place, folder->name, folder->fd);
+    folder->replaces = false;
+}
+
 void arrival_folder_finish(struct arrival_folder *folder, bool keep)
 {
     for (unsigned i = 0; i < folder->disk_count; i++)
@@ -377,6 +393,8 @@ void arrival_folder_finish(struct arrival_folder *folder, bool keep)
         return;
     if (!keep && is_still_ours(folder))
         remove_folder(folder->place, folder->name);
+    if (!keep && folder->replaces)
+        former_put_back(folder->place, folder->name);
     close(folder->fd);
     folder->fd = -1;
 }

@@ -3,7 +3,7 @@
  * trusted: names stay inside, sizes are bounded, and what is there already is not touched. */
 #pragma once
 
-#include "ft/moving.h"
+#include "ft/following.h"
 
 #include <jansson.h>
 
@@ -13,8 +13,9 @@ struct arrival_disk {
 };
 
 struct arrival_folder {
-    int place; /* the folder of VMs; the caller's */
-    int fd;    /* -1: not made */
+    int place;     /* the folder of VMs; the caller's */
+    bool replaces; /* a former one, which is put aside */
+    int fd;        /* -1: not made */
     char name[NAME_MAX + 1];
     char path[PATH_MAX];
     struct arrival_disk disks[MACHINE_MAX_DISKS];
@@ -23,8 +24,10 @@ struct arrival_folder {
     uint64_t file_bytes;
 };
 
+/* following: it comes to follow, and may take the place of a former one; generation 0: to move. */
 int arrival_folder_begin(struct arrival_folder *folder, int place, const char *path,
-                         const struct moving_hello *hello, struct err *err) must_check;
+                         const struct moving_hello *hello, const struct following *following,
+                         struct err *err) must_check;
 int arrival_folder_add_file(struct arrival_folder *folder, const struct moving_file *file,
                             struct err *err) must_check;
 int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_disk *disk,
@@ -41,4 +44,6 @@ int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_
 int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
                            struct stream_buffer *payload, struct err *err) must_check;
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err) must_check;
+/* It has all of the VM, and nobody needs a former one. */
+void arrival_folder_settle(struct arrival_folder *folder);
 void arrival_folder_finish(struct arrival_folder *folder, bool keep);

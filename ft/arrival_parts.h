@@ -47,8 +47,6 @@ int arrival_prepare(struct arrival *arrival, struct instance *instance, struct e
 int arrival_take_pages(struct arrival *arrival, const struct frame *frame,
                        struct err *err) must_check;
 int arrival_take_block(struct arrival *arrival, struct err *err) must_check;
-/* A STATE frame: it is in arrival->state from here on. */
-void arrival_take_state(struct arrival *arrival);
 int arrival_out_of_place(const struct frame *frame, struct err *err);
 /* On the main loop. */
 int arrival_load(struct arrival *arrival, struct err *err) must_check;

@@ -29,7 +29,8 @@ struct conductor {
     struct ft_action question; /* ASK or EXCHANGE; kind 0: none */
     struct ft_record keep;     /* to be persisted */
     bool keeps, ended;
-    struct err trouble; /* the witness's */
+    struct err trouble;      /* the witness's */
+    struct witness *witness; /* the asker's; NULL: not open as yet */
     struct link *link;
     uint64_t link_number, links;
 
@@ -37,13 +38,6 @@ struct conductor {
     pthread_cond_t speak, answer, end, changed;
     struct thread pulse, speaker, asker;
 };
-
-uint64_t conductor_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
-}
 
 /* --- actions ---------------------------------------------------------------------------------- */
 
@@ -109,7 +103,7 @@ static void step_locked(struct conductor *conductor, const struct ft_event *even
 {
     const struct ft_event tick = {.kind = FT_TICK};
     const struct ft_protocol *protocol = &conductor->protocol;
-    uint64_t now = conductor_now();
+    uint64_t now = clock_boot_ns();
     if (event->kind != FT_TICK && now - protocol->tick_ns > protocol->config.gap_ns)
         step_once(conductor, &tick, now);
     step_once(conductor, event, now);
@@ -215,9 +209,13 @@ static int ask(struct conductor *conductor, const struct ft_action *question,
 {
     *ret_event = (struct ft_event){.kind = FT_ANSWER, .ask = question->ask, .answer = FT_NO_ANSWER};
     const uint8_t *uuid = conductor->config.uuid;
-    int ret = question->kind == FT_ASK
-                  ? witness_read(conductor->config.witness, uuid, &ret_event->record, err)
-                  : witness_exchange(conductor->config.witness, uuid, question->expected,
+    int ret = conductor->witness
+                  ? 0
+                  : witness_open(&conductor->witness, conductor->config.witness, err);
+    if (ret == 0)
+        ret = question->kind == FT_ASK
+                  ? witness_read(conductor->witness, uuid, &ret_event->record, err)
+                  : witness_exchange(conductor->witness, uuid, question->expected,
                                      &question->record, &ret_event->record, err);
     if (ret == 0)
         ret_event->answer = question->kind == FT_ASK ? FT_IS : FT_EXCHANGED;
@@ -377,6 +375,7 @@ void conductor_destroy(struct conductor *conductor)
     pthread_cond_destroy(&conductor->answer);
     pthread_cond_destroy(&conductor->end);
     pthread_cond_destroy(&conductor->changed);
+    witness_close(conductor->witness);
     pthread_mutex_destroy(&conductor->writing);
     pthread_mutex_destroy(&conductor->lock);
     free(conductor);

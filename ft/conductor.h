@@ -22,7 +22,8 @@ struct conductor;
 
 struct conductor_config {
     uint8_t uuid[16]; /* of the VM */
-    struct witness *witness;
+    const char
+        *witness; /* its address, which outlives the conductor; it is opened when it can be */
     /* In order, under the conductor's lock: it must not block, nor call the conductor. All but
      * SEND, HANG_UP, ASK, EXCHANGE and PERSIST, which the conductor does by itself. */
     void (*act)(void *ctx, const struct ft_action *action);
@@ -36,7 +37,8 @@ struct conductor_config {
     void *ctx;
 };
 
-/* `protocol` begins as one of its init functions has left it, just now. Its threads run. */
+/* `protocol` begins as one of its init functions has left it, just now (clock_boot_ns). Its threads
+ * run. */
 int conductor_create(struct conductor **ret_conductor, const struct conductor_config *config,
                      const struct ft_protocol *protocol, struct err *err) must_check;
 /* Nobody calls it any more, no link is attached. NULL is fine. */
@@ -58,8 +60,5 @@ pthread_mutex_t *conductor_writing(struct conductor *conductor);
 void conductor_look(struct conductor *conductor, struct ft_protocol *ret_protocol);
 /* Until that has changed, or so long. */
 void conductor_wait(struct conductor *conductor, unsigned ms);
-
-/* Its time: goes on while the host sleeps. */
-uint64_t conductor_now(void);
 /* Why the witness did not answer when it was asked last; kind 0 where it did. */
 void conductor_trouble(struct conductor *conductor, struct err *ret_trouble);

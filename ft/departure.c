@@ -290,7 +290,7 @@ static int follow(struct departure_disk *disk, struct err *err)
 int departure_follow(struct departure *departure, struct err *err)
 {
     int ret = 0;
-    bool runs = !instance_stands_still(departure->instance);
+    bool runs = machine_runs(departure->machine);
     if (runs)
         machine_pause(departure->machine);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++)
@@ -315,7 +315,7 @@ void departure_unfollow_disks(struct departure *departure)
 
 void departure_unfollow(struct departure *departure)
 {
-    bool pauses = departure->following && !instance_stands_still(departure->instance);
+    bool pauses = departure->following && machine_runs(departure->machine);
     if (pauses)
         machine_pause(departure->machine);
     departure_unfollow_disks(departure);
@@ -412,13 +412,22 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
     return disk_watch_read(disk->watch, offset, bytes, length, true);
 }
 
-int departure_send_sums(struct departure *departure, struct err *err)
+int departure_send_memory_sums(struct departure *departure, struct err *err)
 {
     const struct compare_what memory = {.size = memory_size(machine_memory(departure->machine)),
                                         .read = read_memory,
                                         .ctx = departure};
     struct stream *stream = link_writer(departure->link);
+    pthread_mutex_lock(departure->writing);
     int ret = compare_put(stream, &departure->at, COMPARE_MEMORY, &memory, &departure->tally, err);
+    pthread_mutex_unlock(departure->writing);
+    return ret;
+}
+
+int departure_send_sums(struct departure *departure, struct err *err)
+{
+    struct stream *stream = link_writer(departure->link);
+    int ret = departure_send_memory_sums(departure, err);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++) {
         struct departure_disk *disk = &departure->disks[i];
         const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};

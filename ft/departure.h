@@ -74,7 +74,8 @@ int departure_send_written(struct departure *departure, bool still, uint64_t *re
 /* What somebody else knows of a disk. */
 int departure_put_block(struct departure *departure, const struct moving_block *block,
                         struct err *err) must_check;
-/* What the other side has to hold now. */
+/* What the other side has to hold now: memory, and disks. */
+int departure_send_memory_sums(struct departure *departure, struct err *err) must_check;
 int departure_send_sums(struct departure *departure, struct err *err) must_check;
 /* The state, and the end of the epoch. */
 int departure_send_end(struct departure *departure, struct err *err) must_check;

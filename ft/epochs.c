@@ -29,6 +29,8 @@ void epochs_add(struct epochs *epochs, const struct epoch_record *record)
     epochs->ring[record->epoch % EPOCHS_KEPT] = *record;
     epochs->last_epoch = record->epoch;
     epochs->count++;
+    epochs->pages += record->pages;
+    histogram_add(&epochs->pauses, record->pause_ns);
     pthread_mutex_unlock(&epochs->lock);
 }
 
@@ -44,6 +46,7 @@ void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, u
 {
     pthread_mutex_lock(&epochs->lock);
     struct epoch_record *record = find(epochs, epoch);
+    epochs->wire_bytes += wire_bytes;
     if (record) {
         record->send_ns = send_ns;
         record->wire_bytes = wire_bytes;
@@ -56,16 +59,39 @@ void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now)
 {
     pthread_mutex_lock(&epochs->lock);
     struct epoch_record *record = find(epochs, epoch);
-    if (record && record->commit_ns == 0)
+    if (record && record->commit_ns == 0) {
         record->commit_ns = now - record->began_ns;
+        histogram_add(&epochs->commits, record->commit_ns);
+    }
     pthread_mutex_unlock(&epochs->lock);
+}
+
+void epochs_read_total(struct epochs *epochs, struct epochs_total *ret_total)
+{
+    pthread_mutex_lock(&epochs->lock);
+    ret_total->count = epochs->count;
+    ret_total->pages = epochs->pages;
+    ret_total->wire_bytes = epochs->wire_bytes;
+    histogram_read(&epochs->pauses, &ret_total->pauses);
+    histogram_read(&epochs->commits, &ret_total->commits);
+    pthread_mutex_unlock(&epochs->lock);
+}
+
+bool epochs_find(struct epochs *epochs, uint64_t epoch, struct epoch_record *ret_record)
+{
+    pthread_mutex_lock(&epochs->lock);
+    const struct epoch_record *record = find(epochs, epoch);
+    if (record)
+        *ret_record = *record;
+    pthread_mutex_unlock(&epochs->lock);
+    return record;
 }
 
 /* --- for people ------------------------------------------------------------------------------- */
 
 static double us(uint64_t ns)
 {
-    return (double)(ns / 100) / 10;
+    return (double)ns / 1e3;
 }
 
 static const char *cause_name(enum epoch_cause cause)

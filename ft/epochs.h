@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/err.h"
+#include "core/histogram.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -24,12 +25,20 @@ struct epoch_record {
     uint64_t pages, wire_bytes, disk_bytes, held_bytes;
     uint64_t kinds[4]; /* pages by enum page_encoding */
     enum epoch_cause cause;
+    bool compressed; /* by LZ4, where that made a page shorter */
 };
 
 struct epochs {
     pthread_mutex_t lock;
     struct epoch_record *ring;
     uint64_t count, last_epoch; /* of all time; the newest one's number */
+    uint64_t pages, wire_bytes; /* of all time, as these: */
+    struct histogram pauses, commits;
+};
+
+struct epochs_total {
+    uint64_t count, pages, wire_bytes;
+    struct histogram_reading pauses, commits;
 };
 
 int epochs_init(struct epochs *epochs, struct err *err) must_check;
@@ -42,6 +51,11 @@ void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, u
                       const uint64_t kinds[4]);
 void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now);
 
+/* False: it is not there any more. */
+bool epochs_find(struct epochs *epochs, uint64_t epoch, struct epoch_record *ret_record);
+
 /* For people: the last of them; and sums over as many as there are of the last `window`. */
 json_t *epochs_list(struct epochs *epochs, unsigned most);
 json_t *epochs_sum_up(struct epochs *epochs, unsigned window);
+/* For metrics: of all time. */
+void epochs_read_total(struct epochs *epochs, struct epochs_total *ret_total);

@@ -41,6 +41,7 @@ void following_put(struct stream *stream, const struct following *following)
     stream_put_u32(&buffer.stream, following->durable ? DURABLE : 0);
     put_text(&buffer.stream, following->witness);
     put_text(&buffer.stream, following->back);
+    put_text(&buffer.stream, following->there);
     if (stream_error(&buffer.stream) < 0)
         stream_fail(stream, stream_error(&buffer.stream));
     else
@@ -72,7 +73,8 @@ int following_get(struct stream_buffer *payload, struct following *ret_following
     following.lost_ms = stream_get_u32(stream);
     following.durable = stream_get_u32(stream) & DURABLE;
     if (!get_text(stream, following.witness) || !get_text(stream, following.back) ||
-        payload->read_at != payload->length || !makes_sense(&following))
+        !get_text(stream, following.there) || payload->read_at != payload->length ||
+        !makes_sense(&following))
         return broken(err, FRAME_FOLLOW);
     *ret_following = following;
     return 0;

@@ -24,7 +24,8 @@ struct following {
     uint32_t beat_ms, lost_ms;
     bool durable;
     char witness[FOLLOWING_WITNESS];
-    char back[FOLLOWING_WITNESS]; /* where its own host waits for VMs; "": nowhere */
+    char back[FOLLOWING_WITNESS];  /* where its own host waits for VMs; "": nowhere */
+    char there[FOLLOWING_WITNESS]; /* where it has found the other one: the way back from there */
 };
 
 void following_put(struct stream *stream, const struct following *following);

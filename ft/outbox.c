@@ -138,6 +138,18 @@ void outbox_shut(struct outbox *outbox)
         vsock_gate_shut(outbox->vsock);
 }
 
+void outbox_limit(struct outbox *outbox, uint64_t ns)
+{
+    for (unsigned i = 0; i < outbox->net_count; i++)
+        netif_gate_limit(outbox->nets[i], ns);
+}
+
+void outbox_flush(struct outbox *outbox)
+{
+    for (unsigned i = 0; i < outbox->net_count; i++)
+        netif_gate_flush(outbox->nets[i]);
+}
+
 uint64_t outbox_held(struct outbox *outbox)
 {
     uint64_t held = byte_gate_held(outbox->console);

@@ -5,6 +5,7 @@
 #include "ft/copies.h"
 #include "ft/migration.h"
 #include "ft/protect.h"
+#include "ft/protect_metrics.h"
 #include "vmm/control.h"
 
 #include <errno.h>
@@ -173,6 +174,7 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
                                         .abandon = handle_abandon,
                                         .finish = handle_finish,
                                         .describe = handle_describe,
+                                        .metrics = protect_metrics,
                                         .ctx = part};
     *ret_part = part;
     return 0;
@@ -181,6 +183,11 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
 const struct instance_part *ft_part_of(struct ft_part *part)
 {
     return &part->part;
+}
+
+struct protect *ft_part_protect(const struct ft_part *part)
+{
+    return part->protect;
 }
 
 bool ft_part_has_moved(const struct ft_part *part)

@@ -11,6 +11,7 @@
 
 struct ft_part;
 struct arrival;
+struct protect;
 
 /* From where a blank machine gets its state: one of these, or none. Both outlive the instance. */
 struct ft_part_config {
@@ -23,7 +24,8 @@ struct ft_part_config {
 int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *config,
                    struct err *err) must_check;
 const struct instance_part *ft_part_of(struct ft_part *part);
-bool ft_part_has_moved(const struct ft_part *part); /* the VM runs on another host now */
+struct protect *ft_part_protect(const struct ft_part *part); /* NULL: it has not begun */
+bool ft_part_has_moved(const struct ft_part *part);          /* the VM runs on another host now */
 /* It ended because it is protected, and runs elsewhere or is not needed: why (kind 0: it was handed
  * over in good order); or NULL. */
 const struct err *ft_part_gone(const struct ft_part *part);

@@ -9,11 +9,13 @@
 #include "core/log.h"
 #include "ft/capture.h"
 #include "ft/departure.h"
+#include "ft/epoch_pace.h"
 #include "ft/following.h"
 #include "ft/loop_step.h"
 #include "ft/replica_disk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +27,7 @@ enum {
     AHEAD = 2,           /* epochs that are not acknowledged */
     MANY_PAGES = 512,    /* so many in an epoch: some of the next one's leave before its pause */
     CACHE_BYTES = 64 << 20,
-    DEFAULT_MIN_MS = 2,
+    DEFAULT_MIN_MS = 1,
     DEFAULT_MAX_MS = 50,
     DEFAULT_PERCENT = 20,
 };
@@ -40,7 +42,8 @@ struct primary {
     struct loop_step step;
     uint64_t link; /* its number; 0: not attached */
     struct capture_times times;
-    uint64_t node;
+    struct epoch_pace pace;
+    uint64_t node, sync_bytes;
     unsigned rounds;
 
     atomic_bool given_up; /* also the departure's */
@@ -48,7 +51,8 @@ struct primary {
     pthread_cond_t changed;
     bool synced, unsynced, gated, hands, ends, abandoned;
     enum epoch_cause pressed; /* 0: nobody waits */
-    uint64_t acked;           /* epochs */
+    enum pace_reason reason;
+    uint64_t acked; /* epochs */
     struct link *breakable;
 };
 
@@ -89,11 +93,6 @@ bool primary_gate(struct primary *primary)
 void primary_release(struct primary *primary, uint64_t epoch)
 {
     outbox_release(primary->config.outbox, epoch);
-    epochs_note_acked(&primary->epochs, epoch, clock_monotonic_ns());
-    pthread_mutex_lock(&primary->lock);
-    primary->acked = epoch;
-    pthread_cond_broadcast(&primary->changed);
-    pthread_mutex_unlock(&primary->lock);
 }
 
 void primary_press(struct primary *primary, enum epoch_cause cause)
@@ -155,6 +154,18 @@ bool primary_end_guest(struct primary *primary)
 
 /* --- listening -------------------------------------------------------------------------------- */
 
+/* Whether it lets something go or not: one more epoch may leave. */
+static void note_ack(struct primary *primary)
+{
+    struct ft_protocol protocol;
+    conductor_look(primary->config.conductor, &protocol);
+    epochs_note_acked(&primary->epochs, protocol.acked, clock_monotonic_ns());
+    pthread_mutex_lock(&primary->lock);
+    primary->acked = protocol.acked;
+    pthread_cond_broadcast(&primary->changed);
+    pthread_mutex_unlock(&primary->lock);
+}
+
 static int hear(struct primary *primary, struct stream_buffer *payload, struct err *err)
 {
     struct ft_event event = {.kind = FT_HEARD, .link = primary->link};
@@ -169,6 +180,8 @@ static int hear(struct primary *primary, struct stream_buffer *payload, struct e
         ret = following_get_word(payload, &event.word, err);
     if (ret == 0)
         conductor_tell(primary->config.conductor, &event);
+    if (ret == 0 && event.word.kind == FT_ACK)
+        note_ack(primary);
     return ret;
 }
 
@@ -208,7 +221,7 @@ static int connect_to(struct primary *primary, const struct primary_target *targ
     return 0;
 }
 
-static int introduce(struct primary *primary, struct err *err)
+static int introduce(struct primary *primary, const struct primary_target *target, struct err *err)
 {
     struct departure *out = &primary->out;
     struct following following = *primary->config.following;
@@ -217,6 +230,7 @@ static int introduce(struct primary *primary, struct err *err)
     following.generation = protocol.record.generation;
     out->at = (struct frame){.generation = protocol.record.generation, .epoch = protocol.sent + 1};
     primary->acked = protocol.sent;
+    snprintf(following.there, sizeof(following.there), "%s", target->to);
     following_put(link_writer(out->link), &following);
     int ret = departure_introduce(out, err);
     return ret < 0 ? ret : departure_open(out, err);
@@ -280,6 +294,13 @@ static int send_rounds(struct primary *primary, struct err *err)
 
 /* --- epochs ----------------------------------------------------------------------------------- */
 
+/* A link that does not take it says so to whoever sends next. */
+static void send_sums(struct primary *primary)
+{
+    if (primary->config.verify)
+        (void)!departure_send_memory_sums(&primary->out, NULL);
+}
+
 /* What is under way in the disks was not begun under the replica's eyes: there is nothing. */
 static void handle_first_moment(void *ctx)
 {
@@ -290,12 +311,14 @@ static void handle_first_moment(void *ctx)
                                 NULL) < 0)
             primary_give_up(primary);
     departure_unfollow_disks(out);
+    send_sums(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
 }
 
 static void handle_moment(void *ctx)
 {
     struct primary *primary = ctx;
+    send_sums(primary);
     outbox_mark(primary->config.outbox, primary->out.at.epoch + 1);
     replica_disk_cut(primary->replica);
 }
@@ -340,7 +363,7 @@ static int step_release(void *ctx, struct err *err)
 static int step_epoch(void *ctx, struct err *err)
 {
     struct primary *primary = ctx;
-    return capture(primary, handle_moment, !instance_stands_still(primary->config.instance), err);
+    return capture(primary, handle_moment, machine_runs(primary->machine), err);
 }
 
 /* The last one, if it can be handed over: it does not go on here. */
@@ -374,6 +397,7 @@ static void note_capture(struct primary *primary, uint64_t began, enum epoch_cau
         .disk_bytes = replica_disk_held(primary->replica),
         .held_bytes = outbox_held(primary->config.outbox),
         .cause = cause,
+        .compressed = primary->out.encoder.compress,
     };
     const struct ft_event event = {.kind = FT_CAPTURED, .epoch = record.epoch};
     epochs_add(&primary->epochs, &record);
@@ -402,6 +426,23 @@ static int send_epoch(struct primary *primary, struct err *err)
     return ret;
 }
 
+static uint64_t ns_of(unsigned ms, unsigned otherwise)
+{
+    return (ms ? ms : otherwise) * 1000000ull;
+}
+
+static void begin_pace(struct primary *primary)
+{
+    const struct primary_config *config = &primary->config;
+    const struct epoch_pace_config pace = {
+        .min_ns = ns_of(config->min_ms, DEFAULT_MIN_MS),
+        .max_ns = ns_of(config->max_ms, DEFAULT_MAX_MS),
+        .pause_percent = config->pause_percent ? config->pause_percent : DEFAULT_PERCENT,
+    };
+    epoch_pace_init(&primary->pace, &pace);
+    primary->pace.judged = primary->out.at.epoch - 1;
+}
+
 static int send_first(struct primary *primary, struct err *err)
 {
     const struct ft_event synced = {.kind = FT_SYNCED, .link = primary->link};
@@ -424,21 +465,12 @@ static int send_first(struct primary *primary, struct err *err)
         return ret < 0 ? ret : released;
     primary->times.all_ns = clock_monotonic_ns() - begin;
     note_capture(primary, begin, EPOCH_FIRST);
+    begin_pace(primary);
+    primary->sync_bytes = primary->out.sent;
     return send_epoch(primary, err);
 }
 
 enum next { NEXT_EPOCH, NEXT_LAST, NEXT_OFF, NEXT_END };
-
-/* When the next one is due, if nobody is in a hurry, and if somebody is. */
-static uint64_t due_at(const struct primary *primary, uint64_t began, bool pressed)
-{
-    const struct primary_config *config = &primary->config;
-    unsigned percent = config->pause_percent ? config->pause_percent : DEFAULT_PERCENT;
-    uint64_t min_ns = (config->min_ms ? config->min_ms : DEFAULT_MIN_MS) * 1000000ull;
-    uint64_t max_ns = (config->max_ms ? config->max_ms : DEFAULT_MAX_MS) * 1000000ull;
-    uint64_t rest = primary->times.all_ns * 100 / percent, wait = pressed ? min_ns : max_ns;
-    return began + (rest > wait ? rest : wait);
-}
 
 static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cause *ret_cause)
 {
@@ -446,7 +478,10 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
     pthread_mutex_lock(&primary->lock);
     for (;;) {
         bool full = primary->out.at.epoch > primary->acked + AHEAD;
-        uint64_t due = due_at(primary, began, primary->pressed != 0);
+        uint64_t due = epoch_pace_due(&primary->pace, began, primary->times.all_ns,
+                                      primary->pressed != 0, &primary->reason);
+        if (full)
+            primary->reason = PACE_TWIN;
         if (primary->given_up || primary->abandoned)
             next = NEXT_END;
         else if (primary->ends)
@@ -480,9 +515,26 @@ static int send_early(struct primary *primary, struct err *err)
                                                     : 0;
 }
 
+/* What the epochs that were acknowledged say about the next ones. */
+static void judge(struct primary *primary)
+{
+    struct epoch_record record;
+    pthread_mutex_lock(&primary->lock);
+    uint64_t acked = primary->acked;
+    pthread_mutex_unlock(&primary->lock);
+    unsigned throttle = primary->pace.throttle;
+    while (primary->pace.judged < acked &&
+           epochs_find(&primary->epochs, primary->pace.judged + 1, &record))
+        epoch_pace_judge(&primary->pace, &record);
+    primary->out.encoder.compress = primary->pace.compress;
+    if (primary->pace.throttle != throttle)
+        machine_throttle(primary->machine, primary->pace.throttle);
+}
+
 static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause cause,
                       struct err *err)
 {
+    judge(primary);
     int ret = send_early(primary, err);
     *began = clock_monotonic_ns();
     if (ret == 0)
@@ -566,7 +618,7 @@ static int follow(struct primary *primary, const struct primary_target *target, 
     if (ret == 0)
         ret = connect_to(primary, target, err);
     if (ret == 0)
-        ret = introduce(primary, err);
+        ret = introduce(primary, target, err);
     if (ret == 0)
         ret = be_followed(primary, err);
     if (ret == 0)
@@ -586,10 +638,10 @@ static int follow(struct primary *primary, const struct primary_target *target, 
 static int step_unfollow(void *ctx, struct err *err)
 {
     struct primary *primary = ctx;
-    bool ended = primary->ends || primary->abandoned;
-    bool runs = !ended && !instance_stands_still(primary->config.instance);
+    bool runs = machine_runs(primary->machine);
     if (runs)
         machine_pause(primary->machine);
+    machine_throttle(primary->machine, 0);
     replica_disk_unfollow(primary->replica);
     departure_unfollow(&primary->out);
     if (runs)
@@ -621,6 +673,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     departure_init(&primary->out, primary->config.instance, &primary->given_up, false);
     primary->synced = primary->unsynced = primary->gated = primary->hands = false;
     primary->pressed = 0;
+    primary->sync_bytes = 0;
     primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
     int ret = follow(primary, target, err);
@@ -639,6 +692,9 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         .total = primary->out.total + primary->out.pages.touched * PAGE_SIZE,
         .node = primary->node,
         .rounds = primary->rounds,
+        .sync_bytes = primary->sync_bytes,
+        .throttle = primary->pace.throttle,
+        .reason = epoch_pace_reason_name(primary->gated ? primary->reason : PACE_FREE),
     };
     pthread_mutex_unlock(&primary->lock);
     ret_news->held_bytes = outbox_held(primary->config.outbox) +

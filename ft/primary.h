@@ -26,7 +26,8 @@ struct primary_config {
     struct outbox *outbox;
     const struct following *following; /* what the twin is told; without its generation */
     unsigned min_ms, max_ms;           /* of an epoch; 0: as usual */
-    unsigned pause_percent;            /* the most that the guest stands still, where it can be */
+    bool verify; /* each epoch's pause takes as long as it takes to sum all of guest memory */
+    unsigned pause_percent; /* the most that the guest stands still, where it can be */
 };
 
 enum { PRIMARY_OUTBOX = 64 << 20 }; /* bytes that may wait */
@@ -69,9 +70,12 @@ void primary_abandon(struct primary *primary);
 struct primary_news {
     bool syncs;
     uint64_t sent, total; /* bytes of the first sync */
+    uint64_t sync_bytes;  /* that it took; 0: it is not done */
     uint64_t node;        /* who follows; 0: not known yet */
     uint64_t held_bytes;  /* of output, and of disks' changes */
     unsigned rounds;
+    unsigned throttle;  /* percent that the guest is slowed down by */
+    const char *reason; /* why epochs do not begin as soon as they could; "" */
 };
 
 void primary_look(struct primary *primary, struct primary_news *ret_news);

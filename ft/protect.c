@@ -138,26 +138,27 @@ static void fill_times(struct protect *protect)
     protect->following.lost_ms = ft->timeout_ms ? ft->timeout_ms : DEFAULT_LOST_MS;
 }
 
-/* The proportions are those of the simulator (tests/sim). */
-struct ft_config protect_config(const struct protect *protect)
+/* The proportions are those of the simulator (tests/sim): who runs it gives the twin up before the
+ * twin takes over. */
+struct ft_config protect_config(const struct protect *protect, bool follows)
 {
     uint64_t lost = protect->following.lost_ms * (uint64_t)MS;
     return (struct ft_config){
         .node = protect->saved.node,
         .beat_ns = protect->following.beat_ms * (uint64_t)MS,
-        .lost_ns = lost,
-        .stall_ns = 7 * lost,
+        .lost_ns = follows ? lost : lost * 2 / 3,
+        .stall_ns = 4 * lost,
         .ask_ns = 2 * lost > 2000ull * MS ? 2 * lost : 2000ull * MS,
         .retry_ns = lost / 2,
-        .gap_ns = lost * 3 / 4,
-        .away_ns = lost * 5 / 2,
-        .yield_ns = 4 * lost,
+        .gap_ns = lost / 2,
+        .away_ns = lost * 5 / 3,
+        .yield_ns = 3 * lost,
     };
 }
 
 int protect_conduct(struct protect *protect, const struct ft_protocol *protocol, struct err *err)
 {
-    struct conductor_config config = {.witness = protect->witness,
+    struct conductor_config config = {.witness = protect->saved.witness,
                                       .act = act,
                                       .changed = handle_state,
                                       .persist = handle_persist,
@@ -176,12 +177,14 @@ static void handle_waits(void *ctx)
 
 int protect_stand(struct protect *protect, struct err *err)
 {
-    bool runs = !instance_stands_still(protect->instance);
+    bool runs = machine_runs(protect->machine);
     if (runs)
         machine_pause(protect->machine);
     int ret = protect->outbox
                   ? 0
                   : outbox_create(&protect->outbox, protect->instance, handle_waits, protect, err);
+    if (ret == 0)
+        outbox_limit(protect->outbox, protect->following.lost_ms * (uint64_t)MS / 2);
     if (runs)
         machine_resume(protect->machine);
     return ret;
@@ -197,7 +200,22 @@ static int handle_settle(void *ctx, struct err *err)
     if ((unlinkat(folder, FOLDER_ARRIVING, 0) < 0 && errno != ENOENT) || fsync(folder) < 0)
         return err_sys(err, ERR_FAILED, errno, "cannot settle as a twin");
     protect->arrival->stays = true;
+    arrival_folder_settle(&protect->arrival->folder);
     return 0;
+}
+
+/* A frame of the old host that comes late teaches a switch the wrong way; and the first word may be
+ * lost. */
+static void handle_voice(void *arg)
+{
+    static const unsigned pauses_ms[] = {100, 200, 400, 800, 1000};
+    struct protect *protect = arg;
+    if (protect->announced > 0) /* the load itself was the first */
+        machine_announce(protect->machine);
+    if (protect->announced == array_size(pauses_ms))
+        return;
+    uint64_t next = clock_monotonic_ns() + pauses_ms[protect->announced++] * (uint64_t)MS;
+    (void)!loop_timer_arm(&protect->voice, next); /* no memory: it was said once */
 }
 
 /* The machine is loaded. */
@@ -208,7 +226,11 @@ static void handle_taken_over(void *ctx)
     log_warning("%s goes on here: the host that ran it is gone, or has handed it over",
                 vm_of(protect)->name);
     int ret = protect_stand(protect, &err);
+    /* Who follows now hears of us what we have heard of the other one. */
+    protect->following.node = protect->saved.node;
+    memcpy(protect->following.back, protect->following.there, sizeof(protect->following.back));
     instance_release(protect->instance);
+    handle_voice(protect);
     if (ret == 0 && protect->saved.peer[0])
         ret = protect_start(protect, &err);
     if (ret < 0)
@@ -220,9 +242,12 @@ static int check_witness(struct protect *protect, struct err *err)
 {
     const struct following *following = &protect->following;
     struct ft_record record;
-    int ret = witness_open(&protect->witness, following->witness, err);
-    if (ret == 0)
-        ret = witness_read(protect->witness, vm_of(protect)->identity->uuid, &record, err);
+    struct witness *witness;
+    int ret = witness_open(&witness, following->witness, err);
+    if (ret < 0)
+        return ret;
+    ret = witness_read(witness, vm_of(protect)->identity->uuid, &record, err);
+    witness_close(witness);
     if (ret < 0)
         return ret;
     if (record.generation == following->generation && record.owner == following->node)
@@ -280,7 +305,7 @@ static int begin_secondary(struct protect *protect, uint64_t twin, struct err *e
                                             .settle = handle_settle,
                                             .taken_over = handle_taken_over,
                                             .ctx = protect};
-    const struct ft_config times = protect_config(protect);
+    const struct ft_config times = protect_config(protect, true);
     const struct ft_event connected = {.kind = FT_CONNECTED,
                                        .link = CONDUCTOR_FIRST_LINK,
                                        .generation = protect->following.generation,
@@ -290,7 +315,7 @@ static int begin_secondary(struct protect *protect, uint64_t twin, struct err *e
     if (ret < 0)
         return ret;
     ft_protocol_init_follower(&protocol, &times, protect->saved.generation, &connected,
-                              conductor_now());
+                              clock_boot_ns());
     ret = protect_conduct(protect, &protocol, err);
     if (ret < 0)
         return ret;
@@ -328,13 +353,11 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
     fill_times(protect);
     int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
     if (ret == 0)
-        ret = witness_open(&protect->witness, saved->witness, err);
-    if (ret == 0)
         ret = protect_stand(protect, err);
     if (ret < 0)
         return ret;
-    const struct ft_config times = protect_config(protect);
-    ft_protocol_init_owner(&protocol, &times, saved->generation, conductor_now());
+    const struct ft_config times = protect_config(protect, false);
+    ft_protocol_init_owner(&protocol, &times, saved->generation, clock_boot_ns());
     ret = protect_conduct(protect, &protocol, err);
     return ret == 0 && saved->peer[0] ? protect_start(protect, err) : ret;
 }
@@ -345,7 +368,7 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
 static void hold(struct protect *protect)
 {
     struct ft_protocol protocol;
-    bool runs = !instance_stands_still(protect->instance);
+    bool runs = machine_runs(protect->machine);
     conductor_look(protect->conductor, &protocol);
     if (!ft_protocol_is_gated(&protocol))
         return;
@@ -434,11 +457,12 @@ void protect_abandon(struct protect *protect)
     protect->thread.started = false;
     protect_answer_all(protect);
     loop_timer_cancel(&protect->tick);
-    if (protect->arrival && protect->conductor)
-        conductor_detach(protect->conductor);
+    loop_timer_cancel(&protect->voice);
     conductor_destroy(protect->conductor);
     protect->conductor = NULL;
     machine_pause(protect->machine);
+    if (protect->outbox)
+        outbox_flush(protect->outbox); /* what the guest said last is said */
     outbox_destroy(protect->outbox);
     protect->outbox = NULL;
 }
@@ -453,6 +477,7 @@ int protect_create(struct protect **ret_protect, struct instance *instance, stru
     protect->turn = (struct loop_call){.handle = handle_turn, .arg = protect};
     pthread_mutex_init(&protect->lock, NULL);
     pthread_cond_init(&protect->changed, NULL);
+    loop_timer_init(&protect->voice, instance_loop(instance), handle_voice, protect);
     loop_timer_init(&protect->tick, instance_loop(instance), protect_handle_tick, protect);
     fill_times(protect);
     *ret_protect = protect;
@@ -465,7 +490,6 @@ void protect_destroy(struct protect *protect)
         return;
     primary_destroy(protect->primary);
     secondary_destroy(protect->secondary);
-    witness_close(protect->witness);
     explicit_bzero(&protect->key, sizeof(protect->key));
     pthread_cond_destroy(&protect->changed);
     pthread_mutex_destroy(&protect->lock);

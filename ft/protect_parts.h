@@ -17,9 +17,9 @@ struct protect {
 
     struct protection saved; /* as it is in the folder; node 0: never protected. Under lock. */
     struct following following;
+    bool verify;         /* what people have asked for */
     struct link_key key; /* if saved.key says so */
 
-    struct witness *witness;
     struct conductor *conductor;
     struct outbox *outbox;
     struct primary *_Atomic primary; /* made by its thread */
@@ -33,16 +33,23 @@ struct protect {
     /* Who waits for an answer; NULL: nobody. */
     struct control_request *asked, *leaving, *switching;
     uint64_t switch_ns;
-    enum ft_state told;     /* the state that watchers have heard of */
-    struct loop_timer tick; /* progress for who has asked */
+    bool was_paired;         /* by what people wanted last */
+    enum ft_state told;      /* the state that watchers have heard of */
+    struct loop_timer voice; /* tells the network again where the VM is */
+    unsigned announced;      /* how often it did */
+    struct loop_timer tick;  /* progress for who has asked */
 
     pthread_mutex_t lock; /* all of this */
     pthread_cond_t changed;
-    bool wanted;                    /* somebody shall follow */
-    bool abandoned;                 /* the VM ends */
-    bool runs, holds, ends, failed; /* to be done on the main loop */
-    bool over;                      /* the protocol has come to its end */
-    struct err trouble;             /* why nobody follows; kind 0: it is not known */
+    bool wanted;            /* somebody shall follow */
+    bool again;             /* at once */
+    bool abandoned;         /* the VM ends */
+    bool runs, holds, ends; /* to be done on the main loop */
+    bool over;              /* the protocol has come to its end */
+    bool idle;              /* the thread has come to its end */
+    uint64_t tries, failed; /* to be followed: how many began, and which one failed last */
+    uint64_t asked_after;   /* what `asked` has asked for is a later one */
+    struct err trouble;     /* why nobody follows; kind 0: it is not known */
 };
 
 /* On the main loop: to whom it may concern; protocol NULL: there is none. */
@@ -51,7 +58,7 @@ void protect_answer_all(struct protect *protect); /* nobody will know more */
 void protect_handle_tick(void *arg);
 
 void protect_set(struct protect *protect, bool *flag);
-struct ft_config protect_config(const struct protect *protect);
+struct ft_config protect_config(const struct protect *protect, bool follows);
 int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
                     struct err *err) must_check;
 /* On the main loop: the machine is there, and may run. */

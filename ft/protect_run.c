@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_MS = 3000 };
+enum { RETRY_MS = 3000, LOOK_MS = 500 };
 
 static const char *vm_name(const struct protect *protect)
 {
@@ -33,26 +33,6 @@ static int say_owned(const struct protect *protect, const struct ft_record *reco
     return ret;
 }
 
-/* The record says that the VM is ours, and that it is alone. */
-static int claim(struct protect *protect, struct ft_record *ret_record, struct err *err)
-{
-    const uint8_t *uuid = instance_config(protect->instance)->identity->uuid;
-    uint64_t node = protect->saved.node;
-    struct ft_record is;
-    int ret = witness_read(protect->witness, uuid, &is, err);
-    if (ret < 0)
-        return ret;
-    if (is.generation != 0 && is.owner != node)
-        return say_owned(protect, &is, err);
-    if (is.generation < protect->saved.generation)
-        return err_say(err, ERR_STATE, ESTALE,
-                       "the witness says generation %llu, and there was a newer one already",
-                       (unsigned long long)is.generation);
-    *ret_record = (struct ft_record){.generation = is.generation + 1, .owner = node};
-    ret = witness_exchange(protect->witness, uuid, is.generation, ret_record, &is, err);
-    return ret == -EAGAIN ? say_owned(protect, &is, err) : ret;
-}
-
 static int save(struct protect *protect, uint64_t generation, struct err *err)
 {
     struct protection *saved = &protect->saved;
@@ -64,23 +44,53 @@ static int save(struct protect *protect, uint64_t generation, struct err *err)
     return protection_write(instance_config(protect->instance)->folder->fd, &copy, err);
 }
 
-static int begin(struct protect *protect, struct err *err)
+static int claim_at(struct protect *protect, struct witness *witness, struct ft_record *ret_record,
+                    struct err *err)
 {
-    const struct ft_config times = protect_config(protect);
-    struct ft_protocol protocol;
-    struct ft_record record;
-    int ret = witness_open(&protect->witness, protect->saved.witness, err);
+    const uint8_t *uuid = instance_config(protect->instance)->identity->uuid;
+    uint64_t node = protect->saved.node;
+    struct ft_record is;
+    int ret = witness_read(witness, uuid, &is, err);
+    if (ret < 0)
+        return ret;
+    if (is.generation != 0 && is.owner != node)
+        return say_owned(protect, &is, err);
+    if (is.generation < protect->saved.generation)
+        return err_say(err, ERR_STATE, ESTALE,
+                       "the witness says generation %llu, and there was a newer one already",
+                       (unsigned long long)is.generation);
+    *ret_record = (struct ft_record){.generation = is.generation + 1, .owner = node};
+    ret = witness_exchange(witness, uuid, is.generation, ret_record, &is, err);
+    return ret == -EAGAIN ? say_owned(protect, &is, err) : ret;
+}
+
+/* The record says that the VM is ours, and that it is alone. */
+static int claim(struct protect *protect, struct ft_record *ret_record, struct err *err)
+{
+    struct witness *witness;
+    int ret = witness_open(&witness, protect->saved.witness, err);
+    if (ret < 0)
+        return ret;
     /* Known to the folder before it is known to the witness: what nobody could match would lock the
      * VM out of its own record. */
+    ret = save(protect, protect->saved.generation, err);
     if (ret == 0)
-        ret = save(protect, protect->saved.generation, err);
-    if (ret == 0)
-        ret = claim(protect, &record, err);
+        ret = claim_at(protect, witness, ret_record, err);
+    witness_close(witness);
+    return ret;
+}
+
+static int begin(struct protect *protect, struct err *err)
+{
+    const struct ft_config times = protect_config(protect, false);
+    struct ft_protocol protocol;
+    struct ft_record record;
+    int ret = claim(protect, &record, err);
     if (ret == 0)
         ret = save(protect, record.generation, err);
     if (ret < 0)
         return ret;
-    ft_protocol_init_solo(&protocol, &times, &record, conductor_now());
+    ft_protocol_init_solo(&protocol, &times, &record, clock_boot_ns());
     return protect_conduct(protect, &protocol, err);
 }
 
@@ -91,6 +101,7 @@ static int make_primary(struct protect *protect, struct err *err)
                                           .conductor = protect->conductor,
                                           .outbox = protect->outbox,
                                           .following = &protect->following,
+                                          .verify = protect->verify,
                                           .min_ms = ft->epoch_min_ms,
                                           .max_ms = ft->epoch_max_ms,
                                           .pause_percent = ft->pause_percent};
@@ -103,65 +114,67 @@ static int make_primary(struct protect *protect, struct err *err)
 
 /* --- again and again -------------------------------------------------------------------------- */
 
-/* False: nobody wants it any more. */
-static bool rest(struct protect *protect)
+static bool is_wanted(const struct protect *protect)
+{
+    return protect->wanted && !protect->abandoned && !protect->over;
+}
+
+static void rest(struct protect *protect)
 {
     uint64_t until = clock_monotonic_ns() + RETRY_MS * 1000000ull;
     const struct timespec at = {.tv_sec = (time_t)(until / NS_PER_SEC),
                                 .tv_nsec = (long)(until % NS_PER_SEC)};
     int ret = 0;
     pthread_mutex_lock(&protect->lock);
-    while (protect->wanted && !protect->abandoned && ret != ETIMEDOUT)
+    while (is_wanted(protect) && !protect->again && ret != ETIMEDOUT)
         ret = pthread_cond_clockwait(&protect->changed, &protect->lock, CLOCK_MONOTONIC, &at);
-    bool goes_on = protect->wanted && !protect->abandoned;
     pthread_mutex_unlock(&protect->lock);
-    return goes_on;
 }
 
-/* It runs, and is not followed: else there is nothing to connect for. */
+/* It runs, and is not followed: else there is nothing to connect for. False: nobody wants it. */
 static bool wait_until_solo(struct protect *protect)
 {
     struct ft_protocol protocol;
     for (;;) {
         pthread_mutex_lock(&protect->lock);
-        bool goes_on = protect->wanted && !protect->abandoned && !protect->over;
+        bool goes_on = is_wanted(protect);
         pthread_mutex_unlock(&protect->lock);
         if (!goes_on)
             return false;
         conductor_look(protect->conductor, &protocol);
         if (protocol.state == FT_SOLO && protocol.link == 0)
             return true;
-        conductor_wait(protect->conductor, RETRY_MS);
+        conductor_wait(protect->conductor, LOOK_MS);
     }
 }
 
-static void note_trouble(struct protect *protect, const struct err *err)
+static void note_failure(struct protect *protect, uint64_t try, const struct err *err)
 {
     pthread_mutex_lock(&protect->lock);
     bool news = strcmp(protect->trouble.text, err->text) != 0;
     protect->trouble = *err;
+    protect->failed = try;
     pthread_mutex_unlock(&protect->lock);
     if (news && err->kind)
         log_warning("%s has no twin: %s", vm_name(protect), err->text);
+    loop_post(instance_loop(protect->instance), &protect->turn);
 }
 
-static void follow_again(struct protect *protect)
+static void follow_once(struct protect *protect)
 {
-    while (wait_until_solo(protect)) {
-        struct err err = {0};
-        pthread_mutex_lock(&protect->lock);
-        const struct protection saved = protect->saved;
-        pthread_mutex_unlock(&protect->lock);
-        const struct primary_target target = {.to = saved.peer,
-                                              .key = saved.key[0] ? &protect->key : NULL,
-                                              .insecure = saved.insecure};
-        int ret = primary_follow(protect->primary, &target, &err);
-        note_trouble(protect, &err);
-        if (ret < 0 && protect->asked) /* who asks wants to know, and not to wait */
-            return;
-        if (!rest(protect))
-            return;
-    }
+    struct err err = {0};
+    pthread_mutex_lock(&protect->lock);
+    const struct protection saved = protect->saved;
+    const struct link_key key = protect->key;
+    uint64_t try = ++protect->tries;
+    protect->again = false;
+    pthread_mutex_unlock(&protect->lock);
+    const struct primary_target target = {
+        .to = saved.peer, .key = saved.key[0] ? &key : NULL, .insecure = saved.insecure};
+    (void)!primary_follow(protect->primary, &target, &err);
+    if (!err.kind)
+        err_say(&err, ERR_FAILED, ECANCELED, "its twin is gone");
+    note_failure(protect, try, &err);
 }
 
 static void run(void *arg)
@@ -171,19 +184,27 @@ static void run(void *arg)
     int ret = protect->conductor ? 0 : begin(protect, &err);
     if (ret == 0 && !protect->primary)
         ret = make_primary(protect, &err);
-    if (ret == 0)
-        follow_again(protect);
-    else
-        note_trouble(protect, &err);
-    protect_set(protect, &protect->failed);
+    if (ret < 0)
+        note_failure(protect, ++protect->tries, &err);
+    while (ret == 0 && wait_until_solo(protect)) {
+        follow_once(protect);
+        rest(protect);
+    }
+    protect_set(protect, &protect->idle);
 }
 
+/* Where one is there already it hears of it. */
 int protect_start(struct protect *protect, struct err *err)
 {
     pthread_mutex_lock(&protect->lock);
-    protect->wanted = true;
-    protect->failed = false;
+    protect->wanted = protect->again = true;
     protect->trouble = (struct err){0};
+    bool there = protect->thread.started && !protect->idle;
+    pthread_cond_broadcast(&protect->changed);
     pthread_mutex_unlock(&protect->lock);
+    if (there)
+        return 0;
+    thread_join(&protect->thread);
+    protect->thread.started = protect->idle = false;
     return thread_start(&protect->thread, "protect", run, protect, err);
 }

@@ -50,12 +50,21 @@ static int take_level(const json_t *arguments, bool *ret_durable, struct err *er
                : err_say(err, ERR_USAGE, EINVAL, "protect: \"level\" is \"memory\" or \"durable\"");
 }
 
+static int take_flag(const json_t *arguments, const char *key, bool *ret_flag, struct err *err)
+{
+    const json_t *value = json_object_get(arguments, key);
+    *ret_flag = json_is_true(value);
+    return value && !json_is_boolean(value)
+               ? err_say(err, ERR_USAGE, EINVAL, "protect: \"%s\" is true or false", key)
+               : 0;
+}
+
 static int take_arguments(struct protect *protect, const json_t *arguments,
                           struct protection *ret_saved, struct err *err)
 {
-    static const char *const keys[] = {"to", "witness", "key", "insecure", "level", "back", NULL};
+    static const char *const keys[] = {"to",    "witness", "key",    "insecure",
+                                       "level", "back",    "verify", NULL};
     const struct definition_ft *ft = &instance_config(protect->instance)->definition->ft;
-    const json_t *insecure = json_object_get(arguments, "insecure");
     int ret = control_check_keys(arguments, keys, err);
     if (ret == 0)
         ret = take_text(arguments, "to", ft->peer, sizeof(ret_saved->peer), ret_saved->peer, err);
@@ -69,9 +78,10 @@ static int take_arguments(struct protect *protect, const json_t *arguments,
                         protect->following.back, err);
     if (ret == 0)
         ret = take_level(arguments, &ret_saved->durable, err);
-    if (ret == 0 && insecure && !json_is_boolean(insecure))
-        ret = err_say(err, ERR_USAGE, EINVAL, "protect: \"insecure\" is true or false");
-    ret_saved->insecure = json_is_true(insecure);
+    if (ret == 0)
+        ret = take_flag(arguments, "insecure", &ret_saved->insecure, err);
+    if (ret == 0)
+        ret = take_flag(arguments, "verify", &protect->verify, err);
     if (ret == 0)
         ret = need(ret_saved->peer, "where shall its twin be?",
                    "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);
@@ -111,22 +121,10 @@ static int check_new(struct protect *protect, struct err *err)
     return ret;
 }
 
-/* Of the thread that looked for another twin, or had none. */
-static void stop_thread(struct protect *protect)
-{
-    pthread_mutex_lock(&protect->lock);
-    protect->wanted = false;
-    pthread_cond_broadcast(&protect->changed);
-    pthread_mutex_unlock(&protect->lock);
-    if (protect->primary)
-        primary_give_up(protect->primary);
-    thread_join(&protect->thread);
-    protect->thread.started = false;
-}
-
 static int set_up(struct protect *protect, struct protection *saved, struct err *err)
 {
-    int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
+    struct link_key key = {0};
+    int ret = saved->key[0] ? link_key_read(&key, saved->key, err) : 0;
     if (ret == 0)
         ret = protect_stand(protect, err);
     if (ret == 0 && protect->saved.node == 0)
@@ -140,6 +138,8 @@ static int set_up(struct protect *protect, struct protection *saved, struct err 
     memcpy(saved->uuid, instance_config(protect->instance)->identity->uuid, sizeof(saved->uuid));
     pthread_mutex_lock(&protect->lock);
     protect->saved = *saved;
+    protect->key = key;
+    protect->asked_after = protect->tries;
     pthread_mutex_unlock(&protect->lock);
     protect->following.node = saved->node;
     protect->following.durable = saved->durable;
@@ -156,25 +156,30 @@ int protect_begin(struct protect *protect, struct control_request *request, cons
         ret = check_fit(protect, err);
     if (ret == 0)
         ret = check_new(protect, err);
-    if (ret < 0)
-        return ret;
-    stop_thread(protect);
-    ret = set_up(protect, &saved, err);
+    if (ret == 0)
+        ret = set_up(protect, &saved, err);
     if (ret == 0)
         ret = loop_timer_arm(&protect->tick, 0);
-    if (ret == 0) {
-        protect->asked = request;
+    if (ret == 0 && protect->primary)
+        primary_give_up(protect->primary); /* what is tried just now goes elsewhere */
+    if (ret == 0)
         ret = protect_start(protect, err);
-    }
-    if (ret < 0) {
-        protect->asked = NULL;
+    if (ret < 0)
         return ret;
-    }
+    protect->asked = request;
     control_defer(request);
     return 0;
 }
 
 /* --- unprotect, switchover -------------------------------------------------------------------- */
+
+static void stop_wanting(struct protect *protect)
+{
+    pthread_mutex_lock(&protect->lock);
+    protect->wanted = false;
+    pthread_cond_broadcast(&protect->changed);
+    pthread_mutex_unlock(&protect->lock);
+}
 
 static int check_protected(const struct protect *protect, struct err *err)
 {
@@ -191,10 +196,9 @@ int protect_leave(struct protect *protect, struct control_request *request, stru
         ret = check_fit(protect, err);
     if (ret < 0)
         return ret;
-    pthread_mutex_lock(&protect->lock);
-    protect->wanted = false;
-    pthread_cond_broadcast(&protect->changed);
-    pthread_mutex_unlock(&protect->lock);
+    stop_wanting(protect);
+    if (!protect->thread.started)
+        protect->idle = true;
     protect->leaving = request;
     control_defer(request);
     conductor_tell(protect->conductor, &left);
@@ -270,6 +274,9 @@ static void add_primary(struct protect *protect, json_t *answer)
         return;
     primary_look(protect->primary, &news);
     json_object_set_new(answer, "held_bytes", json_integer((json_int_t)news.held_bytes));
+    json_object_set_new(answer, "sync_bytes", json_integer((json_int_t)news.sync_bytes));
+    json_object_set_new(answer, "throttle", json_string(news.reason));
+    json_object_set_new(answer, "throttle_percent", json_integer(news.throttle));
     json_object_set_new(answer, "recent",
                         epochs_sum_up(primary_epochs(protect->primary), SUM_WINDOW));
     if (news.syncs)
@@ -299,13 +306,14 @@ json_t *protect_describe(struct protect *protect)
     conductor_look(protect->conductor, &protocol);
     find_trouble(protect, &protocol, &trouble);
     pthread_mutex_lock(&protect->lock);
-    json_t *answer = json_pack("{ss, ss, ss, ss, ss, sI, sI, sI, sb, ss}", "role",
-                               role_of(&protocol), "state", ft_state_name(protocol.state), "peer",
-                               protect->saved.peer, "witness", protect->saved.witness, "level",
-                               protect->saved.durable ? "durable" : "memory", "generation",
-                               (json_int_t)protocol.record.generation, "epoch",
-                               (json_int_t)protocol.sent, "acked", (json_int_t)protocol.acked,
-                               "gated", (int)ft_protocol_is_gated(&protocol), "why", trouble.text);
+    json_t *answer = json_pack(
+        "{ss, ss, ss, ss, ss, sI, sI, sI, sb, ss}", "role", role_of(&protocol), "state",
+        ft_state_name(protocol.state), "peer", protect->saved.peer, "witness",
+        protect->saved.witness, "level", protect->saved.durable ? "durable" : "memory",
+        "generation",
+        (json_int_t)(protocol.known ? protocol.record.generation : protocol.generation), "epoch",
+        (json_int_t)protocol.sent, "acked", (json_int_t)protocol.acked, "gated",
+        (int)ft_protocol_is_gated(&protocol), "why", trouble.text);
     pthread_mutex_unlock(&protect->lock);
     add_primary(protect, answer);
     add_secondary(protect, answer);
@@ -344,24 +352,24 @@ static void answer(struct control_request **request, json_t *what, const struct 
         json_decref(what);
 }
 
-/* It is not followed, and will not be: the folder knows that it needs no witness to run. */
+/* It is not followed, and will not be: the folder knows that it needs no witness to run. The thread
+ * has come to its end. */
 static void dismantle(struct protect *protect)
 {
     struct err err = {0};
-    stop_thread(protect);
+    thread_join(&protect->thread);
+    protect->thread.started = false;
     conductor_destroy(protect->conductor);
     protect->conductor = NULL;
     primary_destroy(protect->primary);
     protect->primary = NULL;
-    bool runs = !instance_stands_still(protect->instance);
+    bool runs = machine_runs(protect->machine);
     if (runs)
         machine_pause(protect->machine);
     outbox_destroy(protect->outbox);
     protect->outbox = NULL;
     if (runs)
         machine_resume(protect->machine);
-    witness_close(protect->witness);
-    protect->witness = NULL;
     protect->saved.role = PROTECTION_OFF;
     if (protection_write(instance_config(protect->instance)->folder->fd, &protect->saved, &err) < 0)
         log_err(LOG_WARNING, &err);
@@ -376,40 +384,58 @@ static void tell_state(struct protect *protect, const struct ft_protocol *protoc
         control_event(instance_control(protect->instance), "protection", protect_describe(protect));
 }
 
-static void answer_asked(struct protect *protect, const struct ft_protocol *protocol)
+/* Who was never protected is not after a failure, either. */
+static void answer_asked(struct protect *protect, const struct ft_protocol *protocol, bool idle)
 {
     pthread_mutex_lock(&protect->lock);
-    bool failed = protect->failed;
+    bool failed = protect->failed > protect->asked_after;
     struct err why = protect->trouble;
     pthread_mutex_unlock(&protect->lock);
     if (protocol && protocol->state == FT_PAIRED) {
+        protect->was_paired = true;
         answer(&protect->asked, protect_describe(protect), NULL);
-    } else if (failed) {
-        if (!why.kind)
-            err_say(&why, ERR_FAILED, ECANCELED, "%s got no twin", vm_name(protect));
-        stop_thread(protect);
-        answer(&protect->asked, NULL, &why);
+        return;
+    }
+    if (!failed)
+        return;
+    if (!protect->was_paired)
+        stop_wanting(protect);
+    if (!protect->was_paired && !idle)
+        return; /* and comes here again */
+    if (!protect->was_paired)
+        dismantle(protect);
+    answer(&protect->asked, NULL, &why);
+}
+
+static void answer_switching(struct protect *protect, const struct ft_protocol *protocol)
+{
+    struct err err = {0};
+    if (protocol->state == FT_OVER && protocol->handed) {
+        double took_ms = (double)(clock_monotonic_ns() - protect->switch_ns) / 1e6;
+        answer(&protect->switching,
+               json_pack("{ss, sf}", "to", protect->saved.peer, "took_ms", took_ms), NULL);
+    } else if (protocol->state == FT_SOLO || protocol->state == FT_DEPOSED) {
+        err_say(&err, ERR_FAILED, ECANCELED, "%s was not handed over: its twin was lost meanwhile",
+                vm_name(protect));
+        answer(&protect->switching, NULL, &err);
     }
 }
 
 void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
 {
+    pthread_mutex_lock(&protect->lock);
+    bool idle = protect->idle;
+    pthread_mutex_unlock(&protect->lock);
     if (protocol)
         tell_state(protect, protocol);
+    if (protect->switching && protocol)
+        answer_switching(protect, protocol);
     if (protect->asked)
-        answer_asked(protect, protocol);
-    if (protect->switching && protocol && protocol->state == FT_OVER && protocol->handed) {
-        json_t *what = json_pack("{ss, sf}", "to", protect->saved.peer, "took_ms",
-                                 (double)(clock_monotonic_ns() - protect->switch_ns) / 1e6);
-        answer(&protect->switching, what, NULL);
-    } else if (protect->switching && protocol && protocol->state == FT_SOLO) {
-        struct err err = {0};
-        err_say(&err, ERR_FAILED, ECANCELED, "%s goes on here: its twin was lost meanwhile",
-                vm_name(protect));
-        answer(&protect->switching, NULL, &err);
-    }
-    if (protect->leaving && protocol && protocol->state == FT_SOLO && protocol->link == 0) {
+        answer_asked(protect, protocol, idle);
+    bool left = protocol && protocol->state == FT_SOLO && protocol->link == 0;
+    if (protect->leaving && left && idle) {
         dismantle(protect);
+        protect->was_paired = false;
         answer(&protect->leaving, NULL, NULL);
     }
 }

@@ -265,7 +265,8 @@ static void hear_ack(const struct step *step, const struct ft_word *word)
     struct ft_protocol *p = step->p;
     p->acked = word->epoch;
     p->waits_ns = step->now;
-    act(step, FT_RELEASE)->epoch = p->acked;
+    if (p->acked > p->unsure) /* else it may have been said before somebody took over */
+        act(step, FT_RELEASE)->epoch = p->acked;
     if (p->state == FT_GATED && !p->striving && !p->off)
         want(step, p->config.node, p->twin);
     catch_up(step);
@@ -462,6 +463,7 @@ static void mind_the_gap(const struct step *step, uint64_t absent)
 {
     struct ft_protocol *p = step->p;
     p->heard_ns = p->waits_ns = step->now;
+    p->unsure = p->sent;
     p->known = p->known && !p->striving;
     if (p->state == FT_SOLO && absent > p->config.away_ns) {
         if (p->link)

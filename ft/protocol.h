@@ -113,6 +113,7 @@ struct ft_protocol {
     uint64_t generation; /* of all that is said on the link */
     uint64_t heard_ns, said_ns;
     uint64_t sent, acked;        /* epochs; the follower's own acknowledgements */
+    uint64_t unsure;             /* we were away when this one had left: later ones tell anew */
     uint64_t waits_ns;           /* since when for the oldest that is not acknowledged */
     uint64_t parting, parted_ns; /* a link whose other side is to hang up; 0: none */
 

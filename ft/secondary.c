@@ -4,10 +4,12 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "ft/arrival_parts.h"
+#include "ft/compare.h"
 #include "ft/staging.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct secondary {
     struct secondary_config config;
@@ -15,6 +17,7 @@ struct secondary {
     struct conductor *conductor;
     struct staging *staging;
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
+    struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
     bool whole;                    /* the first epoch is here */
     uint64_t epoch;                /* the last one that was whole */
     struct thread thread;
@@ -106,6 +109,31 @@ static int put_block(void *ctx, const struct moving_block *block, struct err *er
     return arrival_folder_put_block(&arrival->folder, block, err);
 }
 
+static int read_memory(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    const struct arrival *arrival = ctx;
+    memcpy(bytes, arrival->host + offset, length);
+    return 0;
+}
+
+static int verify(struct secondary *secondary, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    const struct compare_what memory = {
+        .size = arrival->pages * PAGE_SIZE, .read = read_memory, .ctx = arrival};
+    uint32_t place;
+    if (secondary->sums.length == 0)
+        return 0;
+    stream_buffer_rewind(&secondary->sums);
+    int ret = compare_place(&secondary->sums, &place, err);
+    if (ret == 0 && place != COMPARE_MEMORY)
+        ret = err_say(err, ERR_FAILED, EBADMSG, "sums come of something that is not compared");
+    if (ret == 0)
+        ret = compare_check(&secondary->sums, "guest memory", &memory, err);
+    secondary->sums.length = 0;
+    return ret;
+}
+
 static int apply(struct secondary *secondary, struct err *err)
 {
     const struct staging_disks disks = {.put = put_block, .ctx = secondary->arrival};
@@ -169,7 +197,8 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
     }
     secondary->epoch = frame->epoch;
     secondary->incoming.length = 0;
-    return apply(secondary, err);
+    ret = apply(secondary, err);
+    return ret < 0 ? ret : verify(secondary, err);
 }
 
 /* --- frames ----------------------------------------------------------------------------------- */
@@ -183,11 +212,12 @@ static int take_word(struct secondary *secondary, struct err *err)
     return ret;
 }
 
-static int take_state(struct secondary *secondary)
+/* The payload is `to`, for as long as that is needed; what it was is room for the next one. */
+static int keep_payload(struct secondary *secondary, struct stream_buffer *to)
 {
-    swap_states(secondary);
-    arrival_take_state(secondary->arrival);
-    swap_states(secondary);
+    struct stream_buffer swap = *to;
+    *to = secondary->arrival->payload;
+    secondary->arrival->payload = swap;
     return 0;
 }
 
@@ -197,7 +227,9 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
     case FRAME_BLOCKS:
         return take_block(secondary, err);
     case FRAME_STATE:
-        return take_state(secondary);
+        return keep_payload(secondary, &secondary->incoming);
+    case FRAME_COMPARE:
+        return keep_payload(secondary, &secondary->sums);
     case FRAME_COMMIT:
         return commit(secondary, frame, err);
     case FRAME_WORD:
@@ -332,6 +364,7 @@ static void run(void *arg)
     if (ret != -ENODATA && err->kind)
         arrival_refuse(secondary->arrival, err);
     conductor_tell(secondary->conductor, &gone);
+    conductor_detach(secondary->conductor);
     while (wait_for_wish(secondary)) {
         struct err why = {0};
         if (fulfil(secondary, &why) < 0) {
@@ -362,6 +395,7 @@ int secondary_create(struct secondary **ret_secondary, const struct secondary_co
     pthread_mutex_init(&secondary->lock, NULL);
     pthread_cond_init(&secondary->changed, NULL);
     stream_buffer_init(&secondary->incoming, 0);
+    stream_buffer_init(&secondary->sums, 0);
     int ret = staging_create(&secondary->staging, config->arrival->host, config->arrival->pages,
                              err);
     if (ret < 0) {
@@ -395,6 +429,7 @@ void secondary_destroy(struct secondary *secondary)
         return;
     staging_destroy(secondary->staging);
     stream_buffer_finish(&secondary->incoming);
+    stream_buffer_finish(&secondary->sums);
     pthread_cond_destroy(&secondary->changed);
     pthread_mutex_destroy(&secondary->lock);
     free(secondary);

@@ -21,7 +21,10 @@ _minivmm() {
     */--net) mapfile -t COMPREPLY < <(compgen -W "user passt tap bridge: none" -- "$word") ;;
     */--console) mapfile -t COMPREPLY < <(compgen -W "serial virtio" -- "$word") ;;
     key/*) ;;
+    */--level) mapfile -t COMPREPLY < <(compgen -W "memory durable" -- "$word") ;;
     */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;
+    */--witness) mapfile -t COMPREPLY < <(compgen -W "file:" -- "$word") ;;
+    */--key) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     run/* | new/* | list/* | */--kernel | */--initrd | */--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$("$program" list -q 2>/dev/null)" -- "$word"; compgen -d -- "$word") ;;
     esac

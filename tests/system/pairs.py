@@ -321,10 +321,10 @@ class Pair(contextlib.ExitStack):
 
     ADDRESS = "10.99.0.2"
 
-    def __init__(self, key=False, name="web1"):
+    def __init__(self, key=False, name="web1", back=False):
         super().__init__()
         need_network()
-        self.name, self.key = name, key
+        self.name, self.key, self.back = name, key, back
         with contextlib.ExitStack() as stack:  # what was made goes again where something is missing
             self.net = stack.enter_context(Network())
             self.a, self.b = (stack.enter_context(PairHost(self.net)) for _ in range(2))
@@ -382,6 +382,8 @@ class Pair(contextlib.ExitStack):
         """Returns when the twin could take over."""
         host, to = host or self.a, to or self.other(host or self.a)
         secret = ["--key", self.key_file(host)] if self.key else ["--insecure"]
+        if self.back and host in self.lines:  # where it can have its own twin, once it has been taken over
+            options = [*options, "--back", self.lines[host].address]
         return host.good("protect", self.name, "--to", self.lines[to].address, "--witness", f"file:{self.witness}",
                          *secret, *options)
 
@@ -420,11 +422,19 @@ class Pair(contextlib.ExitStack):
         return found
 
     def kill(self, host):
-        """The VM's process, not the standby. Returns when it happened, by the monotonic clock."""
+        """The VM's process, not the standby. Returns when it happened, by the monotonic clock; nothing of it is left
+        then: a process that dies holds its locks until all of its threads are gone."""
         pid = self.pid(host)
         when = time.monotonic()
         os.kill(pid, signal.SIGKILL)
+        host.wait_until(lambda: self._is_over(pid), "the end of a process")
         return when
+
+    @staticmethod
+    def _is_over(pid):
+        with contextlib.suppress(OSError):  # threads end while we look
+            return not any(os.listdir(task / "fd") for task in Path(f"/proc/{pid}/task").iterdir())
+        return not Path(f"/proc/{pid}").exists()
 
     @contextlib.contextmanager
     def frozen(self, host):

@@ -89,3 +89,7 @@ def live(host):
     assert report["failures"] == 1 and report["starts"] == 2, report
     good(host, "remove", "--yes", "web1", "web2", "web3")
     assert host.run(f"ls {ROOT}").out.split() == ["tiny.img"]
+
+
+# A minute and a half. The same verbs are driven with tiny guests by test_vm, test_verbs and test_clone.
+test_a_life_in_folders.slow = True

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """minivmm protect: a VM outlives its host. Failures by their numbers (F1 ...), with the guest echo and clients that note
 all that they are told; two "hosts" on one machine (pairs.py).
-
-NOT YET RUN: all of this is skipped as long as minivmm has no verb protect.
 """
 
 import contextlib
@@ -225,7 +223,7 @@ def test_f10_both_die():
             for host in pair.hosts:
                 pair.kill(host)
             told = dict(clients.tally.told)
-            started = []
+            started, words = [], []
             for host in [getattr(pair, name) for name in order]:
                 process = host.begin("run", "web1")
                 host.wait_until(lambda: process.poll() is not None or host.has(), "an answer")
@@ -233,7 +231,8 @@ def test_f10_both_die():
                     started.append(host)
                 else:
                     assert process.returncode in [3, 4], process.stderr.read()
-            assert len(started) == 1, f"{len(started)} folders run"
+                    words.append(process.stderr.read())
+            assert len(started) == 1, f"{len(started)} folders run: {words}"
             pair.clients("tcp").wait_for_more(SOME)
             check_disk(pair.disk(started[0]), told)
 
@@ -243,7 +242,7 @@ def test_f10_both_die():
 
 def test_switchover():
     """The roles change on purpose, with clients under way, there and back; whoever is the twin then can take over."""
-    with protected(both=True) as (pair, clients, before):
+    with protected(both=True, back=True) as (pair, clients, before):
         here = pair.a
         for _ in range(3):
             there = pair.other(here)

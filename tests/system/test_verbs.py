@@ -91,6 +91,7 @@ def check_completion(complete):
         assert complete(vms, "clone", "--m") == {"--memory"}
         assert complete(vms, "stop", "w") == {"web1"}
         assert complete(vms, "set", "web1", "--link", "d") == {"down"}
+        assert complete(vms, "protect", "web1", "--level", "d") == {"durable"}
 
 
 def test_completion_in_bash():

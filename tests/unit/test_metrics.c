@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The two writers, with a table of the test's; and the real table against its documentation. */
+#include "ft/protect_metrics.h"
 #include "tests/unit/metrics_text.h"
 #include "vmm/metrics.h"
 
@@ -158,6 +159,28 @@ START_TEST(a_name_of_many_bytes_is_written)
 }
 END_TEST
 
+START_TEST(a_part_tells_its_own_behind_the_others)
+{
+    const struct metrics_source source = {
+        .vm = "web1", .uuid = "6f1ed002", .part_table = table + 3};
+    static const struct metric first[] = {
+        {"t_plain_total", "Plain.", METRIC_COUNTER, .group = "h", .key = "plain",
+         .tell = tell_plain},
+        {.name = NULL},
+    };
+    char *text;
+    size_t length;
+    ck_assert_int_eq(metrics_text(first, &source, &text, &length), 0);
+    ck_assert_uint_eq(text_check(text, length), 2 + 2 * (HISTOGRAM_BUCKETS + 2));
+    const char *of_part = strstr(text, "\nt_second{");
+    ck_assert(of_part && of_part > strstr(text, "\nt_plain_total{"));
+    free(text);
+    json_t *root = metrics_json(first, &source);
+    ck_assert(json_object_get(root, "h") && json_object_get(root, "things"));
+    json_decref(root);
+}
+END_TEST
+
 /* --- JSON ------------------------------------------------------------------------------------- */
 
 START_TEST(json_says_the_same_by_places)
@@ -215,15 +238,22 @@ static void format_row(const struct metric *metric, char *row, size_t size)
         memmove(at + 1, at + 3, strlen(at + 3) + 1); /* an empty cell is one space */
 }
 
-START_TEST(the_document_lists_what_there_is)
+static unsigned check_rows(const char *document, const struct metric *all)
 {
-    char *document = read_document();
-    unsigned rows = 0, metrics = 0;
-    for (const struct metric *metric = metrics_table; metric->name; metric++, metrics++) {
+    unsigned metrics = 0;
+    for (const struct metric *metric = all; metric->name; metric++, metrics++) {
         char row[512];
         format_row(metric, row, sizeof(row));
         ck_assert_msg(strstr(document, row) != NULL, "docs/metrics.md lacks the line\n%s", row);
     }
+    return metrics;
+}
+
+START_TEST(the_document_lists_what_there_is)
+{
+    char *document = read_document();
+    unsigned rows = 0, metrics = check_rows(document, metrics_table);
+    metrics += check_rows(document, protect_metrics);
     for (const char *at = document; (at = strstr(at, "\n| `minivmm_")); at++)
         rows++;
     ck_assert_uint_eq(rows, metrics);
@@ -237,9 +267,9 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-START_TEST(names_follow_the_rules_of_the_trade)
+static void check_names(const struct metric *all)
 {
-    for (const struct metric *metric = metrics_table; metric->name; metric++) {
+    for (const struct metric *metric = all; metric->name; metric++) {
         ck_assert_msg(strncmp(metric->name, "minivmm_", 8) == 0, "%s", metric->name);
         ck_assert_uint_eq(strspn(metric->name, "abcdefghijklmnopqrstuvwxyz_"),
                           strlen(metric->name));
@@ -250,7 +280,7 @@ START_TEST(names_follow_the_rules_of_the_trade)
         ck_assert_msg(metric->type != METRIC_HISTOGRAM || metric->seconds, "%s", metric->name);
         ck_assert_ptr_null(strpbrk(metric->help, "\\\n|"));
         ck_assert_msg(ends_with(metric->help, "."), "%s", metric->help);
-        for (const struct metric *other = metrics_table; other < metric; other++) {
+        for (const struct metric *other = all; other < metric; other++) {
             ck_assert_str_ne(other->name, metric->name);
             bool same_group = strcmp(other->group, metric->group) == 0;
             ck_assert(!same_group || strcmp(other->key, metric->key) != 0);
@@ -258,6 +288,16 @@ START_TEST(names_follow_the_rules_of_the_trade)
             ck_assert(!same_group || !other->index_label == !metric->index_label);
         }
     }
+}
+
+START_TEST(names_follow_the_rules_of_the_trade)
+{
+    check_names(metrics_table);
+    check_names(protect_metrics);
+    for (const struct metric *metric = protect_metrics; metric->name; metric++)
+        for (const struct metric *other = metrics_table; other->name; other++)
+            ck_assert(strcmp(metric->name, other->name) != 0 &&
+                      strcmp(metric->group, other->group) != 0);
 }
 END_TEST
 
@@ -270,6 +310,7 @@ int main(void)
     tcase_add_test(text, buckets_include_those_before_them);
     tcase_add_test(text, a_name_of_any_bytes_stays_inside_its_quotes);
     tcase_add_test(text, a_name_of_many_bytes_is_written);
+    tcase_add_test(text, a_part_tells_its_own_behind_the_others);
     suite_add_tcase(suite, text);
     TCase *json = tcase_create("json");
     tcase_add_test(json, json_says_the_same_by_places);

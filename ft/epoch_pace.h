@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How fast epochs follow each other, what is done to make them short, and what slows the guest
+ * down: decided from the epochs that were. Pure.
+ *
+ *   when       early where output waits, late where nothing happens; the guest stands still for no
+ *              more than its share of the time
+ *   LZ4        where it makes commits shorter: both ways are tried now and then
+ *   throttle   of a guest that writes so much that its pauses get long
+ */
+#pragma once
+
+#include "ft/epochs.h"
+
+struct epoch_pace_config {
+    uint64_t min_ns, max_ns; /* from the beginning of an epoch to that of the next */
+    unsigned pause_percent;
+};
+
+/* Why an epoch does not begin, or the guest does not run, as soon as it could. */
+enum pace_reason {
+    PACE_FREE,   /* nothing holds it up */
+    PACE_TWIN,   /* epochs wait to be acknowledged */
+    PACE_PAUSE,  /* the pauses have had their share of the time */
+    PACE_MEMORY, /* the guest writes too much memory for short pauses, and is slowed down */
+};
+
+struct epoch_pace {
+    struct epoch_pace_config config;
+    uint64_t judged; /* the last epoch that was looked at */
+    bool compress;
+    unsigned since_try; /* epochs */
+    double cost[2];     /* of a page in a commit, without and with LZ4; 0: not known */
+    unsigned throttle;  /* percent */
+};
+
+void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config);
+/* When the next epoch begins that follows one of `began_ns` with that pause. */
+uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64_t pause_ns,
+                        bool pressed, enum pace_reason *ret_reason);
+/* One that was acknowledged; in order. */
+void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record);
+
+const char *epoch_pace_reason_name(enum pace_reason reason); /* "the twin" */

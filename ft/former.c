@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/former.h"
+
+#include "ft/protection.h"
+#include "ft/witness.h"
+#include "host/tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static void aside_name(const char *name, char ret_name[NAME_MAX + 1])
+{
+    snprintf(ret_name, NAME_MAX + 1, ".%.200s.former", name);
+}
+
+static bool is_theirs(const struct following *following, const uint8_t uuid[16])
+{
+    struct witness *witness;
+    struct ft_record record;
+    int ret = witness_open(&witness, following->witness, NULL);
+    if (ret < 0)
+        return false;
+    ret = witness_read(witness, uuid, &record, NULL);
+    witness_close(witness);
+    return ret == 0 && record.owner == following->node &&
+           record.generation == following->generation;
+}
+
+static bool is_former(int fd, const uint8_t uuid[16], const struct following *following)
+{
+    struct protection protection;
+    return protection_read(&protection, fd, NULL) == 0 &&
+           memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0 &&
+           protection.node != following->node && is_theirs(following, uuid);
+}
+
+/* Who has been killed holds it for a moment longer, until the kernel has cleared up. */
+static int hold(struct folder *folder)
+{
+    enum { TRIES = 100 };
+    const struct timespec moment = {.tv_nsec = 20000000};
+    int ret = folder_lock(folder, NULL);
+    for (unsigned i = 0; i < TRIES && ret == -EBUSY; i++) {
+        nanosleep(&moment, NULL);
+        ret = folder_lock(folder, NULL);
+    }
+    return ret;
+}
+
+int former_put_aside(int place, const char *name, const uint8_t uuid[16],
+                     const struct following *following, struct err *err)
+{
+    char aside[NAME_MAX + 1], path[PATH_MAX];
+    struct folder folder = {.fd = -1, .lock = -1};
+    struct stat there;
+    if (following->generation == 0)
+        return -EEXIST;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", place, name);
+    if (folder_open(&folder, path, NULL) < 0)
+        return -EEXIST;
+    int ret = is_former(folder.fd, uuid, following) ? hold(&folder) : -EEXIST;
+    if (ret == -EBUSY)
+        ret = err_say(err, ERR_STATE, EBUSY, "%s runs here, and cannot be its own twin", name);
+    aside_name(name, aside);
+    /* One that was put aside before is older than this one. */
+    if (ret == 0 && fstatat(place, aside, &there, AT_SYMLINK_NOFOLLOW) == 0)
+        ret = tree_remove(place, aside, err);
+    if (ret == 0)
+        ret = tree_move(place, name, place, aside, err);
+    folder_close(&folder);
+    return ret;
+}
+
+void former_put_back(int place, const char *name)
+{
+    char aside[NAME_MAX + 1];
+    aside_name(name, aside);
+    (void)!tree_move(place, aside, place, name, NULL);
+}
+
+void former_remove(int place, const char *name, int folder)
+{
+    char aside[NAME_MAX + 1];
+    aside_name(name, aside);
+    int former = openat(place, aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (former < 0)
+        return;
+    int ret = tree_move(former, FOLDER_SNAPSHOTS, folder, FOLDER_SNAPSHOTS, NULL);
+    close(former);
+    if (ret == 0 || ret == -ENOENT) /* else it keeps them */
+        (void)!tree_remove(place, aside, NULL);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/protect_metrics.h"
+
+#include "ft/part.h"
+#include "ft/protect_parts.h"
+
+#define TELL(name)                                                                     \
+    static void name(const struct metric *metric, const struct metrics_source *source, \
+                     struct metrics_sink *sink)
+
+static void one(struct metrics_sink *sink, const struct metric *metric, uint64_t value)
+{
+    sink->number(sink, metric, -1, NULL, value);
+}
+
+/* False: it is not protected. */
+static bool look(const struct metrics_source *source, struct ft_protocol *ret_protocol)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    if (!protect || !protect->conductor)
+        return false;
+    conductor_look(protect->conductor, ret_protocol);
+    return true;
+}
+
+/* NULL: nobody follows it yet, or it is a twin. */
+static struct primary *primary_of(const struct metrics_source *source)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    return protect ? protect->primary : NULL;
+}
+
+static bool read_total(const struct metrics_source *source, struct epochs_total *ret_total)
+{
+    struct primary *primary = primary_of(source);
+    if (primary)
+        epochs_read_total(primary_epochs(primary), ret_total);
+    return primary;
+}
+
+TELL(tell_state)
+{
+    struct ft_protocol protocol;
+    if (!look(source, &protocol))
+        return;
+    for (enum ft_state state = FT_STARTING; state <= FT_OVER; state++)
+        sink->number(sink, metric, -1, ft_state_name(state), state == protocol.state);
+}
+
+TELL(tell_generation)
+{
+    struct ft_protocol protocol;
+    if (look(source, &protocol)) /* a twin has not asked, and knows what it was told */
+        one(sink, metric, protocol.known ? protocol.record.generation : protocol.generation);
+}
+
+TELL(tell_epoch)
+{
+    struct ft_protocol protocol;
+    if (look(source, &protocol))
+        one(sink, metric, protocol.sent);
+}
+
+TELL(tell_acked)
+{
+    struct ft_protocol protocol;
+    if (look(source, &protocol))
+        one(sink, metric, protocol.acked);
+}
+
+TELL(tell_epochs)
+{
+    struct epochs_total total;
+    if (read_total(source, &total))
+        one(sink, metric, total.count);
+}
+
+TELL(tell_dirty)
+{
+    struct epochs_total total;
+    if (read_total(source, &total))
+        one(sink, metric, total.pages * PAGE_SIZE);
+}
+
+TELL(tell_wire)
+{
+    struct epochs_total total;
+    if (read_total(source, &total))
+        one(sink, metric, total.wire_bytes);
+}
+
+TELL(tell_pauses)
+{
+    struct epochs_total total;
+    if (read_total(source, &total))
+        sink->histogram(sink, metric, -1, NULL, &total.pauses);
+}
+
+TELL(tell_commits)
+{
+    struct epochs_total total;
+    if (read_total(source, &total))
+        sink->histogram(sink, metric, -1, NULL, &total.commits);
+}
+
+TELL(tell_held)
+{
+    struct primary *primary = primary_of(source);
+    struct primary_news news;
+    if (!primary)
+        return;
+    primary_look(primary, &news);
+    one(sink, metric, news.held_bytes);
+}
+
+/* clang-format off */
+const struct metric protect_metrics[] = {
+    {"minivmm_ft_state", "1 for the state that the VM's protection is in, 0 for the others.",
+     METRIC_GAUGE, .group = "ft", .key = "state", .word_label = "state", .tell = tell_state},
+    {"minivmm_ft_generation", "What the witness counts: it grows with each change of who runs the VM, and how.",
+     METRIC_GAUGE, .group = "ft", .key = "generation", .tell = tell_generation},
+    {"minivmm_ft_epoch", "The number of the newest epoch.",
+     METRIC_GAUGE, .group = "ft", .key = "epoch", .tell = tell_epoch},
+    {"minivmm_ft_acked_epoch", "The number of the newest epoch that the twin has.",
+     METRIC_GAUGE, .group = "ft", .key = "acked_epoch", .tell = tell_acked},
+    {"minivmm_ft_epochs_total", "Epochs that were taken.",
+     METRIC_COUNTER, .group = "ft", .key = "epochs", .tell = tell_epochs},
+    {"minivmm_ft_pause_seconds", "How long the guest stood still for an epoch.",
+     METRIC_HISTOGRAM, .seconds = true, .group = "ft", .key = "pauses", .tell = tell_pauses},
+    {"minivmm_ft_commit_seconds", "From the pause of an epoch until the twin had acknowledged it.",
+     METRIC_HISTOGRAM, .seconds = true, .group = "ft", .key = "commits", .tell = tell_commits},
+    {"minivmm_ft_dirty_bytes_total", "Memory that epochs found changed.",
+     METRIC_COUNTER, .group = "ft", .key = "dirty_bytes", .tell = tell_dirty},
+    {"minivmm_ft_wire_bytes_total", "Bytes that were sent for epochs.",
+     METRIC_COUNTER, .group = "ft", .key = "wire_bytes", .tell = tell_wire},
+    {"minivmm_ft_held_bytes", "Output and changes of disks that wait for the twin.",
+     METRIC_GAUGE, .group = "ft", .key = "held_bytes", .tell = tell_held},
+    {.name = NULL},
+};
+/* clang-format on */

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/epoch_pace.h"
+#include "tests/unit/unit.h"
+
+#define MS 1000000ull
+
+static const struct epoch_pace_config config = {
+    .min_ns = MS, .max_ns = 50 * MS, .pause_percent = 20};
+
+static struct epoch_pace begin(void)
+{
+    struct epoch_pace pace;
+    epoch_pace_init(&pace, &config);
+    return pace;
+}
+
+START_TEST(output_brings_the_next_epoch_and_idleness_does_not)
+{
+    struct epoch_pace pace = begin();
+    enum pace_reason reason;
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, MS / 10, true, &reason), 1001 * MS);
+    ck_assert_int_eq(reason, PACE_FREE);
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, MS / 10, false, &reason), 1050 * MS);
+    ck_assert_int_eq(reason, PACE_FREE);
+}
+END_TEST
+
+START_TEST(pauses_take_no_more_than_their_share)
+{
+    struct epoch_pace pace = begin();
+    enum pace_reason reason;
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, 2 * MS, true, &reason), 1010 * MS);
+    ck_assert_int_eq(reason, PACE_PAUSE);
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, 20 * MS, false, &reason), 1100 * MS);
+    ck_assert_int_eq(reason, PACE_PAUSE);
+}
+END_TEST
+
+static uint64_t number;
+
+/* An epoch as it was, where a page costs so much by the way that was chosen. */
+static void judge(struct epoch_pace *pace, uint64_t pages, uint64_t raw_ns, uint64_t lz4_ns)
+{
+    const struct epoch_record record = {
+        .epoch = ++number,
+        .cause = EPOCH_OUTPUT,
+        .pages = pages,
+        .pause_ns = MS,
+        .commit_ns = pages * (pace->compress ? lz4_ns : raw_ns),
+        .compressed = pace->compress,
+    };
+    epoch_pace_judge(pace, &record);
+}
+
+static unsigned count_compressed(struct epoch_pace *pace, uint64_t pages, uint64_t raw,
+                                 uint64_t lz4)
+{
+    unsigned compressed = 0;
+    for (unsigned i = 0; i < 2000; i++) {
+        judge(pace, pages, raw, lz4);
+        compressed += pace->compress;
+    }
+    return compressed;
+}
+
+START_TEST(pages_are_compressed_where_that_makes_commits_shorter)
+{
+    struct epoch_pace fast = begin(), slow = begin();
+    ck_assert_uint_lt(count_compressed(&fast, 1000, 500, 4000), 100);
+    ck_assert_uint_gt(count_compressed(&slow, 1000, 30000, 9000), 1900);
+    /* The line has become another one, and that is noticed. */
+    (void)count_compressed(&slow, 1000, 500, 9000);
+    ck_assert_uint_lt(count_compressed(&slow, 1000, 500, 9000), 100);
+}
+END_TEST
+
+START_TEST(small_epochs_say_nothing_of_compression)
+{
+    struct epoch_pace pace = begin();
+    ck_assert_uint_eq(count_compressed(&pace, 10, 30000, 9000), 0);
+}
+END_TEST
+
+static void pause(struct epoch_pace *pace, enum epoch_cause cause, uint64_t pause_ns)
+{
+    const struct epoch_record record = {
+        .epoch = ++number, .cause = cause, .pages = 1, .pause_ns = pause_ns, .commit_ns = MS};
+    epoch_pace_judge(pace, &record);
+}
+
+START_TEST(a_guest_whose_pauses_get_long_is_slowed_down_step_by_step)
+{
+    struct epoch_pace pace = begin();
+    enum pace_reason reason;
+    unsigned before = 0;
+    for (unsigned i = 0; i < 30; i++) {
+        pause(&pace, EPOCH_TIME, 30 * MS);
+        ck_assert_uint_le(pace.throttle, before + 10);
+        ck_assert_uint_ge(pace.throttle, before);
+        before = pace.throttle;
+    }
+    ck_assert_uint_eq(pace.throttle, 90);
+    (void)epoch_pace_due(&pace, 0, MS, true, &reason);
+    ck_assert_int_eq(reason, PACE_MEMORY);
+    pause(&pace, EPOCH_TIME, 15 * MS); /* neither long nor short: it stays as it is */
+    ck_assert_uint_eq(pace.throttle, 90);
+    for (unsigned i = 0; i < 30; i++)
+        pause(&pace, EPOCH_TIME, MS);
+    ck_assert_uint_eq(pace.throttle, 0);
+}
+END_TEST
+
+START_TEST(the_first_epoch_and_the_last_one_do_not_count)
+{
+    struct epoch_pace pace = begin();
+    pause(&pace, EPOCH_FIRST, 1000 * MS);
+    pause(&pace, EPOCH_LAST, 1000 * MS);
+    ck_assert_uint_eq(pace.throttle, 0);
+    ck_assert_uint_eq(pace.judged, number);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("epoch_pace");
+    TCase *tcase = tcase_create("all");
+    tcase_add_test(tcase, output_brings_the_next_epoch_and_idleness_does_not);
+    tcase_add_test(tcase, pauses_take_no_more_than_their_share);
+    tcase_add_test(tcase, pages_are_compressed_where_that_makes_commits_shorter);
+    tcase_add_test(tcase, small_epochs_say_nothing_of_compression);
+    tcase_add_test(tcase, a_guest_whose_pauses_get_long_is_slowed_down_step_by_step);
+    tcase_add_test(tcase, the_first_epoch_and_the_last_one_do_not_count);
+    suite_add_tcase(suite, tcase);
+    return unit_main(suite);
+}
