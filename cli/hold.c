@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/hold.h"
 
+#include "core/log.h"
+#include "ft/epoch_journal.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,5 +60,17 @@ int hold_vm(struct folder *folder, struct err *err)
                   (long long)info.pid);
     err_hint(err, "minivmm stop %s", folder->name);
     runtime_info_finish(&info);
+    return ret;
+}
+
+int hold_complete_disks(const struct folder *folder, struct err *err)
+{
+    struct epoch_replay replay;
+    int ret = epoch_journal_replay(folder->fd, folder->path, &replay, err);
+    if (ret == 0 && (replay.epochs > 0 || replay.torn > 0))
+        log_info("%s was a twin: its disks have %llu epochs more that were committed (%llu writes; "
+                 "%llu bytes of one that was not were dropped)",
+                 folder->name, (unsigned long long)replay.epochs, (unsigned long long)replay.blocks,
+                 (unsigned long long)replay.torn);
     return ret;
 }

@@ -14,3 +14,9 @@ int hold_vm(struct folder *folder, struct err *err) must_check;
 /* The same for a verb that takes either: 1 where it runs, and who it is. */
 int hold_vm_or_find(struct folder *folder, struct runtime_info *ret_info,
                     struct err *err) must_check;
+
+/*
+ * The folder is ours, and was a twin's, whose host lost power: its journal (ft/epoch_journal.h) has
+ * what its disks lack. Before they are read by anybody.
+ */
+int hold_complete_disks(const struct folder *folder, struct err *err) must_check;

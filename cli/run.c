@@ -10,6 +10,7 @@
 #include "cli/verbs.h"
 #include "cli/vm_copy.h"
 #include "core/log.h"
+#include "ft/epoch_journal.h"
 #include "ft/handover.h"
 #include "ft/part.h"
 #include "ft/protection.h"
@@ -247,6 +248,14 @@ static int check_protection(struct run *run, struct err *err)
     return ret;
 }
 
+/* Before anybody looks at the disks. Those of a snapshot are not what a journal belongs to. */
+static int complete_disks(const struct run *run, struct err *err)
+{
+    const struct folder *folder = &run->folder;
+    return run->snapshot_path ? epoch_journal_remove(folder->fd, err)
+                              : hold_complete_disks(folder, err);
+}
+
 static int open_folder(struct run *run, struct err *err)
 {
     const struct definition_judge judge = {.problem = handle_problem};
@@ -274,6 +283,8 @@ static int open_folder(struct run *run, struct err *err)
         ret = check_protection(run, err);
     if (ret == 0)
         ret = restoring_check(&run->folder, run->snapshot_path, err);
+    if (ret == 0 && !run->arrival)
+        ret = complete_disks(run, err);
     if (ret == 0 && run->arrival) {
         arrival_identity(run->arrival, &run->identity);
         return identity_adopt(&run->identity, &run->folder, err);

@@ -448,6 +448,8 @@ static int take(struct vm_copy *copy, struct err *err)
 {
     int ret = copy->is_snapshot ? 0 : hold_vm_or_find(&copy->from, &copy->info, err);
     copy->runs = ret > 0;
+    if (ret == 0 && !copy->is_snapshot)
+        ret = hold_complete_disks(&copy->from, err);
     if (ret == 0 && runs_at_once(copy)) {
         ret = err_say(err, ERR_STATE, ENOTSUP, "%s does not run: it has no memory to clone",
                       copy->from.name);

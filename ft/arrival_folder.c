@@ -5,6 +5,7 @@
 #include "ft/former.h"
 #include "ft/handover.h"
 #include "host/fd.h"
+#include "host/lock.h"
 #include "host/small_file.h"
 #include "host/tree.h"
 #include "vmm/folder.h"
@@ -300,6 +301,71 @@ int arrival_folder_end(struct arrival_folder *folder, struct err *err)
     return ret;
 }
 
+int arrival_folder_look(struct arrival_folder **ret_folder, int fd, const char *path,
+                        struct err *err)
+{
+    struct arrival_folder *folder = calloc(1, sizeof(*folder));
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (!folder || own < 0) {
+        int error = folder ? errno : ENOMEM;
+        free(folder);
+        if (own >= 0)
+            close(own);
+        return err_sys(err, ERR_HOST, error, "cannot look at the disks of %s", path);
+    }
+    folder->fd = own;
+    folder->place = -1;
+    snprintf(folder->path, sizeof(folder->path), "%s", path);
+    *ret_folder = folder;
+    return 0;
+}
+
+void arrival_folder_leave(struct arrival_folder *folder)
+{
+    if (!folder)
+        return;
+    arrival_folder_finish(folder, true);
+    free(folder);
+}
+
+static int open_there(const struct arrival_folder *folder, const char *name)
+{
+    const char *last = name;
+    if (name[0] == '.' || folder_is_own(name) || strcmp(name, FOLDER_DEFINITION) == 0)
+        return -EPERM;
+    int parent = tree_open_parent(folder->fd, name, false, &last);
+    if (parent < 0)
+        return parent;
+    int fd = openat(parent, last, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int ret = fd < 0 ? -errno : fd;
+    close(parent);
+    return ret;
+}
+
+int arrival_folder_open_disk(struct arrival_folder *folder, const struct moving_disk *disk,
+                             struct err *err)
+{
+    struct stat stat;
+    int ret = check_place(folder, disk->place, err);
+    if (ret < 0)
+        return ret;
+    int fd = open_there(folder, disk->name);
+    int error = fd < 0 ? -fd : fstat(fd, &stat) < 0 ? errno : S_ISREG(stat.st_mode) ? 0 : EINVAL;
+    if (error == 0)
+        error = -lock_try(fd, false);
+    if (error == 0 && (uint64_t)stat.st_size >= disk->size) {
+        folder->disks[folder->disk_count++] = (struct arrival_disk){.about = *disk, .fd = fd};
+        return 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (error == EAGAIN)
+        return err_say(err, ERR_STATE, EBUSY, "%s/%s is in use", folder->path, disk->name);
+    return error ? err_sys(err, ERR_FAILED, error, "cannot open %s/%s", folder->path, disk->name)
+                 : err_say(err, ERR_DEFINITION, EBADMSG, "%s/%s is shorter than it was",
+                           folder->path, disk->name);
+}
+
 static int put_zeroes(int fd, uint64_t offset, uint32_t length)
 {
     static const uint8_t zeroes[64 << 10];
@@ -329,15 +395,24 @@ static int say_no_disk(struct err *err)
     return err_say(err, ERR_FAILED, EBADMSG, "a block comes for a disk that is not there");
 }
 
+int arrival_folder_check_block(struct arrival_folder *folder, const struct moving_block *block,
+                               struct err *err)
+{
+    const struct arrival_disk *disk = disk_of(folder, block->place);
+    bool fits = disk && block->offset <= disk->about.size &&
+                block->length <= disk->about.size - block->offset;
+    return fits ? 0 : say_no_disk(err);
+}
+
 int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
                              struct err *err)
 {
+    int ret = arrival_folder_check_block(folder, block, err);
+    if (ret < 0)
+        return ret;
     const struct arrival_disk *disk = disk_of(folder, block->place);
-    if (!disk || block->offset > disk->about.size ||
-        block->length > disk->about.size - block->offset)
-        return say_no_disk(err);
-    int ret = block->bytes ? fd_write_at(disk->fd, block->bytes, block->length, block->offset)
-                           : put_zeroes(disk->fd, block->offset, block->length);
+    ret = block->bytes ? fd_write_at(disk->fd, block->bytes, block->length, block->offset)
+                       : put_zeroes(disk->fd, block->offset, block->length);
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write %s/%s", folder->path,
                              disk->about.name)
                    : 0;
@@ -357,6 +432,12 @@ int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
         return say_no_disk(err);
     const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
     return compare_check(payload, disk->about.name, &what, err);
+}
+
+void arrival_folder_push(struct arrival_folder *folder)
+{
+    for (unsigned i = 0; i < folder->disk_count; i++)
+        (void)sync_file_range(folder->disks[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err)

@@ -38,11 +38,25 @@ int arrival_folder_add_shared(struct arrival_folder *folder, const struct moving
  * ones. */
 int arrival_folder_end(struct arrival_folder *folder, struct err *err) must_check;
 
+/* A folder whose disks are all there: for what still belongs onto them. The descriptor stays the
+ * caller's. */
+int arrival_folder_look(struct arrival_folder **ret_folder, int fd, const char *path,
+                        struct err *err) must_check;
+/* Locked: nobody else has it. Only a plain file of the folder, as large as is said. */
+int arrival_folder_open_disk(struct arrival_folder *folder, const struct moving_disk *disk,
+                             struct err *err) must_check;
+void arrival_folder_leave(struct arrival_folder *folder); /* NULL is fine */
+
+/* There is such a disk, and the block lies in it. */
+int arrival_folder_check_block(struct arrival_folder *folder, const struct moving_block *block,
+                               struct err *err) must_check;
 int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_block *block,
                              struct err *err) must_check;
 /* A COMPARE frame after its place (ft/compare.h). */
 int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
                            struct stream_buffer *payload, struct err *err) must_check;
+/* What was written is on its way to the disks, so that a sync does not take long. */
+void arrival_folder_push(struct arrival_folder *folder);
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err) must_check;
 /* It has all of the VM, and nobody needs a former one. */
 void arrival_folder_settle(struct arrival_folder *folder);

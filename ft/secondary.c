@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "ft/arrival_parts.h"
 #include "ft/compare.h"
+#include "ft/epoch_journal.h"
 #include "ft/staging.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@ struct secondary {
     struct arrival *arrival;
     struct conductor *conductor;
     struct staging *staging;
+    struct epoch_journal *journal; /* NULL: the commit level is "memory" */
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
     struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
     bool whole;                    /* the first epoch is here */
@@ -92,12 +94,18 @@ static int take_pages(struct secondary *secondary, const struct frame *frame, st
                : arrival_take_pages(arrival, frame, err);
 }
 
-static int take_block(struct secondary *secondary, struct err *err)
+/* What does not fit could not be applied later, and would be acknowledged. */
+static int take_block(struct secondary *secondary, const struct frame *frame, struct err *err)
 {
+    struct arrival *arrival = secondary->arrival;
     struct moving_block block;
     if (!secondary->whole)
-        return arrival_take_block(secondary->arrival, err);
-    int ret = moving_get_block(&secondary->arrival->payload, &block, err);
+        return arrival_take_block(arrival, err);
+    int ret = moving_get_block(&arrival->payload, &block, err);
+    if (ret == 0)
+        ret = arrival_folder_check_block(&arrival->folder, &block, err);
+    if (ret == 0 && secondary->journal)
+        ret = epoch_journal_put(secondary->journal, frame, arrival->payload.bytes, err);
     if (ret == 0 && (ret = staging_put_block(secondary->staging, &block)) < 0)
         err_sys(err, ERR_HOST, -ret, "cannot keep a block apart");
     return ret;
@@ -145,6 +153,14 @@ static int apply(struct secondary *secondary, struct err *err)
     return ret;
 }
 
+/* What the first epoch wrote, settle() syncs. */
+static int journal_commit(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    if (!secondary->journal)
+        return 0;
+    return epoch_journal_commit(secondary->journal, frame->generation, frame->epoch, err);
+}
+
 static void swap_states(struct secondary *secondary)
 {
     struct stream_buffer swap = secondary->arrival->state;
@@ -180,9 +196,12 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
                                     .epoch = frame->epoch};
     if (secondary->incoming.length == 0)
         return err_say(err, ERR_FAILED, EBADMSG, "the VM's state is missing");
+    int ret = journal_commit(secondary, frame, err);
+    if (ret < 0)
+        return ret;
     arrival->tally = (struct frame_tally){0};
     swap_states(secondary);
-    int ret = secondary->whole ? 0 : settle(secondary, err);
+    ret = secondary->whole ? 0 : settle(secondary, err);
     if (ret < 0)
         return ret;
     conductor_tell(secondary->conductor, &staged);
@@ -198,6 +217,8 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
     secondary->epoch = frame->epoch;
     secondary->incoming.length = 0;
     ret = apply(secondary, err);
+    if (ret == 0 && secondary->journal)
+        ret = epoch_journal_applied(secondary->journal, err);
     return ret < 0 ? ret : verify(secondary, err);
 }
 
@@ -225,7 +246,7 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
 {
     switch (frame->kind) {
     case FRAME_BLOCKS:
-        return take_block(secondary, err);
+        return take_block(secondary, frame, err);
     case FRAME_STATE:
         return keep_payload(secondary, &secondary->incoming);
     case FRAME_COMPARE:
@@ -312,6 +333,8 @@ static int apply_last(struct secondary *secondary, struct err *err)
     const struct ft_event applied = {.kind = FT_APPLIED};
     staging_drop(secondary->staging);
     int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    if (ret == 0 && secondary->journal)
+        ret = epoch_journal_end(secondary->journal, err);
     if (ret == 0)
         conductor_tell(secondary->conductor, &applied);
     return ret;
@@ -398,6 +421,9 @@ int secondary_create(struct secondary **ret_secondary, const struct secondary_co
     stream_buffer_init(&secondary->sums, 0);
     int ret = staging_create(&secondary->staging, config->arrival->host, config->arrival->pages,
                              err);
+    if (ret == 0 && config->arrival->following.durable)
+        ret = epoch_journal_create(&secondary->journal, &config->arrival->folder,
+                                   EPOCH_JOURNAL_LONGEST, err);
     if (ret < 0) {
         secondary_destroy(secondary);
         return ret;
@@ -428,6 +454,7 @@ void secondary_destroy(struct secondary *secondary)
     if (!secondary)
         return;
     staging_destroy(secondary->staging);
+    epoch_journal_destroy(secondary->journal);
     stream_buffer_finish(&secondary->incoming);
     stream_buffer_finish(&secondary->sums);
     pthread_cond_destroy(&secondary->changed);

@@ -27,6 +27,7 @@
 #define FOLDER_ARRIVED    ".arrived"
 #define FOLDER_UNWANTED   ".unwanted"
 #define FOLDER_PROTECTED  ".protected" /* ft/protection.h */
+#define FOLDER_EPOCHS     ".epochs"    /* ft/epoch_journal.h */
 
 struct folder {
     char *path; /* whole, without symbolic links */
