@@ -237,6 +237,13 @@ static void handle_taken_over(void *ctx)
         log_err(LOG_WARNING, &err); /* it runs, and is protected no more */
 }
 
+/* As by a crash. */
+static void handle_failed(void *ctx)
+{
+    struct protect *protect = ctx;
+    protect_set(protect, &protect->ends);
+}
+
 /* Both sides have to hear of the same record, or nobody could ever take over. */
 static int check_witness(struct protect *protect, struct err *err)
 {
@@ -304,6 +311,7 @@ static int begin_secondary(struct protect *protect, uint64_t twin, struct err *e
     const struct secondary_config config = {.arrival = protect->arrival,
                                             .settle = handle_settle,
                                             .taken_over = handle_taken_over,
+                                            .failed = handle_failed,
                                             .ctx = protect};
     const struct ft_config times = protect_config(protect, true);
     const struct ft_event connected = {.kind = FT_CONNECTED,

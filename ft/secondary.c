@@ -22,6 +22,7 @@ struct secondary {
     struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
     bool whole;                    /* the first epoch is here */
     uint64_t epoch;                /* the last one that was whole */
+    bool behind;                   /* it could not be applied */
     struct thread thread;
     atomic_bool busy;
 
@@ -147,6 +148,7 @@ static int apply(struct secondary *secondary, struct err *err)
     const struct staging_disks disks = {.put = put_block, .ctx = secondary->arrival};
     uint64_t begin = clock_monotonic_ns();
     int ret = staging_apply(secondary->staging, &disks, err);
+    secondary->behind = ret < 0;
     pthread_mutex_lock(&secondary->lock);
     secondary->news.apply_ns = clock_monotonic_ns() - begin;
     pthread_mutex_unlock(&secondary->lock);
@@ -331,8 +333,11 @@ static bool take_wish(struct secondary *secondary, bool *wish)
 static int apply_last(struct secondary *secondary, struct err *err)
 {
     const struct ft_event applied = {.kind = FT_APPLIED};
+    int ret = secondary->behind ? apply(secondary, err) : 0; /* it was acknowledged */
+    if (ret < 0)
+        return ret;
     staging_drop(secondary->staging);
-    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    ret = arrival_folder_sync(&secondary->arrival->folder, err);
     if (ret == 0 && secondary->journal)
         ret = epoch_journal_end(secondary->journal, err);
     if (ret == 0)
@@ -393,6 +398,7 @@ static void run(void *arg)
         if (fulfil(secondary, &why) < 0) {
             err_prefix(&why, "%s cannot go on here", vm_name(secondary));
             log_err(LOG_ERROR, &why);
+            secondary->config.failed(secondary->config.ctx);
             break;
         }
     }

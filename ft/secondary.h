@@ -26,6 +26,8 @@ struct secondary_config {
     int (*settle)(void *ctx, struct err *err);
     /* On the main loop: the machine is loaded, and it is for the caller to let it run. */
     void (*taken_over)(void *ctx);
+    /* It cannot go on, nor take over: the process is to end. On the secondary's thread. */
+    void (*failed)(void *ctx);
     void *ctx;
 };
 

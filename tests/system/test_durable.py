@@ -168,3 +168,14 @@ def test_f7_the_journal_cannot_be_written():
         pair.kill(pair.a) if owner is pair.a else None
         said = pair.process.communicate()[1]
         assert re.search(r"web1 is followed no more: cannot write .*/\.epochs: No space left", said), said
+
+
+def test_f7_the_disk_cannot_be_written():
+    """F7 at the level memory: what was acknowledged cannot be applied. Such a twin never takes over, or it would lose
+    that."""
+    with protected_at("memory", begin=small) as (pair, clients, before):
+        fill(pair.b.root)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.a, before)
+        pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+        finish(pair, clients, pair.a)
