@@ -152,6 +152,8 @@ static bool is_fast(void)
 
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t length)
 {
+    if (length == 0)
+        return crc; /* bytes may be NULL, to which nothing may be added, not even 0 */
     return is_fast() ? fast(crc, bytes, length) : crc32c_portable(crc, bytes, length);
 }
 

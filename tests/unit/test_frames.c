@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_RELEASED };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_WORD };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -31,6 +31,8 @@ static const struct {
     {"COMPARE", FRAME_COMPARE, 16 * MIB + 4},
     {"SHARED", FRAME_SHARED, 2 * KIB},
     {"RELEASED", FRAME_RELEASED, 0},
+    {"FOLLOW", FRAME_FOLLOW, KIB},
+    {"WORD", FRAME_WORD, 20},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,

@@ -317,7 +317,7 @@ START_TEST(what_could_not_be_read_again_is_not_written)
     for (size_t i = 0; i < array_size(bad); i++)
         bad[i] = sample;
     bad[0].role = 0;
-    bad[1].role = 3;
+    bad[1].role = PROTECTION_OFF + 1;
     memset(bad[2].uuid, 0, 16);
     bad[3].node = 0;
     bad[4].generation = (uint64_t)INT64_MAX + 1;
