@@ -19,6 +19,7 @@ static void put_text(struct stream *stream, const char *text)
     stream_write(stream, text, strlen(text));
 }
 
+/* It goes to files, and to a person's terminal. */
 static bool get_text(struct stream *stream, char ret_text[FOLLOWING_WITNESS])
 {
     uint16_t length = stream_get_u16(stream);
@@ -26,7 +27,10 @@ static bool get_text(struct stream *stream, char ret_text[FOLLOWING_WITNESS])
         return false;
     stream_read(stream, ret_text, length);
     ret_text[length] = '\0';
-    return stream_error(stream) == 0 && strlen(ret_text) == length;
+    bool plain = true;
+    for (uint16_t i = 0; i < length; i++)
+        plain &= (unsigned char)ret_text[i] >= ' ' && ret_text[i] != 0x7f;
+    return stream_error(stream) == 0 && plain;
 }
 
 void following_put(struct stream *stream, const struct following *following)
