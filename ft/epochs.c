@@ -38,7 +38,7 @@ void epochs_add(struct epochs *epochs, const struct epoch_record *record)
 static struct epoch_record *find(struct epochs *epochs, uint64_t epoch)
 {
     struct epoch_record *record = &epochs->ring[epoch % EPOCHS_KEPT];
-    return record->epoch == epoch && epochs->count > 0 ? record : NULL;
+    return epoch != 0 && record->epoch == epoch ? record : NULL;
 }
 
 void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, uint64_t wire_bytes,
