@@ -20,8 +20,8 @@ struct note {
 };
 
 struct piece {
-    uint8_t *bytes; /* `budget` of them, which cost memory as they are used */
-    size_t used;
+    uint8_t *bytes;    /* `budget` of them, which cost memory as they are used */
+    size_t used, cost; /* the cost is at least what is used */
 };
 
 struct followed {
@@ -48,6 +48,14 @@ static size_t size_of(const struct note *note)
     return (sizeof(*note) + length + 7) & ~(size_t)7;
 }
 
+/* A few bytes can say that much is zeroes: that is many frames, and both sides work for each. */
+static size_t cost_of(const struct note *note)
+{
+    enum { FRAME_COST = 64 };
+    size_t frames = (size_t)((note->length + FRAME_MAX_BLOCK - 1) / FRAME_MAX_BLOCK);
+    return size_of(note) + (note->zeroes ? frames * FRAME_COST : 0);
+}
+
 static void put_note(struct piece *piece, const struct note *note, const struct disk_request *from)
 {
     uint8_t *at = piece->bytes + piece->used;
@@ -55,6 +63,7 @@ static void put_note(struct piece *piece, const struct note *note, const struct 
     if (!note->zeroes)
         iov_read(from->iov, from->iov_count, 0, at + sizeof(*note), note->length);
     piece->used += size_of(note);
+    piece->cost += cost_of(note);
 }
 
 /* A flush changes nothing, and what is discarded without being gone neither. */
@@ -83,10 +92,10 @@ static bool handle_change(void *ctx, const struct disk_request *request)
         return true;
     pthread_mutex_lock(&replica->lock);
     struct piece *filling = &replica->filling;
-    bool fits = filling->used + size_of(&note) <= replica->config.budget;
+    bool fits = filling->cost + cost_of(&note) <= replica->config.budget;
     if (fits)
         put_note(filling, &note, request);
-    bool presses = !fits || filling->used > replica->config.budget / 2;
+    bool presses = !fits || filling->cost > replica->config.budget / 2;
     replica->waits |= !fits;
     pthread_mutex_unlock(&replica->lock);
     if (presses)
@@ -133,7 +142,7 @@ static void give_back(struct piece *piece)
     enum { KEPT = 4 << 20 };
     if (piece->used > KEPT)
         madvise(piece->bytes + KEPT, piece->used - KEPT, MADV_DONTNEED);
-    piece->used = 0;
+    piece->used = piece->cost = 0;
 }
 
 int replica_disk_send(struct replica_disk *replica, const struct replica_disk_sink *sink,
