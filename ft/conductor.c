@@ -41,19 +41,24 @@ struct conductor {
 
 /* --- actions ---------------------------------------------------------------------------------- */
 
-static void queue_word(struct conductor *conductor, const struct ft_action *action)
-{
-    const struct spoken spoken = {action->link, action->word};
-    /* Nobody has taken any for long: one more that says nothing is none too few. */
-    if (conductor->word_count == MOST_WORDS)
-        return;
-    conductor->words[conductor->word_count++] = spoken;
-}
-
 static void hang_up(struct conductor *conductor, uint64_t number)
 {
     if (conductor->link && conductor->link_number == number)
         link_break(conductor->link);
+}
+
+static void queue_word(struct conductor *conductor, const struct ft_action *action)
+{
+    const struct spoken spoken = {action->link, action->word};
+    unsigned count = conductor->word_count;
+    /* Where one waits anyway, a beat says nothing that it does not: so there is always room for
+     * what matters. Who takes none of all that is as good as gone. */
+    if (spoken.word.kind == FT_BEAT && count > 0 && conductor->words[count - 1].link == spoken.link)
+        return;
+    if (count == MOST_WORDS)
+        hang_up(conductor, spoken.link);
+    else
+        conductor->words[conductor->word_count++] = spoken;
 }
 
 static void carry_out(struct conductor *conductor, const struct ft_action *action)
@@ -167,6 +172,15 @@ void conductor_tell(struct conductor *conductor, const struct ft_event *event)
     pthread_mutex_unlock(&conductor->lock);
     if (speaks)
         speak(conductor);
+}
+
+void conductor_post(struct conductor *conductor, const struct ft_event *event)
+{
+    pthread_mutex_lock(&conductor->lock);
+    step_locked(conductor, event);
+    if (conductor->word_count > 0)
+        pthread_cond_signal(&conductor->speak);
+    pthread_mutex_unlock(&conductor->lock);
 }
 
 /* --- time ------------------------------------------------------------------------------------- */
@@ -344,17 +358,18 @@ int conductor_create(struct conductor **ret_conductor, const struct conductor_co
     pthread_cond_init(&conductor->answer, NULL);
     pthread_cond_init(&conductor->end, NULL);
     pthread_cond_init(&conductor->changed, NULL);
+    pthread_mutex_lock(&conductor->lock); /* the caller has it before it is called back */
     int ret = thread_start(&conductor->pulse, "pulse", run_pulse, conductor, err);
     if (ret == 0)
         ret = thread_start(&conductor->speaker, "speaker", run_speaker, conductor, err);
     if (ret == 0)
         ret = thread_start(&conductor->asker, "asker", run_asker, conductor, err);
-    if (ret < 0) {
+    if (ret == 0)
+        *ret_conductor = conductor;
+    pthread_mutex_unlock(&conductor->lock);
+    if (ret < 0)
         conductor_destroy(conductor);
-        return ret;
-    }
-    *ret_conductor = conductor;
-    return 0;
+    return ret;
 }
 
 void conductor_destroy(struct conductor *conductor)

@@ -46,6 +46,8 @@ void conductor_destroy(struct conductor *conductor);
 
 /* An event, and all that comes of it. Any thread that may wait for the link to take a word. */
 void conductor_tell(struct conductor *conductor, const struct ft_event *event);
+/* The same for who may not: its words are sent by somebody else. */
+void conductor_post(struct conductor *conductor, const struct ft_event *event);
 
 /*
  * A link on which words are sent from now on, and which is broken when the protocol hangs up.
