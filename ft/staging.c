@@ -2,6 +2,7 @@
 #include "ft/staging.h"
 
 #include "core/zero.h"
+#include "ft/replica_disk.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,9 @@
 
 /* What is kept for the next epoch; the rest goes back to the host. */
 enum { KEPT_PAGES = 4096, KEPT_BYTES = 16 << 20 };
+
+/* More is in no epoch of ours (ft/replica_disk.h); of pages there are no more than the VM has. */
+enum { MOST_BYTES = 4 * REPLICA_LEAST, MOST_BLOCKS = 4 << 20 };
 
 /* A block that waits; its bytes are in `bytes`. */
 struct waiting {
@@ -148,6 +152,8 @@ static int make_room(void **room, size_t *size, size_t wanted, size_t each)
 int staging_put_block(struct staging *staging, const struct moving_block *block)
 {
     size_t bytes = block->bytes ? block->length : 0;
+    if (staging->block_count == MOST_BLOCKS || bytes > MOST_BYTES - staging->byte_count)
+        return -EFBIG;
     if (make_room((void **)&staging->blocks, &staging->block_room, staging->block_count + 1,
                   sizeof(*staging->blocks)) < 0 ||
         make_room((void **)&staging->bytes, &staging->byte_room, staging->byte_count + bytes, 1) <

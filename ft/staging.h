@@ -19,6 +19,7 @@ void staging_destroy(struct staging *staging); /* NULL is fine */
 const uint8_t *staging_page(const struct staging *staging, uint64_t page);
 /* NULL: zeroes. -EBADMSG: there is none of that number. -ENOMEM. */
 int staging_put_page(struct staging *staging, uint64_t page, const uint8_t *bytes) must_check;
+/* -EFBIG: more than an epoch can have. */
 int staging_put_block(struct staging *staging, const struct moving_block *block) must_check;
 
 void staging_drop(struct staging *staging);
