@@ -382,7 +382,7 @@ static int put_zeroes(int fd, uint64_t offset, uint32_t length)
     return 0;
 }
 
-static struct arrival_disk *disk_of(struct arrival_folder *folder, uint32_t place)
+static const struct arrival_disk *disk_of(const struct arrival_folder *folder, uint32_t place)
 {
     for (unsigned i = 0; i < folder->disk_count; i++)
         if (folder->disks[i].about.place == place)
@@ -427,10 +427,11 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
 int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
                            struct stream_buffer *payload, struct err *err)
 {
-    struct arrival_disk *disk = disk_of(folder, place);
+    const struct arrival_disk *disk = disk_of(folder, place);
     if (!disk)
         return say_no_disk(err);
-    const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
+    const struct compare_what what = {
+        .size = disk->about.size, .read = read_disk, .ctx = (void *)(uintptr_t)disk};
     return compare_check(payload, disk->about.name, &what, err);
 }
 

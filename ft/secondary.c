@@ -21,8 +21,10 @@ struct secondary {
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
     struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
     bool whole;                    /* the first epoch is here */
+    bool spoilt;                   /* memory is not what it has to be: --verify has found that */
     uint64_t epoch;                /* the last one that was whole */
-    bool behind;                   /* it could not be applied */
+    bool behind;                   /* that one could not be applied, as yet */
+    uint64_t unsynced;             /* bytes of blocks, before that */
     struct thread thread;
     atomic_bool busy;
 
@@ -95,13 +97,27 @@ static int take_pages(struct secondary *secondary, const struct frame *frame, st
                : arrival_take_pages(arrival, frame, err);
 }
 
+/* Bit by bit, while nobody waits: all of a disk at once, before the first acknowledgement, can take
+ * longer than the other side has patience. */
+static int sync_now_and_then(struct secondary *secondary, uint32_t length, struct err *err)
+{
+    enum { SYNC_BYTES = 128 << 20 };
+    secondary->unsynced += length;
+    if (secondary->unsynced < SYNC_BYTES)
+        return 0;
+    secondary->unsynced = 0;
+    return arrival_folder_sync(&secondary->arrival->folder, err);
+}
+
 /* What does not fit could not be applied later, and would be acknowledged. */
 static int take_block(struct secondary *secondary, const struct frame *frame, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
     struct moving_block block;
-    if (!secondary->whole)
-        return arrival_take_block(arrival, err);
+    if (!secondary->whole) {
+        int taken = arrival_take_block(arrival, err);
+        return taken < 0 ? taken : sync_now_and_then(secondary, frame->length, err);
+    }
     int ret = moving_get_block(&arrival->payload, &block, err);
     if (ret == 0)
         ret = arrival_folder_check_block(&arrival->folder, &block, err);
@@ -221,7 +237,11 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
     ret = apply(secondary, err);
     if (ret == 0 && secondary->journal)
         ret = epoch_journal_applied(secondary->journal, err);
-    return ret < 0 ? ret : verify(secondary, err);
+    if (ret < 0)
+        return ret;
+    ret = verify(secondary, err);
+    secondary->spoilt = ret < 0;
+    return ret;
 }
 
 /* --- frames ----------------------------------------------------------------------------------- */
@@ -366,10 +386,13 @@ static int fulfil(struct secondary *secondary, struct err *err)
     return ret;
 }
 
+/* Whoever has acknowledged what it does not have, on its disks or in memory, is as good as dead:
+ * it wins nothing, whatever becomes of the other side. */
 static bool wait_for_wish(struct secondary *secondary)
 {
     pthread_mutex_lock(&secondary->lock);
-    while (!secondary->applies_last && !secondary->takes_over && !secondary->ends)
+    while (!secondary->ends &&
+           (secondary->spoilt || (!secondary->applies_last && !secondary->takes_over)))
         pthread_cond_wait(&secondary->changed, &secondary->lock);
     bool goes_on = !secondary->ends;
     pthread_mutex_unlock(&secondary->lock);
@@ -387,10 +410,16 @@ static void run(void *arg)
         if (ret == 0)
             ret = fulfil(secondary, err);
     }
-    if (err->kind)
+    if (secondary->spoilt)
+        log_error("%s: this twin has lost what it acknowledged, and takes nothing over: %s",
+                  vm_name(secondary), err->text);
+    else if (err->kind)
         log_info("%s is followed no more: %s", vm_name(secondary), err->text);
-    if (ret != -ENODATA && err->kind)
+    if (ret != -ENODATA && err->kind) {
+        pthread_mutex_lock(conductor_writing(secondary->conductor));
         arrival_refuse(secondary->arrival, err);
+        pthread_mutex_unlock(conductor_writing(secondary->conductor));
+    }
     conductor_tell(secondary->conductor, &gone);
     conductor_detach(secondary->conductor);
     while (wait_for_wish(secondary)) {
@@ -449,8 +478,8 @@ void secondary_abandon(struct secondary *secondary)
     if (!secondary->thread.started)
         return;
     loop_step_abandon(&secondary->arrival->step);
+    secondary_end(secondary); /* first: whoever ends because we do claims nothing */
     link_break(secondary->arrival->link);
-    secondary_end(secondary);
     thread_join(&secondary->thread);
     secondary->thread.started = false;
 }
