@@ -16,19 +16,21 @@
 
 /* --- the beginning ---------------------------------------------------------------------------- */
 
-static int answer_question(struct arrival *arrival, int place)
+static int answer_question(struct arrival *arrival, int place, struct err *err)
 {
     uint8_t ticket[MOVING_TICKET], wanted[MOVING_TICKET], ours[MOVING_TICKET];
     stream_read(&arrival->payload.stream, ticket, sizeof(ticket));
     stream_read(&arrival->payload.stream, wanted, sizeof(wanted));
     if (stream_error(&arrival->payload.stream) < 0)
-        return -EBADMSG;
+        return err_say(err, ERR_FAILED, EBADMSG, "a frame ASK makes no sense");
     enum frame_ack answer = handover_place(place, ours, NULL) < 0 ||
                                     memcmp(ours, wanted, sizeof(ours)) != 0
                                 ? FRAME_UNKNOWN
                                 : handover_answer(place, ticket);
     moving_put_ack(link_writer(arrival->link), answer);
-    return stream_flush(link_writer(arrival->link)) < 0 ? -EPIPE : 1;
+    return stream_flush(link_writer(arrival->link)) < 0
+               ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost")
+               : 1;
 }
 
 static int next_frame(struct arrival *arrival, struct frame *ret_frame, struct err *err)
@@ -84,7 +86,7 @@ static int read_head(struct arrival *arrival, int place, const char *path, struc
     struct frame frame;
     int ret = next_frame(arrival, &frame, err);
     if (ret == 0 && frame.kind == FRAME_ASK)
-        return answer_question(arrival, place);
+        return answer_question(arrival, place, err);
     if (ret == 0 && frame.kind == FRAME_FOLLOW) {
         ret = following_get(&arrival->payload, &arrival->following, err);
         if (ret == 0)
