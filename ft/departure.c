@@ -277,12 +277,22 @@ static int send_written_of(struct departure *departure, struct departure_disk *d
 
 /* --- following -------------------------------------------------------------------------------- */
 
-static int follow(struct departure_disk *disk, struct err *err)
+static void set_watch(struct departure *departure, struct departure_disk *disk,
+                      struct disk_watch *watch)
 {
+    pthread_mutex_lock(&departure->watching);
+    disk->watch = watch;
+    pthread_mutex_unlock(&departure->watching);
+}
+
+static int follow(struct departure *departure, struct departure_disk *disk, struct err *err)
+{
+    struct disk_watch *watch;
     disk_drain(disk->disk);
-    int ret = disk_watch_start(&disk->watch, disk->disk, err);
+    int ret = disk_watch_start(&watch, disk->disk, err);
     if (ret < 0)
         return ret;
+    set_watch(departure, disk, watch);
     disk->written = calloc(disk_watch_clusters(disk->watch) / WORD + 1, sizeof(uint64_t));
     return disk->written ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot follow %s", disk->about.name);
 }
@@ -294,7 +304,7 @@ int departure_follow(struct departure *departure, struct err *err)
     if (runs)
         machine_pause(departure->machine);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++)
-        ret = follow(&departure->disks[i], err);
+        ret = follow(departure, &departure->disks[i], err);
     departure->following = true;
     if (runs)
         machine_resume(departure->machine);
@@ -305,7 +315,9 @@ void departure_unfollow_disks(struct departure *departure)
 {
     for (unsigned i = 0; i < departure->disk_count; i++) {
         struct departure_disk *disk = &departure->disks[i];
-        disk_watch_stop(disk->watch);
+        struct disk_watch *watch = disk->watch;
+        set_watch(departure, disk, NULL); /* an abort comes at any time */
+        disk_watch_stop(watch);
         free(disk->written);
         *disk = (struct departure_disk){0};
     }
@@ -326,8 +338,10 @@ void departure_unfollow(struct departure *departure)
 
 void departure_abort(struct departure *departure)
 {
-    for (unsigned i = 0; i < departure->disk_count; i++)
+    pthread_mutex_lock(&departure->watching);
+    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
         disk_watch_abort(departure->disks[i].watch);
+    pthread_mutex_unlock(&departure->watching);
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -355,6 +369,7 @@ void departure_init(struct departure *departure, struct instance *instance,
                                     .writing = &departure->nobody_else,
                                     .encoder.compress = compress};
     pthread_mutex_init(&departure->nobody_else, NULL);
+    pthread_mutex_init(&departure->watching, NULL);
     /* A page is copied into its frame first, unless it is to be made shorter. */
     departure->sink = (struct pages_sink){.put = put_pages, .ctx = departure, .copies = !compress};
     departure->pages = (struct pages){

@@ -38,6 +38,7 @@ struct departure {
     struct page_cache *cache; /* for the encoder, when something is sent more than once */
     struct pages pages;
     struct pages_sink sink;
+    pthread_mutex_t watching; /* whether their watches may be aborted */
     struct departure_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
     struct stream_buffer state;
@@ -65,7 +66,8 @@ int departure_follow(struct departure *departure, struct err *err) must_check;
 void departure_unfollow(struct departure *departure); /* to disks and memory no longer */
 /* To disks only, while the machine stands still: somebody else follows them from here on. */
 void departure_unfollow_disks(struct departure *departure);
-void departure_abort(struct departure *departure); /* who reads a disk waits no longer */
+void departure_abort(struct departure *departure); /* who reads a disk waits no longer; any thread,
+                                                    * between init and finish, or zeroed */
 
 /* All of it; then what was written meanwhile, of which *ret_bytes there were. */
 int departure_send_all(struct departure *departure, struct err *err) must_check;
