@@ -49,7 +49,8 @@ struct primary {
     atomic_bool given_up; /* also the departure's */
     pthread_mutex_t lock; /* all of this, and whether out.link may be broken */
     pthread_cond_t changed;
-    bool synced, unsynced, gated, hands, ends, abandoned;
+    bool synced, unsynced, gated, hands, handed, ends, abandoned;
+    bool owes_end;            /* FT_GUEST_OFF, to the protocol */
     enum epoch_cause pressed; /* 0: nobody waits */
     enum pace_reason reason;
     uint64_t acked; /* epochs */
@@ -116,22 +117,33 @@ void primary_give_up(struct primary *primary)
     primary->given_up = true;
     if (primary->breakable)
         link_break(primary->breakable);
+    departure_abort(&primary->out);
     pthread_cond_broadcast(&primary->changed);
     pthread_mutex_unlock(&primary->lock);
-    departure_abort(&primary->out);
 }
 
 /* What is on its way is finished, and the connection is not ours to break. */
 void primary_unsync(struct primary *primary)
 {
-    set_flag(primary, &primary->unsynced);
+    pthread_mutex_lock(&primary->lock);
+    primary->unsynced = true;
     primary->given_up = true;
     departure_abort(&primary->out);
+    pthread_cond_broadcast(&primary->changed);
+    pthread_mutex_unlock(&primary->lock);
 }
 
 void primary_hand_over(struct primary *primary)
 {
     set_flag(primary, &primary->hands);
+}
+
+void primary_go_on(struct primary *primary)
+{
+    pthread_mutex_lock(&primary->lock);
+    primary->handed = false;
+    pthread_cond_broadcast(&primary->changed);
+    pthread_mutex_unlock(&primary->lock);
 }
 
 void primary_abandon(struct primary *primary)
@@ -143,12 +155,13 @@ void primary_abandon(struct primary *primary)
 
 bool primary_end_guest(struct primary *primary)
 {
-    loop_step_abandon(&primary->step);
     pthread_mutex_lock(&primary->lock);
     bool sends = primary->gated && !primary->given_up;
+    primary->owes_end = sends;
     primary->ends = true;
     pthread_cond_broadcast(&primary->changed);
     pthread_mutex_unlock(&primary->lock);
+    loop_step_abandon(&primary->step); /* who wakes up by that knows why */
     return sends;
 }
 
@@ -306,6 +319,7 @@ static void handle_first_moment(void *ctx)
 {
     struct primary *primary = ctx;
     struct departure *out = &primary->out;
+    struct ft_protocol protocol;
     for (unsigned i = 0; i < out->disk_count; i++)
         if (replica_disk_follow(primary->replica, out->disks[i].disk, out->disks[i].about.place,
                                 NULL) < 0)
@@ -313,6 +327,10 @@ static void handle_first_moment(void *ctx)
     departure_unfollow_disks(out);
     send_sums(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
+    /* The twin may have been lost since the gate, and its end settled: nobody would open this. */
+    conductor_look(primary->config.conductor, &protocol);
+    if (!ft_protocol_is_gated(&protocol))
+        outbox_open(primary->config.outbox);
 }
 
 static void handle_moment(void *ctx)
@@ -453,14 +471,16 @@ static int send_first(struct primary *primary, struct err *err)
     pthread_mutex_unlock(&primary->lock);
     if (!gated)
         return err_say(err, ERR_STATE, ECANCELED, "nobody is to follow any more");
-    int ret = on_loop(primary, step_hold, err);
-    if (ret < 0)
-        return ret;
-    ret = departure_send_written(&primary->out, true, &bytes, err);
-    while (ret == 0 && (ret = on_loop(primary, step_first, err)) == -EAGAIN)
-        ret = on_loop(primary, step_release, err) < 0 ? -ESHUTDOWN
-                                                      : on_loop(primary, step_hold, err);
-    int released = on_loop(primary, step_release, err);
+    int ret, released;
+    do { /* each time all that was written: it runs in between */
+        ret = on_loop(primary, step_hold, err);
+        if (ret < 0)
+            return ret;
+        ret = departure_send_written(&primary->out, true, &bytes, err);
+        if (ret == 0)
+            ret = on_loop(primary, step_first, err);
+        released = on_loop(primary, step_release, err);
+    } while (ret == -EAGAIN && released == 0);
     if (ret < 0 || released < 0)
         return ret < 0 ? ret : released;
     primary->times.all_ns = clock_monotonic_ns() - begin;
@@ -488,7 +508,10 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
             next = NEXT_OFF;
         else if (primary->hands)
             next = NEXT_LAST;
-        else if (full || clock_monotonic_ns() < due) {
+        else if (primary->handed) { /* that was the last one, unless it runs again */
+            pthread_cond_wait(&primary->changed, &primary->lock);
+            continue;
+        } else if (full || clock_monotonic_ns() < due) {
             const struct timespec at = {.tv_sec = (time_t)(due / NS_PER_SEC),
                                         .tv_nsec = (long)(due % NS_PER_SEC)};
             if (full)
@@ -557,6 +580,7 @@ static int take_last(struct primary *primary, struct err *err)
         return ret == -EAGAIN ? 0 : ret;
     pthread_mutex_lock(&primary->lock);
     primary->hands = false;
+    primary->handed = true;
     pthread_mutex_unlock(&primary->lock);
     note_capture(primary, began, EPOCH_LAST);
     ret = send_epoch(primary, err);
@@ -574,6 +598,9 @@ static int take_end(struct primary *primary, struct err *err)
         note_capture(primary, began, EPOCH_LAST);
         ret = send_epoch(primary, err);
     }
+    pthread_mutex_lock(&primary->lock);
+    primary->owes_end = false;
+    pthread_mutex_unlock(&primary->lock);
     conductor_tell(primary->config.conductor, &off);
     return ret;
 }
@@ -669,15 +696,23 @@ static void clear(struct primary *primary)
 
 int primary_follow(struct primary *primary, const struct primary_target *target, struct err *err)
 {
+    const struct ft_event off = {.kind = FT_GUEST_OFF};
     pthread_mutex_lock(&primary->lock);
     departure_init(&primary->out, primary->config.instance, &primary->given_up, false);
-    primary->synced = primary->unsynced = primary->gated = primary->hands = false;
+    primary->synced = primary->unsynced = primary->gated = false;
+    primary->hands = primary->handed = false;
     primary->pressed = 0;
     primary->sync_bytes = 0;
     primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
     int ret = follow(primary, target, err);
     clear(primary);
+    pthread_mutex_lock(&primary->lock);
+    bool owes_end = primary->owes_end;
+    primary->gated = primary->owes_end = false;
+    pthread_mutex_unlock(&primary->lock);
+    if (owes_end) /* it never came to that epoch */
+        conductor_tell(primary->config.conductor, &off);
     return ret;
 }
 

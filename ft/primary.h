@@ -56,6 +56,7 @@ void primary_sync(struct primary *primary);
 void primary_unsync(struct primary *primary);
 bool primary_gate(struct primary *primary); /* false: nobody follows, and no epoch begins */
 void primary_release(struct primary *primary, uint64_t epoch);
+void primary_go_on(struct primary *primary); /* it was not handed over, and runs again */
 
 /* Something waits that an epoch would help. Any thread. */
 void primary_press(struct primary *primary, enum epoch_cause cause);

@@ -50,6 +50,8 @@ static void act(void *ctx, const struct ft_action *action)
     struct protect *protect = ctx;
     switch (action->kind) {
     case FT_RUN:
+        if (protect->primary)
+            primary_go_on(protect->primary);
         protect_set(protect, &protect->runs);
         break;
     case FT_SYNC:
