@@ -66,8 +66,9 @@ static int read_folder(struct arrival *arrival, struct err *err)
             if (ret == 0)
                 ret = arrival_folder_add_disk(&arrival->folder, &disk, err);
             break;
-        case FRAME_SHARED:
-            ret = moving_get_shared(&arrival->payload, &shared, err);
+        case FRAME_SHARED: /* which a twin would write to while the VM runs elsewhere */
+            ret = arrival_follows(arrival) ? arrival_out_of_place(&frame, err)
+                                           : moving_get_shared(&arrival->payload, &shared, err);
             if (ret == 0)
                 ret = arrival_folder_add_shared(&arrival->folder, &shared, err);
             break;
