@@ -23,7 +23,7 @@ static bool is_theirs(const struct following *following, const uint8_t uuid[16])
 {
     struct witness *witness;
     struct ft_record record;
-    int ret = witness_open(&witness, following->witness, NULL);
+    int ret = witness_open_known(&witness, following->witness, uuid, NULL);
     if (ret < 0)
         return false;
     ret = witness_read(witness, uuid, &record, NULL);
@@ -32,12 +32,14 @@ static bool is_theirs(const struct following *following, const uint8_t uuid[16])
            record.generation == following->generation;
 }
 
+/* By the witness that this folder has always had: who comes could name one of his own. */
 static bool is_former(int fd, const uint8_t uuid[16], const struct following *following)
 {
     struct protection protection;
     return protection_read(&protection, fd, NULL) == 0 &&
            memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0 &&
-           protection.node != following->node && is_theirs(following, uuid);
+           protection.node != following->node &&
+           strcmp(protection.witness, following->witness) == 0 && is_theirs(following, uuid);
 }
 
 /* Who has been killed holds it for a moment longer, until the kernel has cleared up. */

@@ -23,7 +23,8 @@ static int say_unknown(const char *address, const char *scheme, struct err *err)
     return r;
 }
 
-int witness_open(struct witness **ret_witness, const char *address, struct err *err)
+static int open_witness(struct witness **ret_witness, const char *address, const uint8_t known[16],
+                        struct err *err)
 {
     char scheme[16] = "";
     size_t length = strcspn(address, ":");
@@ -31,13 +32,24 @@ int witness_open(struct witness **ret_witness, const char *address, struct err *
     if (length < sizeof(scheme))
         memcpy(scheme, address, length);
     if (address[length] && strcmp(scheme, "file") == 0)
-        return witness_file_open(ret_witness, address + length + 1, err);
+        return witness_file_open(ret_witness, address + length + 1, known, err);
     if (!address[length] || strcmp(scheme, "etcd") != 0)
         return say_unknown(address, scheme, err);
     int r = err_say(err, ERR_HOST, EOPNOTSUPP, "%.200s: etcd as a witness is not there yet",
                     address);
     err_hint(err, "file:PATH is a folder on storage that both hosts have");
     return r;
+}
+
+int witness_open(struct witness **ret_witness, const char *address, struct err *err)
+{
+    return open_witness(ret_witness, address, NULL, err);
+}
+
+int witness_open_known(struct witness **ret_witness, const char *address, const uint8_t uuid[16],
+                       struct err *err)
+{
+    return open_witness(ret_witness, address, uuid, err);
 }
 
 void witness_close(struct witness *witness)

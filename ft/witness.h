@@ -19,6 +19,12 @@ struct witness;
  * mend: not there, not writable, a file system without what it takes.
  */
 int witness_open(struct witness **ret_witness, const char *address, struct err *err) must_check;
+/*
+ * The same for an address that somebody else has named: nothing is tried out there, or made, where
+ * it has no record of this VM yet: ERR_STATE.
+ */
+int witness_open_known(struct witness **ret_witness, const char *address, const uint8_t uuid[16],
+                       struct err *err) must_check;
 void witness_close(struct witness *witness); /* NULL is fine */
 
 /* Generation 0: it knows nothing of this VM. */

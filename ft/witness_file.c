@@ -399,7 +399,33 @@ static const struct witness_ops file_ops = {
     .close = witness_file_close,
 };
 
-int witness_file_open(struct witness **ret_witness, const char *path, struct err *err)
+/* Without a change: there is nothing to be tried out where this is not so. */
+static int check_known(int folder, const char *path, const uint8_t uuid[16], struct err *err)
+{
+    struct name ours = name_of(uuid, 0);
+    int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    bool known = false;
+
+    if (!list) {
+        int error = -errno;
+        if (fd >= 0)
+            close(fd);
+        return witness_folder_say(error, "list", path, err);
+    }
+    while (!known && (entry = readdir(list)))
+        known = strncmp(entry->d_name, ours.text, UUID_LENGTH + 1) == 0;
+    closedir(list);
+    if (known)
+        return 0;
+    int r = err_say(err, ERR_STATE, ESTALE, "witness: %.200s has no record of the VM", path);
+    err_hint(err, "both hosts must see the same storage under that path");
+    return r;
+}
+
+int witness_file_open(struct witness **ret_witness, const char *path, const uint8_t known[16],
+                      struct err *err)
 {
     if (path[0] != '/') {
         int r = err_say(err, ERR_USAGE, EINVAL, "witness: \"%.200s\" is no whole path", path);
@@ -412,6 +438,8 @@ int witness_file_open(struct witness **ret_witness, const char *path, struct err
     struct witness_file *file = malloc(sizeof(*file) + strlen(path) + 1);
     int r = file ? witness_folder_check(folder, path, err)
                  : err_sys(err, ERR_HOST, ENOMEM, "witness");
+    if (r == 0 && known)
+        r = check_known(folder, path, known, err);
     if (r == 0)
         r = witness_folder_probe(folder, path, &file->uid, err);
     close(folder);

@@ -21,7 +21,9 @@ struct witness {
 
 enum { WITNESS_FILE_KEEP = 1000 }; /* so many of a VM's records at least */
 
-int witness_file_open(struct witness **ret_witness, const char *path, struct err *err) must_check;
+/* known: a VM's that it has a record of; NULL: any folder will do. */
+int witness_file_open(struct witness **ret_witness, const char *path, const uint8_t known[16],
+                      struct err *err) must_check;
 
 /*
  * ft/witness_folder.c: whether a record in this folder would be one. Looks at the file system and

@@ -62,6 +62,29 @@ START_TEST(an_address_says_which_kind)
 }
 END_TEST
 
+/* Whoever names a witness to us makes us write in no folder that was none. */
+START_TEST(a_witness_that_somebody_names_has_to_know_the_vm)
+{
+    struct witness *known = NULL;
+    struct err err = {0};
+    char address[400];
+
+    snprintf(address, sizeof(address), "file:%s", store);
+    hook.log = calloc(1, 100);
+    ck_assert_ptr_nonnull(hook.log);
+    ck_assert_int_eq(witness_open_known(&known, address, vm_a, &err), -ESTALE);
+    ck_assert_msg(strstr(err.text, "no record") && strstr(err.hint, "same storage"), "%s",
+                  err.text);
+    ck_assert_str_eq(hook.log, ""); /* nothing was made, and nothing removed */
+    free(hook.log);
+    hook.log = NULL;
+    must_give(0, 7);
+    ck_assert_int_eq(witness_open_known(&known, address, vm_b, &err), -ESTALE);
+    ck_assert_int_eq(witness_open_known(&known, address, vm_a, &err), 0);
+    witness_close(known);
+}
+END_TEST
+
 static void refuse_store(int error, const char *text, const char *hint)
 {
     char address[400];
@@ -406,6 +429,7 @@ static Suite *make_suite(void)
     tcase_add_unchecked_fixture(tests, store_suite_begin, store_suite_end);
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, an_address_says_which_kind);
+    tcase_add_test(tests, a_witness_that_somebody_names_has_to_know_the_vm);
     tcase_add_test(tests, a_folder_that_cannot_be_one_is_refused_with_the_mend);
     tcase_add_test(tests, a_file_system_without_what_it_takes_is_refused_with_the_reason);
     tcase_add_test(tests, a_real_overlay_is_refused_by_its_name);
