@@ -220,6 +220,8 @@ static void handle_voice(void *arg)
     (void)!loop_timer_arm(&protect->voice, next); /* no memory: it was said once */
 }
 
+static void catch_up(struct protect *protect);
+
 /* The machine is loaded. */
 static void handle_taken_over(void *ctx)
 {
@@ -231,6 +233,8 @@ static void handle_taken_over(void *ctx)
     /* Who follows now hears of us what we have heard of the other one. */
     protect->following.node = protect->saved.node;
     memcpy(protect->following.back, protect->following.there, sizeof(protect->following.back));
+    if (ret == 0)
+        catch_up(protect);
     instance_release(protect->instance);
     handle_voice(protect);
     if (ret == 0 && protect->saved.peer[0])
@@ -251,11 +255,12 @@ static int check_witness(struct protect *protect, struct err *err)
 {
     const struct following *following = &protect->following;
     struct ft_record record;
+    const uint8_t *uuid = vm_of(protect)->identity->uuid;
     struct witness *witness;
-    int ret = witness_open(&witness, following->witness, err);
+    int ret = witness_open_known(&witness, following->witness, uuid, err);
     if (ret < 0)
         return ret;
-    ret = witness_read(witness, vm_of(protect)->identity->uuid, &record, err);
+    ret = witness_read(witness, uuid, &record, err);
     witness_close(witness);
     if (ret < 0)
         return ret;
@@ -380,13 +385,26 @@ static void hold(struct protect *protect)
     struct ft_protocol protocol;
     bool runs = machine_runs(protect->machine);
     conductor_look(protect->conductor, &protocol);
-    if (!ft_protocol_is_gated(&protocol))
+    if (!ft_protocol_is_gated(&protocol) || !protect->outbox)
         return;
     if (runs)
         machine_pause(protect->machine);
     outbox_hold(protect->outbox, protocol.sent + 1, PRIMARY_OUTBOX);
+    conductor_look(protect->conductor, &protocol);
+    if (!ft_protocol_is_gated(&protocol)) /* it was decided meanwhile, and nobody will open this */
+        outbox_open(protect->outbox);
     if (runs)
         machine_resume(protect->machine);
+}
+
+/* Whatever was decided while there was no outbox. */
+static void catch_up(struct protect *protect)
+{
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    if (protocol.state == FT_DEPOSED)
+        outbox_shut(protect->outbox);
+    hold(protect);
 }
 
 static void leave_here(struct protect *protect, const struct ft_protocol *protocol)
@@ -438,7 +456,7 @@ static void end_guest(struct protect *protect)
         return;
     uint64_t until = clock_monotonic_ns() + 2 * protocol.config.stall_ns;
     if (!protect->primary || !primary_end_guest(protect->primary))
-        conductor_tell(protect->conductor, &off);
+        conductor_post(protect->conductor, &off);
     const struct timespec at = {.tv_sec = (time_t)(until / NS_PER_SEC),
                                 .tv_nsec = (long)(until % NS_PER_SEC)};
     pthread_mutex_lock(&protect->lock);

@@ -107,13 +107,14 @@ static int check_fit(const struct protect *protect, struct err *err)
     return 0;
 }
 
-static int check_new(struct protect *protect, struct err *err)
+static int check_new(struct protect *protect, const struct protection *saved, struct err *err)
 {
     if (!protect->conductor)
         return 0;
     struct ft_protocol protocol;
     conductor_look(protect->conductor, &protocol);
-    if (protocol.state == FT_SOLO && protocol.link == 0)
+    bool same = strcmp(saved->witness, protect->saved.witness) == 0; /* who has the record */
+    if (protocol.state == FT_SOLO && protocol.link == 0 && same)
         return 0; /* it has none, and may get another one */
     int ret = err_say(err, ERR_STATE, EALREADY, "%s is protected already, by %s", vm_name(protect),
                       protect->saved.peer);
@@ -155,7 +156,7 @@ int protect_begin(struct protect *protect, struct control_request *request, cons
     if (ret == 0)
         ret = check_fit(protect, err);
     if (ret == 0)
-        ret = check_new(protect, err);
+        ret = check_new(protect, &saved, err);
     if (ret == 0)
         ret = set_up(protect, &saved, err);
     if (ret == 0)
@@ -191,6 +192,7 @@ static int check_protected(const struct protect *protect, struct err *err)
 int protect_leave(struct protect *protect, struct control_request *request, struct err *err)
 {
     const struct ft_event left = {.kind = FT_LEFT};
+    struct ft_protocol protocol;
     int ret = check_protected(protect, err);
     if (ret == 0)
         ret = check_fit(protect, err);
@@ -201,7 +203,10 @@ int protect_leave(struct protect *protect, struct control_request *request, stru
         protect->idle = true;
     protect->leaving = request;
     control_defer(request);
-    conductor_tell(protect->conductor, &left);
+    conductor_look(protect->conductor, &protocol);
+    conductor_post(protect->conductor, &left);
+    if (protect->primary && protocol.link == 0)
+        primary_give_up(protect->primary); /* what is tried just now */
     loop_post(instance_loop(protect->instance), &protect->turn);
     return 0;
 }
@@ -389,6 +394,7 @@ static void answer_asked(struct protect *protect, const struct ft_protocol *prot
 {
     pthread_mutex_lock(&protect->lock);
     bool failed = protect->failed > protect->asked_after;
+    bool alone = !protocol || (protocol->state == FT_SOLO && protocol->link == 0);
     struct err why = protect->trouble;
     pthread_mutex_unlock(&protect->lock);
     if (protocol && protocol->state == FT_PAIRED) {
@@ -400,8 +406,10 @@ static void answer_asked(struct protect *protect, const struct ft_protocol *prot
         return;
     if (!protect->was_paired)
         stop_wanting(protect);
-    if (!protect->was_paired && !idle)
-        return; /* and comes here again */
+    /* The witness may just have heard of the twin: until it says that there is none, somebody
+     * has to care for that. Comes here again. */
+    if (!protect->was_paired && !(idle && alone))
+        return;
     if (!protect->was_paired)
         dismantle(protect);
     answer(&protect->asked, NULL, &why);
@@ -423,6 +431,7 @@ static void answer_switching(struct protect *protect, const struct ft_protocol *
 
 void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
 {
+    const struct ft_event gone = {.kind = FT_LEFT};
     pthread_mutex_lock(&protect->lock);
     bool idle = protect->idle;
     pthread_mutex_unlock(&protect->lock);
@@ -433,6 +442,9 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
     if (protect->asked)
         answer_asked(protect, protocol, idle);
     bool left = protocol && protocol->state == FT_SOLO && protocol->link == 0;
+    /* A twin that was just being connected to came after that was said. */
+    if (protect->leaving && protocol && protocol->link != 0)
+        conductor_post(protect->conductor, &gone);
     if (protect->leaving && left && idle) {
         dismantle(protect);
         protect->was_paired = false;
