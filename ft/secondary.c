@@ -62,6 +62,7 @@ void secondary_apply_last(struct secondary *secondary)
 void secondary_take_over(struct secondary *secondary)
 {
     want(secondary, &secondary->takes_over);
+    link_break(secondary->arrival->link); /* nothing more is to be heard of who had it */
 }
 
 void secondary_end(struct secondary *secondary)
@@ -368,6 +369,7 @@ static int apply_last(struct secondary *secondary, struct err *err)
 static int take_over(struct secondary *secondary, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
+    conductor_detach(secondary->conductor); /* the next link is that of our own twin */
     int ret = loop_step_do(&secondary->arrival->step, step_take_over, secondary, err);
     pthread_mutex_lock(&secondary->lock);
     secondary->news.takeover_ns = clock_monotonic_ns() - begin;
@@ -422,6 +424,7 @@ static void run(void *arg)
     }
     conductor_tell(secondary->conductor, &gone);
     conductor_detach(secondary->conductor);
+    secondary->busy = false; /* from here on silence is what it is, our own twin's too */
     while (wait_for_wish(secondary)) {
         struct err why = {0};
         if (fulfil(secondary, &why) < 0) {
