@@ -199,8 +199,9 @@ int departure_put_block(struct departure *departure, const struct moving_block *
     struct stream *stream = link_writer(departure->link);
     pthread_mutex_lock(departure->writing);
     moving_put_block(stream, &departure->at, block, &departure->tally);
+    int ret = stream_says(stream, err);
     pthread_mutex_unlock(departure->writing);
-    return stream_says(stream, err);
+    return ret;
 }
 
 /* In the first round zeroes need not be said. */
@@ -354,9 +355,10 @@ static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t le
     pthread_mutex_lock(departure->writing);
     page_frame_put(stream, &departure->at, &departure->encoder, offset / PAGE_SIZE, bytes,
                    (unsigned)(length / PAGE_SIZE), &departure->tally);
+    int ret = stream_says(stream, err);
     pthread_mutex_unlock(departure->writing);
     departure->sent += length;
-    return stream_says(stream, err);
+    return ret;
 }
 
 void departure_init(struct departure *departure, struct instance *instance,
@@ -460,7 +462,7 @@ int departure_send_end(struct departure *departure, struct err *err)
     pthread_mutex_lock(departure->writing);
     frame_write(stream, &frame, departure->state.bytes, &departure->tally);
     frame_write_commit(stream, frame.generation, frame.epoch, &departure->tally);
-    int ret = stream_flush(stream);
+    int ret = stream_flush(stream) < 0 ? stream_says(stream, err) : 0;
     pthread_mutex_unlock(departure->writing);
-    return ret < 0 ? stream_says(stream, err) : 0;
+    return ret;
 }

@@ -44,7 +44,7 @@ struct primary {
     struct capture_times times;
     struct epoch_pace pace;
     uint64_t node, sync_bytes;
-    unsigned rounds;
+    atomic_uint rounds;
 
     atomic_bool given_up; /* also the departure's */
     pthread_mutex_t lock; /* all of this, and whether out.link may be broken */
@@ -148,9 +148,9 @@ void primary_go_on(struct primary *primary)
 
 void primary_abandon(struct primary *primary)
 {
-    loop_step_abandon(&primary->step);
-    primary_give_up(primary);
     set_flag(primary, &primary->abandoned);
+    loop_step_abandon(&primary->step); /* who wakes up by that knows why */
+    primary_give_up(primary);
 }
 
 bool primary_end_guest(struct primary *primary)
@@ -422,12 +422,21 @@ static void note_capture(struct primary *primary, uint64_t began, enum epoch_cau
     conductor_tell(primary->config.conductor, &event);
 }
 
+/* Words, too. */
+static uint64_t bytes_written(struct departure *out)
+{
+    pthread_mutex_lock(out->writing);
+    uint64_t position = link_writer(out->link)->position;
+    pthread_mutex_unlock(out->writing);
+    return position;
+}
+
 /* What was captured leaves; the next frames are of the next epoch. */
 static int send_epoch(struct primary *primary, struct err *err)
 {
     const struct replica_disk_sink sink = {.put = put_block, .ctx = &primary->out};
     struct departure *out = &primary->out;
-    uint64_t begin = clock_monotonic_ns(), position = link_writer(out->link)->position;
+    uint64_t begin = clock_monotonic_ns(), position = bytes_written(out);
     uint64_t kinds[PAGE_ENCODINGS];
     memcpy(kinds, out->encoder.counts, sizeof(kinds));
     int ret = pages_rest(&out->pages, err);
@@ -438,7 +447,7 @@ static int send_epoch(struct primary *primary, struct err *err)
     for (unsigned i = 0; i < PAGE_ENCODINGS; i++)
         kinds[i] = out->encoder.counts[i] - kinds[i];
     epochs_note_sent(&primary->epochs, out->at.epoch, clock_monotonic_ns() - begin,
-                     link_writer(out->link)->position - position, kinds);
+                     bytes_written(out) - position, kinds);
     out->at.epoch++;
     out->tally = (struct frame_tally){0};
     return ret;
