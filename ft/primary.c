@@ -191,8 +191,8 @@ static int hear(struct primary *primary, struct stream_buffer *payload, struct e
                       frame_name(frame.kind));
     if (ret == 0)
         ret = following_get_word(payload, &event.word, err);
-    if (ret == 0)
-        conductor_tell(primary->config.conductor, &event);
+    if (ret == 0) /* who waited for the line now would be deaf, and take the twin for dead */
+        conductor_post(primary->config.conductor, &event);
     if (ret == 0 && event.word.kind == FT_ACK)
         note_ack(primary);
     return ret;
