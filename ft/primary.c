@@ -22,7 +22,9 @@
 enum {
     CONNECT_MS = 10000,
     WELCOME_MS = 60000, /* it makes disks, and asks the witness */
-    MOST_ROUNDS = 30,
+    MOST_ROUNDS = 40,
+    THROTTLE_STEP = 10,
+    MOST_THROTTLE = 90,
     FEW_BYTES = 4 << 20, /* so little is left for the first epoch's pause */
     AHEAD = 2,           /* epochs that are not acknowledged */
     MANY_PAGES = 512,    /* so many in an epoch: some of the next one's leave before its pause */
@@ -44,6 +46,7 @@ struct primary {
     struct capture_times times;
     struct epoch_pace pace;
     uint64_t node, sync_bytes;
+    unsigned sync_throttle; /* percent */
     atomic_uint rounds;
 
     atomic_bool given_up; /* also the departure's */
@@ -284,7 +287,16 @@ static int flush(struct primary *primary, struct err *err)
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "the connection is lost") : 0;
 }
 
-/* All of it, and then what was written meanwhile, until that is little or gets no less. */
+/* What a guest writes faster than it can be sent would all be left for the first epoch's pause. */
+static void slow_down(struct primary *primary)
+{
+    if (primary->sync_throttle < MOST_THROTTLE)
+        primary->sync_throttle += THROTTLE_STEP;
+    machine_throttle(primary->machine, primary->sync_throttle);
+}
+
+/* All of it, and then what was written meanwhile, until that is little, or gets no less though the
+ * guest hardly runs any more. */
 static int send_rounds(struct primary *primary, struct err *err)
 {
     uint64_t before = UINT64_MAX, bytes = 0;
@@ -298,8 +310,10 @@ static int send_rounds(struct primary *primary, struct err *err)
         if (ret == 0)
             ret = flush(primary, err);
         primary->out.total += primary->out.sent - sent;
-        if (bytes < FEW_BYTES || bytes > before - before / 8)
+        if (bytes < FEW_BYTES)
             break;
+        if (bytes > before - before / 4)
+            slow_down(primary);
         before = bytes;
     }
     return ret < 0 ? ret : pages_make_room(&primary->out.pages, bytes / PAGE_SIZE, err);
@@ -495,6 +509,7 @@ static int send_first(struct primary *primary, struct err *err)
     primary->times.all_ns = clock_monotonic_ns() - begin;
     note_capture(primary, begin, EPOCH_FIRST);
     begin_pace(primary);
+    machine_throttle(primary->machine, 0); /* from here on the pace does that */
     primary->sync_bytes = primary->out.sent;
     return send_epoch(primary, err);
 }
@@ -712,6 +727,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->hands = primary->handed = false;
     primary->pressed = 0;
     primary->sync_bytes = 0;
+    primary->sync_throttle = 0;
     primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
     int ret = follow(primary, target, err);
