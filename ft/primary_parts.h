@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* Who runs a protected VM, from inside: only for the primary*.c files. */
+#pragma once
+
+#include "core/thread.h"
+#include "ft/capture.h"
+#include "ft/departure.h"
+#include "ft/epoch_pace.h"
+#include "ft/following.h"
+#include "ft/loop_step.h"
+#include "ft/primary.h"
+#include "ft/replica_disk.h"
+
+struct primary {
+    struct primary_config config;
+    struct machine *machine;
+    struct departure out;
+    struct replica_disk *replica;
+    struct epochs epochs;
+    struct thread listener;
+    struct loop_step step;
+    uint64_t link; /* its number; 0: not attached */
+    struct capture_times times;
+    struct epoch_pace pace;
+    uint64_t node, sync_bytes;
+    unsigned sync_throttle; /* percent */
+    atomic_uint rounds;
+
+    atomic_bool given_up; /* also the departure's */
+    pthread_mutex_t lock; /* all of this, and whether out.link may be broken */
+    pthread_cond_t changed;
+    bool synced, unsynced, gated, hands, handed, ends, abandoned;
+    bool owes_end;            /* FT_GUEST_OFF, to the protocol */
+    enum epoch_cause pressed; /* 0: nobody waits */
+    enum pace_reason reason;
+    uint64_t acked; /* epochs */
+    struct link *breakable;
+};
+
+/* On the sender's thread: a step that the main loop does. */
+int primary_on_loop(struct primary *primary, int (*step)(void *ctx, struct err *err),
+                    struct err *err) must_check;
+
+/* primary_sync.c: from the connection to the twin that has nearly all of it. */
+int primary_meet(struct primary *primary, const struct primary_target *target,
+                 struct err *err) must_check;
+int primary_fill(struct primary *primary, struct err *err) must_check;
+
+/* primary_epochs.c: the first epoch, and all others until there is no twin. */
+int primary_send_epochs(struct primary *primary, struct err *err) must_check;

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* A twin is found, and gets all of the VM while that runs. */
+#include "ft/primary_parts.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum {
+    CONNECT_MS = 10000,
+    WELCOME_MS = 60000, /* it makes disks, and asks the witness */
+    MOST_ROUNDS = 40,
+    THROTTLE_STEP = 10,
+    MOST_THROTTLE = 90,
+    FEW_BYTES = 4 << 20, /* so little is left for the first epoch's pause */
+    CACHE_BYTES = 64 << 20,
+};
+
+/* --- listening -------------------------------------------------------------------------------- */
+
+/* Whether it lets something go or not: one more epoch may leave. */
+static void note_ack(struct primary *primary)
+{
+    struct ft_protocol protocol;
+    conductor_look(primary->config.conductor, &protocol);
+    epochs_note_acked(&primary->epochs, protocol.acked, clock_monotonic_ns());
+    pthread_mutex_lock(&primary->lock);
+    primary->acked = protocol.acked;
+    pthread_cond_broadcast(&primary->changed);
+    pthread_mutex_unlock(&primary->lock);
+}
+
+static int hear(struct primary *primary, struct stream_buffer *payload, struct err *err)
+{
+    struct ft_event event = {.kind = FT_HEARD, .link = primary->link};
+    struct frame frame;
+    int ret = moving_read(link_reader(primary->out.link), &frame, payload, NULL, err);
+    if (ret == 0 && frame.kind == FRAME_ERROR)
+        return moving_get_error(payload, err);
+    if (ret == 0 && frame.kind != FRAME_WORD)
+        ret = err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
+                      frame_name(frame.kind));
+    if (ret == 0)
+        ret = following_get_word(payload, &event.word, err);
+    if (ret == 0) /* who waited for the line now would be deaf, and take the twin for dead */
+        conductor_post(primary->config.conductor, &event);
+    if (ret == 0 && event.word.kind == FT_ACK)
+        note_ack(primary);
+    return ret;
+}
+
+/* The end of it is told once, by who reads. */
+static void run_listener(void *arg)
+{
+    struct primary *primary = arg;
+    const struct ft_event gone = {.kind = FT_DISCONNECTED, .link = primary->link};
+    struct stream_buffer payload;
+    struct err err = {0};
+    stream_buffer_init(&payload, 0);
+    while (hear(primary, &payload, &err) == 0)
+        continue;
+    stream_buffer_finish(&payload);
+    if (!primary->given_up)
+        log_warning("%s is followed no more: %s", instance_config(primary->config.instance)->name,
+                    err.text);
+    conductor_tell(primary->config.conductor, &gone);
+}
+
+/* --- the beginning ---------------------------------------------------------------------------- */
+
+static int connect_to(struct primary *primary, const struct primary_target *target, struct err *err)
+{
+    const struct link_config config = {
+        .key = target->key, .insecure = target->insecure, .timeout_ms = CONNECT_MS};
+    struct link *link;
+    int ret = link_connect(&link, target->to, &config, err);
+    if (ret < 0)
+        return ret;
+    link_set_timeout(link, WELCOME_MS);
+    pthread_mutex_lock(&primary->lock);
+    primary->out.link = primary->breakable = link;
+    if (primary->given_up)
+        link_break(link);
+    pthread_mutex_unlock(&primary->lock);
+    return 0;
+}
+
+static int introduce(struct primary *primary, const struct primary_target *target, struct err *err)
+{
+    struct departure *out = &primary->out;
+    struct following following = *primary->config.following;
+    struct ft_protocol protocol;
+    conductor_look(primary->config.conductor, &protocol);
+    following.generation = protocol.record.generation;
+    out->at = (struct frame){.generation = protocol.record.generation, .epoch = protocol.sent + 1};
+    primary->acked = protocol.sent;
+    snprintf(following.there, sizeof(following.there), "%s", target->to);
+    following_put(link_writer(out->link), &following);
+    int ret = departure_introduce(out, err);
+    return ret < 0 ? ret : departure_open(out, err);
+}
+
+static int be_followed(struct primary *primary, struct err *err)
+{
+    struct departure *out = &primary->out;
+    struct ft_event event = {.kind = FT_CONNECTED};
+    int ret = following_wait_welcome(link_reader(out->link), &out->payload, &event.node,
+                                     &event.twin, err);
+    if (ret < 0)
+        return ret;
+    primary->node = event.node;
+    link_set_timeout(out->link, 0); /* from here on the protocol says who is gone */
+    primary->link = event.link = conductor_attach(primary->config.conductor, out->link);
+    out->writing = conductor_writing(primary->config.conductor);
+    conductor_tell(primary->config.conductor, &event);
+    pthread_mutex_lock(&primary->lock);
+    bool taken = primary->synced;
+    pthread_mutex_unlock(&primary->lock);
+    return taken ? thread_start(&primary->listener, "listener", run_listener, primary, err)
+                 : err_say(err, ERR_STATE, EBUSY, "nobody may follow just now");
+}
+
+static int step_follow(void *ctx, struct err *err)
+{
+    struct primary *primary = ctx;
+    return departure_follow(&primary->out, err);
+}
+
+static int flush(struct primary *primary, struct err *err)
+{
+    struct stream *stream = link_writer(primary->out.link);
+    pthread_mutex_lock(primary->out.writing);
+    int ret = stream_flush(stream);
+    pthread_mutex_unlock(primary->out.writing);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "the connection is lost") : 0;
+}
+
+/* What a guest writes faster than it can be sent would all be left for the first epoch's pause. */
+static void slow_down(struct primary *primary)
+{
+    if (primary->sync_throttle < MOST_THROTTLE)
+        primary->sync_throttle += THROTTLE_STEP;
+    machine_throttle(primary->machine, primary->sync_throttle);
+}
+
+/* All of it, and then what was written meanwhile, until that is little, or gets no less though the
+ * guest hardly runs any more. */
+static int send_rounds(struct primary *primary, struct err *err)
+{
+    uint64_t before = UINT64_MAX, bytes = 0;
+    int ret = departure_send_all(&primary->out, err);
+    /* Who looks for what has changed in a page looks twice. */
+    primary->out.encoder.cache = primary->out.cache;
+    primary->out.sink.copies = false;
+    for (primary->rounds = 1; ret == 0 && primary->rounds < MOST_ROUNDS; primary->rounds++) {
+        uint64_t sent = primary->out.sent;
+        ret = departure_send_written(&primary->out, false, &bytes, err);
+        if (ret == 0)
+            ret = flush(primary, err);
+        primary->out.total += primary->out.sent - sent;
+        if (bytes < FEW_BYTES)
+            break;
+        if (bytes > before - before / 4)
+            slow_down(primary);
+        before = bytes;
+    }
+    return ret < 0 ? ret : pages_make_room(&primary->out.pages, bytes / PAGE_SIZE, err);
+}
+
+int primary_meet(struct primary *primary, const struct primary_target *target, struct err *err)
+{
+    int ret = departure_plan(&primary->out, err);
+    if (ret == 0)
+        ret = departure_plan_disks(&primary->out, err);
+    if (ret == 0)
+        ret = connect_to(primary, target, err);
+    if (ret == 0)
+        ret = introduce(primary, target, err);
+    return ret == 0 ? be_followed(primary, err) : ret;
+}
+
+int primary_fill(struct primary *primary, struct err *err)
+{
+    int ret = primary_on_loop(primary, step_follow, err);
+    if (ret == 0)
+        ret = pages_begin(&primary->out.pages, err);
+    if (ret == 0)
+        ret = page_cache_create(&primary->out.cache, CACHE_BYTES, err);
+    return ret == 0 ? send_rounds(primary, err) : ret;
+}
