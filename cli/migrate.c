@@ -92,16 +92,6 @@ enum {
     MIGRATE_HELP
 };
 
-static int put_key(json_t *arguments, const char *path, struct err *err)
-{
-    char *whole = realpath(path, NULL); /* the VM has another working directory */
-    if (!whole)
-        return err_sys(err, ERR_NOT_FOUND, errno, "key %s", path);
-    json_object_set_new(arguments, "key", json_string(whole));
-    free(whole);
-    return 0;
-}
-
 static int take_option(void *ctx, int what, const char *value, struct err *err)
 {
     struct migrate *migrate = ctx;
@@ -109,7 +99,7 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
     int ret = 0;
     switch (what) {
     case MIGRATE_KEY:
-        return put_key(migrate->arguments, value, err);
+        return vm_put_key(migrate->arguments, value, err);
     case MIGRATE_INSECURE:
         json_object_set_new(migrate->arguments, "insecure", json_true());
         return 0;

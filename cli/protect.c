@@ -72,16 +72,6 @@ enum {
     PROTECT_HELP
 };
 
-static int put_key(json_t *arguments, const char *path, struct err *err)
-{
-    char *whole = realpath(path, NULL); /* the VM has another working directory */
-    if (!whole)
-        return err_sys(err, ERR_NOT_FOUND, errno, "key %s", path);
-    json_object_set_new(arguments, "key", json_string(whole));
-    free(whole);
-    return 0;
-}
-
 /* As it is called, and not where symbolic links lead: the other host looks under this name, too. */
 static int put_witness(json_t *arguments, const char *witness, struct err *err)
 {
@@ -123,7 +113,7 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
     case PROTECT_WITNESS:
         return put_witness(arguments, value, err);
     case PROTECT_KEY:
-        return put_key(arguments, value, err);
+        return vm_put_key(arguments, value, err);
     case PROTECT_INSECURE:
         json_object_set_new(arguments, "insecure", json_true());
         return 0;

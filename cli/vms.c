@@ -193,6 +193,16 @@ bool vm_find_place(int64_t pid, struct vm_place *ret_place)
     return found;
 }
 
+int vm_put_key(json_t *arguments, const char *path, struct err *err)
+{
+    char *whole = realpath(path, NULL); /* the VM has another working directory */
+    if (!whole)
+        return err_sys(err, ERR_NOT_FOUND, errno, "key %s", path);
+    json_object_set_new(arguments, "key", json_string(whole));
+    free(whole);
+    return 0;
+}
+
 void vm_show_progress(const json_t *event, const char *name, struct progress *progress)
 {
     const char *what = json_string_value(json_object_get(event, "event"));

@@ -55,6 +55,9 @@ int vm_connect(const char *word, struct control_client **ret_client, struct runt
 int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_answer,
             struct err *err) must_check;
 
+/* The file of a link's key, by its whole path, into a verb's arguments. */
+int vm_put_key(json_t *arguments, const char *path, struct err *err) must_check;
+
 /* An event of this name tells how far something is: it is shown. */
 void vm_show_progress(const json_t *event, const char *name, struct progress *progress);
 
