@@ -32,7 +32,7 @@ struct conductor {
     struct err trouble;      /* the witness's */
     struct witness *witness; /* the asker's; NULL: not open as yet */
     struct link *link;
-    uint64_t link_number, links;
+    uint64_t link_number, links, broken;
 
     pthread_mutex_t writing; /* to the link; before lock */
     pthread_cond_t speak, answer, end, changed;
@@ -43,8 +43,10 @@ struct conductor {
 
 static void hang_up(struct conductor *conductor, uint64_t number)
 {
-    if (conductor->link && conductor->link_number == number)
+    if (conductor->link && conductor->link_number == number) {
         link_break(conductor->link);
+        conductor->broken = number;
+    }
 }
 
 static void queue_word(struct conductor *conductor, const struct ft_action *action)
@@ -312,6 +314,14 @@ void conductor_detach(struct conductor *conductor)
     conductor->link = NULL;
     pthread_mutex_unlock(&conductor->lock);
     pthread_mutex_unlock(&conductor->writing);
+}
+
+bool conductor_has_hung_up(struct conductor *conductor, uint64_t number)
+{
+    pthread_mutex_lock(&conductor->lock);
+    bool has = conductor->broken == number;
+    pthread_mutex_unlock(&conductor->lock);
+    return has;
 }
 
 pthread_mutex_t *conductor_writing(struct conductor *conductor)

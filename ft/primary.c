@@ -171,8 +171,11 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->sync_throttle = 0;
     primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
+    primary->why = (struct err){0};
     int ret = follow(primary, target, err);
     clear(primary);
+    if (primary->why.kind && err) /* who reads knows better than who writes */
+        *err = primary->why;
     pthread_mutex_lock(&primary->lock);
     bool owes_end = primary->owes_end;
     primary->gated = primary->owes_end = false;

@@ -18,6 +18,7 @@ struct primary {
     struct replica_disk *replica;
     struct epochs epochs;
     struct thread listener;
+    struct err why; /* it has ended: the listener's */
     struct loop_step step;
     uint64_t link; /* its number; 0: not attached */
     struct capture_times times;

@@ -62,9 +62,13 @@ static void run_listener(void *arg)
     while (hear(primary, &payload, &err) == 0)
         continue;
     stream_buffer_finish(&payload);
+    if (conductor_has_hung_up(primary->config.conductor, primary->link))
+        err_say(&err, ERR_FAILED, ETIMEDOUT,
+                "its twin said nothing, or acknowledged nothing, for too long");
     if (!primary->given_up)
         log_warning("%s is followed no more: %s", instance_config(primary->config.instance)->name,
                     err.text);
+    primary->why = err;
     conductor_tell(primary->config.conductor, &gone);
 }
 
