@@ -85,8 +85,10 @@ static void *run_vcpu(void *arg)
         while (!guest.go && !guest.ended)
             ;
         guest.go = false;
-        ioctl(guest.vcpu, KVM_RUN, 0);
+        int ret = ioctl(guest.vcpu, KVM_RUN, 0);
         guest.returned_ns = now_ns();
+        if (ret == 0)
+            errx(1, "the guest does not spin: exit %u", guest.run->exit_reason);
     }
     return NULL;
 }
@@ -111,9 +113,44 @@ static void list_msrs(void)
     free(one);
 }
 
+/* In ring 3 of 64-bit mode, as guests are most of the time: a KVM without hardware virtualization
+ * interprets what runs elsewhere, and stops that sooner. */
+static void enter_ring_3(uint8_t *memory)
+{
+    enum { CODE = 0x1000, PML4 = 0x2000, PDPT = 0x3000, PD = 0x4000, ENTRY = 7, HUGE = 0x80 };
+    static const uint8_t spin[] = {0xeb, 0xfe}; /* jmp . */
+    const uint64_t pml4 = PDPT | ENTRY, pdpt = PD | ENTRY, pd = ENTRY | HUGE;
+    struct kvm_sregs sregs;
+    memcpy(memory + CODE, spin, sizeof(spin));
+    memcpy(memory + PML4, &pml4, sizeof(pml4));
+    memcpy(memory + PDPT, &pdpt, sizeof(pdpt));
+    memcpy(memory + PD, &pd, sizeof(pd));
+    REQUEST(guest.vcpu, KVM_GET_SREGS, &sregs);
+    sregs.cr3 = PML4;
+    sregs.cr4 = 0x620;
+    sregs.cr0 = 0x80000033;
+    sregs.efer = 0x501;
+    sregs.cs = (struct kvm_segment){.selector = 0x33,
+                                    .limit = UINT32_MAX,
+                                    .type = 11,
+                                    .present = 1,
+                                    .dpl = 3,
+                                    .s = 1,
+                                    .l = 1,
+                                    .g = 1};
+    sregs.ss = sregs.cs;
+    sregs.ss.selector = 0x2b;
+    sregs.ss.type = 3;
+    sregs.ss.l = 0;
+    sregs.ss.db = 1;
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss;
+    REQUEST(guest.vcpu, KVM_SET_SREGS, &sregs);
+    struct kvm_regs regs = {.rip = CODE, .rflags = 2};
+    REQUEST(guest.vcpu, KVM_SET_REGS, &regs);
+}
+
 static void make_guest(void)
 {
-    static const uint8_t spin[] = {0xeb, 0xfe}; /* jmp . */
     guest.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (guest.kvm < 0)
         err(1, "/dev/kvm");
@@ -124,18 +161,12 @@ static void make_guest(void)
     struct kvm_userspace_memory_region region = {.memory_size = 1 << 20,
                                                  .userspace_addr = (uintptr_t)memory};
     REQUEST(guest.vm, KVM_SET_USER_MEMORY_REGION, &region);
-    memcpy((uint8_t *)memory + 0x1000, spin, sizeof(spin));
     guest.vcpu = REQUEST(guest.vm, KVM_CREATE_VCPU, 0);
     size_t size = (size_t)REQUEST(guest.kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     guest.run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, guest.vcpu, 0);
     if (memory == MAP_FAILED || guest.run == MAP_FAILED)
         err(1, "mmap");
-    struct kvm_sregs sregs;
-    REQUEST(guest.vcpu, KVM_GET_SREGS, &sregs);
-    sregs.cs.base = sregs.cs.selector = 0;
-    REQUEST(guest.vcpu, KVM_SET_SREGS, &sregs);
-    struct kvm_regs regs = {.rip = 0x1000, .rflags = 2};
-    REQUEST(guest.vcpu, KVM_SET_REGS, &regs);
+    enter_ring_3(memory);
     int xsave = ioctl(guest.vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
     guest.xsave_size = xsave > (int)sizeof(struct kvm_xsave) ? (size_t)xsave
                                                              : sizeof(struct kvm_xsave);
