@@ -25,9 +25,9 @@ struct conductor {
     pthread_mutex_t lock; /* all of this */
     struct ft_protocol protocol;
     struct spoken words[MOST_WORDS]; /* to be sent, in order */
-    unsigned word_count;
-    struct ft_action question; /* ASK or EXCHANGE; kind 0: none */
-    struct ft_record keep;     /* to be persisted */
+    unsigned word_count, speakers;   /* threads that send some */
+    struct ft_action question;       /* ASK or EXCHANGE; kind 0: none */
+    struct ft_record keep;           /* to be persisted */
     bool keeps, ended;
     struct err trouble;      /* the witness's */
     struct witness *witness; /* the asker's; NULL: not open as yet */
@@ -139,6 +139,9 @@ static void speak(struct conductor *conductor)
 {
     struct spoken spoken;
     struct link *link, *last = NULL;
+    pthread_mutex_lock(&conductor->lock);
+    conductor->speakers++;
+    pthread_mutex_unlock(&conductor->lock);
     pthread_mutex_lock(&conductor->writing);
     while (take_word(conductor, &spoken, &link)) {
         if (link)
@@ -148,6 +151,10 @@ static void speak(struct conductor *conductor)
     if (last)
         (void)!stream_flush(link_writer(last));
     pthread_mutex_unlock(&conductor->writing);
+    pthread_mutex_lock(&conductor->lock);
+    conductor->speakers--;
+    pthread_cond_broadcast(&conductor->changed);
+    pthread_mutex_unlock(&conductor->lock);
 }
 
 static void run_speaker(void *arg)
@@ -322,6 +329,16 @@ bool conductor_has_hung_up(struct conductor *conductor, uint64_t number)
     bool has = conductor->broken == number;
     pthread_mutex_unlock(&conductor->lock);
     return has;
+}
+
+void conductor_finish_words(struct conductor *conductor)
+{
+    pthread_mutex_lock(&conductor->lock);
+    uint64_t until = clock_monotonic_ns() + conductor->protocol.config.lost_ns;
+    pthread_cond_signal(&conductor->speak);
+    while ((conductor->word_count > 0 || conductor->speakers > 0) && clock_monotonic_ns() < until)
+        wait_until(&conductor->changed, &conductor->lock, until);
+    pthread_mutex_unlock(&conductor->lock);
 }
 
 pthread_mutex_t *conductor_writing(struct conductor *conductor)

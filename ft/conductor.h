@@ -57,6 +57,8 @@ uint64_t conductor_attach(struct conductor *conductor, struct link *link);
 void conductor_detach(struct conductor *conductor);
 /* The protocol had enough of it, and it did not end by itself. */
 bool conductor_has_hung_up(struct conductor *conductor, uint64_t number);
+/* Until what was to be said has left; not for longer than somebody else may be silent. */
+void conductor_finish_words(struct conductor *conductor);
 /* To be held by whoever else writes to the link, frame by frame. */
 pthread_mutex_t *conductor_writing(struct conductor *conductor);
 

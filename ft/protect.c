@@ -476,8 +476,10 @@ void protect_abandon(struct protect *protect)
         return;
     if (protect->secondary)
         secondary_abandon(protect->secondary);
-    if (protect->conductor)
+    if (protect->conductor) {
         end_guest(protect);
+        conductor_finish_words(protect->conductor); /* TAKE, say: then nobody has to ask */
+    }
     protect_set(protect, &protect->abandoned);
     if (protect->primary)
         primary_abandon(protect->primary);
