@@ -324,7 +324,7 @@ class Pair(contextlib.ExitStack):
     def __init__(self, key=False, name="web1", back=False):
         super().__init__()
         need_network()
-        self.name, self.key, self.back = name, key, back
+        self.name, self.key, self.back, self.line = name, key, back, Line
         with contextlib.ExitStack() as stack:  # what was made goes again where something is missing
             self.net = stack.enter_context(Network())
             self.a, self.b = (stack.enter_context(PairHost(self.net)) for _ in range(2))
@@ -348,14 +348,14 @@ class Pair(contextlib.ExitStack):
             self.make(**more)
         return self.a.start(self.name, until="echo: ready")
 
-    def start_standby(self, host, *options):
+    def start_standby(self, host, *options, place="."):
         """The address at which VMs may come to it: that of a Line, self.lines[host]."""
         if self.key:
             options = [*options, "--key", self.key_file(host)]
         elif not options:
             options = ["--insecure"]
-        self.standbys[host] = host.standby(*options)
-        self.lines[host] = Line(self.net, self.standbys[host])
+        self.standbys[host] = host.standby(*options, place=place)
+        self.lines[host] = self.line(self.net, self.standbys[host])
         self.callback(self.lines[host].close)
         return self.lines[host].address
 
@@ -402,6 +402,7 @@ class Pair(contextlib.ExitStack):
         seen = {}
 
         def is_so():
+            seen.clear()
             seen.update(host.protection(self.name))
             return all(value(seen.get(key)) if callable(value) else seen.get(key) == value
                        for key, value in wanted.items())

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""minivmm protect: what is wrong with the other host, or with the line, and does not go away by itself (F7, F8, F9, F11, F12;
+tests/system/test_protect.py has the others)."""
+
+import contextlib
+import re
+import resource
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+from crashes import CrashPair, Talk
+from echoes import check_disk
+from labcommon import REPOSITORY
+from pairs import Pair
+from test_clone import MIB, mounted
+from test_protect import SOME, need_protect
+from test_protection import crc32c
+
+# --- F7: the twin's disk --------------------------------------------------------------------------------------------
+
+
+def fill(place):
+    with open(place / "filler", "wb", buffering=0) as file:
+        for piece in [1 << 16, 512]:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(piece)) == piece:
+                    pass
+
+
+@contextlib.contextmanager
+def on_a_small_disk():
+    """A VM at A, and a place for its twin that has room just so; clients are under way."""
+    need_protect()
+    with Pair() as pair, mounted(pair.b, "tmpfs") as place:
+        pair.line = Talk
+        pair.process = pair.start_primary(pages=64)
+        pair.start_standby(pair.b, "--insecure", place=place)
+        clients = pair.clients("udp", "tcp", patience=20)
+        clients.wait_for_more(SOME)
+        yield pair, clients, place
+
+
+def goes_on_alone(pair, clients, why):
+    says = pair.wait_for(pair.a, role="primary", state="solo", why=lambda text: re.search(why, text or ""))
+    clients.wait_for_more(SOME)
+    pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+    assert pair.owner() is pair.a
+    return says
+
+
+def stop(pair, clients):
+    told = clients.stop()
+    pair.kill(pair.a)
+    check_disk(pair.disk(pair.a), told)
+
+
+def test_f7_no_room_in_the_first_sync():
+    """F7: there is no room for the twin's disk. That is said, and the VM goes on; when there is room it gets its twin."""
+    with on_a_small_disk() as (pair, clients, place):
+        def fill_first(word, _):
+            if word == "ACK WELCOME":
+                fill(place)
+
+        pair.lines[pair.b].change = fill_first
+        said = pair.a.run("protect", "web1", "--to", pair.lines[pair.b].address, "--witness", f"file:{pair.witness}",
+                          "--insecure")
+        pair.lines[pair.b].change = None
+        assert said.returncode != 0 and "No space left" in said.stderr, said
+        clients.wait_for_more(SOME)
+        (place / "filler").unlink()
+        pair.protect()
+        pair.wait_for(pair.a, role="primary", state="paired")
+        clients.wait_for_more(SOME)
+        stop(pair, clients)
+
+
+def test_f7_no_room_later():
+    """The same while it follows: the primary goes on alone and says why, and a twin that lacks a block never takes over;
+    when there is room the VM gets a new one."""
+    with on_a_small_disk() as (pair, clients, place):
+        for _ in range(3):
+            pair.protect()
+            pair.wait_for(pair.a, role="primary", state="paired")
+            clients.wait_for_more(SOME)
+            subprocess.run(["fallocate", "--dig-holes", place / "web1/disk.img"], check=True)
+            fill(place)
+            goes_on_alone(pair, clients, "No space left")
+            (place / "filler").unlink()
+        stop(pair, clients)
+
+
+def test_f7_a_disk_that_fails():
+    """The same where its disk takes no more writes, for whatever reason."""
+    with on_a_small_disk() as (pair, clients, _):
+        pair.protect()
+        pair.wait_for(pair.a, role="primary", state="paired")
+        resource.prlimit(pair.pid(pair.b), resource.RLIMIT_FSIZE, (4096, 4096))
+        goes_on_alone(pair, clients, "")
+        stop(pair, clients)
+
+
+# --- F8: a slow twin ------------------------------------------------------------------------------------------------
+
+
+def memory_of(pid):
+    return int(re.search(r"VmRSS:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+def test_f8_a_slow_line():
+    """F8: the twin is at a line that takes less than the guest makes. The guest is slowed down, what waits is bounded, nothing
+    gets lost, and all is well again with the line."""
+    need_protect()
+    with CrashPair(pages=256, rate=2000) as pair:
+        pair.pair_up()
+        before, most = memory_of(pair.pid(pair.here)), 0
+        pair.talk.rate = 125_000  # bytes a second: 1 Mbit/s
+        states, end = set(), time.monotonic() + 6
+        while time.monotonic() < end:
+            says = pair.here.protection()
+            states.add(says.get("state"))
+            most = max(most, says.get("held_bytes", 0))
+            assert memory_of(pair.pid(pair.here)) < before + 160 * MIB
+            time.sleep(0.1)
+        assert most <= 160 * MIB and states <= {"paired", "alone", "solo", "gated"}, (most, states)
+        pair.talk.rate = None
+        pair.settle()
+        pair.pair_up()
+        pair.asking.wait_for_more(SOME)
+        there = pair.there
+        pair.kill(pair.here)
+        pair.settle()
+        assert pair.here is there
+        pair.finish()
+
+
+# --- F9: the line changes what is said ------------------------------------------------------------------------------
+
+
+def test_f9_changed_bits():
+    """F9: somewhere in the first sync, or later, a bit is not what it was. Nobody takes that, or dies of it: the pair is
+    lost, and made again; and a twin that takes over has nothing wrong."""
+    need_protect()
+    with CrashPair(seed=9) as pair:
+        for number in range(16):
+            if number % 2:
+                pair.pair_up()
+            else:
+                pair.unpair()
+            pair.talk.hit.clear()
+            pair.talk.spoil = pair.order.randrange(400_000)
+            if not number % 2:
+                pair.protect()
+            pair.talk.hit.wait(10)
+            pair.settle()
+            assert all(host.waiting.poll() is None for host in pair.hosts), "a standby died"
+        pair.talk.spoil = None
+        pair.pair_up()
+        pair.kill(pair.here)
+        pair.settle()
+        pair.finish()
+
+
+# --- F11: another one -----------------------------------------------------------------------------------------------
+
+
+def of_another_version(word, payload):
+    return struct.pack("<I", 99) + payload[4:] if word == "FOLLOW" else None
+
+
+def with_another_cpu(word, payload):
+    """What its model says of CPUID leaf 7: all bits of EBX, which no CPU has. (core/state.h, vmm/machine_model.c)"""
+    if word != "HELLO":
+        return None
+    begin = payload.index(b"\x05model")
+    end = begin + 16 + struct.unpack_from("<I", payload, begin + 12)[0]
+    section, leaf = payload[begin:end], struct.pack("<III", 7, 0, 1)
+    assert section.count(leaf) == 1 and payload[end:end + 4] == struct.pack("<I", crc32c(section)), "a model is otherwise"
+    at = section.index(leaf) + 16  # EAX comes first
+    section = section[:at] + b"\xff" * 4 + section[at + 4:]
+    return payload[:begin] + section + struct.pack("<I", crc32c(section)) + payload[end + 4:]
+
+
+def test_f11_what_does_not_fit():
+    """F11: a host with another version of minivmm, or whose CPU lacks what the VM has, is told at once, and the VM goes on."""
+    need_protect()
+    with CrashPair() as pair:
+        for change, code, words in [
+                (of_another_version, 4, "speaks version 99 of fault tolerance, this minivmm version 1"),
+                (with_another_cpu, 6, "CPU|cpu")]:
+            pair.talk.change = change
+            said = pair.protect()
+            assert said.returncode == code and re.search(words, said.stderr), said
+            pair.asking.wait_for_more(3)
+            assert pair.here.protection() == {} and not pair.processes(pair.there)
+        pair.talk.change = None
+        pair.pair_up()
+        pair.finish()
+
+
+# --- F12: clocks ----------------------------------------------------------------------------------------------------
+
+
+def test_f12_no_wall_clock():
+    """F12: nothing in fault tolerance asks for the time of day, which somebody may set: but for what a VM that comes
+    elsewhere is told of it."""
+    allowed = {"departure.c", "copies.c"}
+    for path in sorted((REPOSITORY / "ft").glob("*.c")):
+        asks = re.findall(r"clock_wall_ns|CLOCK_REALTIME|gettimeofday|\btime\(NULL", path.read_text())
+        assert not asks or path.name in allowed, f"{path.name} uses {asks}"
