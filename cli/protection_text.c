@@ -349,9 +349,11 @@ static void add_fields(struct line *line, const json_t *event)
 void protection_print_event(FILE *to, const json_t *event)
 {
     static const char far[] = "-progress";
-    const char *name = said_text(event, "event");
-    size_t length = strlen(name);
+    const char *name = json_string_value(json_object_get(event, "event"));
+    size_t length = name ? strlen(name) : 0;
     struct line line = {""};
+    if (!name)
+        return;
     if (length >= strlen(far) && strcmp(name + length - strlen(far), far) == 0)
         return;
     add_clock(&line, said_number(event, "at"));

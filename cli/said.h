@@ -4,9 +4,8 @@
 
 #include <jansson.h>
 
-/* "-" where there is none. */
-__attribute__((returns_nonnull)) const char *said_text(const json_t *object, const char *key);
-double said_number(const json_t *object, const char *key); /* 0 where there is none */
+const char *said_text(const json_t *object, const char *key); /* "-" where there is none */
+double said_number(const json_t *object, const char *key);    /* 0 where there is none */
 
 /* On standard output: a text as a terminal may see it; a value for programs, and a newline. */
 void said_print_plain(const char *text);

@@ -193,7 +193,8 @@ def test_f11_what_does_not_fit():
             said = pair.protect()
             assert said.returncode == code and re.search(words, said.stderr), said
             pair.asking.wait_for_more(3)
-            assert pair.here.protection() == {} and not pair.processes(pair.there)
+            assert pair.here.protection() == {}
+            pair.there.wait_until(lambda: not pair.processes(pair.there), "the end of what came")
         pair.talk.change = None
         pair.pair_up()
         pair.finish()
