@@ -122,7 +122,7 @@ static void note_capture(struct primary *primary, uint64_t began, enum epoch_cau
         .state_ns = times->state_ns,
         .pages_ns = times->pages_ns,
         .resume_ns = times->resume_ns,
-        .pages = primary->out.pages.captured,
+        .pages = primary->early + primary->out.pages.captured,
         .disk_bytes = replica_disk_held(primary->replica),
         .held_bytes = outbox_held(primary->config.outbox),
         .cause = cause,
@@ -254,9 +254,9 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
  * copied while the guest stands still. */
 static int send_early(struct primary *primary, struct err *err)
 {
-    uint64_t found;
-    return primary->out.pages.captured > MANY_PAGES ? pages_round(&primary->out.pages, &found, err)
-                                                    : 0;
+    bool many = primary->early + primary->out.pages.captured > MANY_PAGES;
+    primary->early = 0;
+    return many ? pages_round(&primary->out.pages, &primary->early, err) : 0;
 }
 
 /* What the epochs that were acknowledged say about the next ones. */

@@ -23,6 +23,7 @@ struct primary {
     uint64_t link; /* its number; 0: not attached */
     struct capture_times times;
     struct epoch_pace pace;
+    uint64_t early; /* pages of the epoch that left before its pause */
     uint64_t node, sync_bytes;
     unsigned sync_throttle; /* percent */
     atomic_uint rounds;
