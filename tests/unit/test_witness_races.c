@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -302,14 +303,34 @@ static void note_seen(const struct ft_record *is)
         note(&board->seen[is->generation], is->owner);
 }
 
+/* What a player does libcheck must not hear of: its words from several threads and processes at
+ * once are one broken word. */
+static struct ft_record look(struct witness *witness)
+{
+    struct ft_record record = {0};
+    if (witness_read(witness, vm_a, &record, NULL) < 0)
+        atomic_fetch_add(&board->wrong, 1);
+    return record;
+}
+
+static struct witness *join(void)
+{
+    struct witness *witness = NULL;
+    char address[400];
+    snprintf(address, sizeof(address), "file:%s", store);
+    if (witness_open(&witness, address, NULL) < 0)
+        atomic_fetch_add(&board->wrong, 1);
+    return witness;
+}
+
 /* Each attempt is of another owner, so that a win that was not one is seen. */
 static void *play(void *arg)
 {
-    struct witness *witness = store_open();
+    struct witness *witness = join();
     struct ft_record is = {.generation = 0};
     uint64_t last = 0;
 
-    while (is.generation < board->until) {
+    while (witness && is.generation < board->until) {
         struct err err = {0};
         uint64_t owner = atomic_fetch_add(&board->next_owner, 1) + 1;
         int r = give(witness, is.generation, owner, &is, &err);
@@ -317,13 +338,13 @@ static void *play(void *arg)
             if (atomic_exchange(&board->winners[is.generation + 1], owner))
                 atomic_fetch_add(&board->wrong, 1);
             atomic_fetch_add(&board->wins, 1);
-            is = see(witness);
+            is = look(witness);
         } else if (r == -EAGAIN) {
             atomic_fetch_add(&board->defeats, 1);
         } else {
             fprintf(stderr, "%s\n", err.text);
             atomic_fetch_add(&board->wrong, 1);
-            is = see(witness);
+            is = look(witness);
         }
         if (is.generation < last)
             atomic_fetch_add(&board->wrong, 1);
@@ -339,7 +360,8 @@ static void play_all(void)
     pthread_t threads[THREADS];
 
     for (unsigned i = 0; i < THREADS; i++)
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, play, NULL), 0);
+        if (pthread_create(&threads[i], NULL, play, NULL) != 0)
+            abort();
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
