@@ -17,7 +17,7 @@ import os
 import re
 import shlex
 
-from labcommon import LabError, LabTimeout, Skip
+from labcommon import HostLost, LabError, LabTimeout, Skip
 
 # minivmm, or qemu to try the tests themselves.
 VMM = os.environ.get("MINIVMM_LAB_VMM", "minivmm")
@@ -88,7 +88,7 @@ def running(host, command, terminal=None):
 def end(job):
     """Whatever state it is in, nothing of it is left."""
     if job.is_running:
-        with contextlib.suppress(LabTimeout):
+        with contextlib.suppress(HostLost, LabTimeout):
             job.kill()
             job.wait(30)
     job.forget()

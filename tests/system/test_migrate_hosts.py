@@ -38,11 +38,11 @@ def start(a):
     return vm
 
 
-def work(vm):
+def work(vm, disk="/dev/vda"):
     """The disk is written, read and compared, and memory filled and summed, over and over, but not without a pause: all
     of the machine, guest and TLS and emulated network, has one emulated CPU."""
     vm.run("dd if=/dev/urandom of=/run/big bs=1M count=2 2>/dev/null; sha256sum /run/big >/run/sum")
-    verify = "probe verify /dev/vda depth=4 size=2M block=4k ops=500 seed=1"
+    verify = f"probe verify {disk} depth=4 size=2M block=4k ops=500 seed=1"
     vm.run(f"(while [ ! -e /run/stop ]; do {verify} && sha256sum -c /run/sum >/dev/null || exec echo wrong >/run/result; "
            "usleep 200000; done; echo good >/run/result) >/run/log 2>&1 &")
 

@@ -30,6 +30,10 @@ static const struct verb {
      verb_beat},
     {"hear", "udp:PORT", "says each gap between datagrams that is longer than those before",
      verb_hear},
+    {"keep", "FILE ADDRESS",
+     "for clients that ask: each record is in the file, and fsynced, before it answers", verb_keep},
+    {"ask", "ADDRESS [until=]", "has one record after the other kept, until a file is there",
+     verb_ask},
     {"offloads", "INTERFACE", "which offloads are on", verb_offloads},
     {"tap", "NAME [multi]", "makes a tap device that stays, perhaps with several queues", verb_tap},
 };

@@ -30,6 +30,15 @@ void pattern_fill(void *buffer, size_t length, uint64_t seed, uint64_t offset);
 /* The number of the first byte that is wrong, or `length`. */
 size_t pattern_check(const void *buffer, size_t length, uint64_t seed, uint64_t offset);
 
+/* Streams: tcp:HOST:PORT, vsock:CID:PORT, unix:PATH. They die of what goes wrong; read: false when
+ * it ended before. */
+int stream_connect(const char *where);
+void stream_write(int fd, const void *data, size_t length);
+bool stream_read(int fd, void *data, size_t length);
+/* For each connection, in a process of its own. */
+_Noreturn void stream_serve(const char *where, void (*serve)(int fd, const char *what),
+                            const char *what);
+
 /* The verbs. words: what follows the verb, NULL at the end. They return the exit code. */
 int verb_verify(char **words);
 int verb_bench(char **words);
@@ -39,5 +48,7 @@ int verb_push(char **words);
 int verb_pull(char **words);
 int verb_beat(char **words);
 int verb_hear(char **words);
+int verb_keep(char **words);
+int verb_ask(char **words);
 int verb_offloads(char **words);
 int verb_tap(char **words);

@@ -76,7 +76,7 @@ static socklen_t parse_address(const char *text, union address *ret)
     die(0, "%s is no address", text);
 }
 
-static void write_all(int fd, const void *data, size_t length)
+void stream_write(int fd, const void *data, size_t length)
 {
     for (size_t at = 0; at < length;) {
         ssize_t count = write(fd, (const char *)data + at, length - at);
@@ -87,7 +87,7 @@ static void write_all(int fd, const void *data, size_t length)
 }
 
 /* False when the stream ended before. */
-static bool read_all(int fd, void *data, size_t length)
+bool stream_read(int fd, void *data, size_t length)
 {
     for (size_t at = 0; at < length;) {
         ssize_t count = read(fd, (char *)data + at, length - at);
@@ -104,10 +104,10 @@ static bool read_all(int fd, void *data, size_t length)
 static void ask_for_port(int fd, const char *port)
 {
     char line[64];
-    write_all(fd, line, (size_t)snprintf(line, sizeof(line), "CONNECT %s\n", port));
+    stream_write(fd, line, (size_t)snprintf(line, sizeof(line), "CONNECT %s\n", port));
     size_t length = 0;
     do {
-        if (length == sizeof(line) - 1 || !read_all(fd, line + length, 1))
+        if (length == sizeof(line) - 1 || !stream_read(fd, line + length, 1))
             die(0, "no answer to CONNECT %s", port);
     } while (line[length++] != '\n');
     line[length - 1] = '\0';
@@ -115,7 +115,7 @@ static void ask_for_port(int fd, const char *port)
         die(0, "CONNECT %s was answered by: %s", port, line);
 }
 
-static int connect_to(const char *text)
+int stream_connect(const char *text)
 {
     char word[256];
     snprintf(word, sizeof(word), "%s", text);
@@ -149,7 +149,7 @@ static uint64_t send_stream(int fd, uint64_t length, uint64_t seed, const struct
         size_t part = length - at < PIECE ? (size_t)(length - at) : PIECE;
         if (seed)
             pattern_fill(piece, part, seed, at);
-        write_all(fd, piece, part);
+        stream_write(fd, piece, part);
         at += part;
         if (pace && pace->pause)
             usleep(pace->pause);
@@ -166,7 +166,7 @@ static size_t read_piece(int fd, uint8_t *piece, size_t room)
     size_t length = (size_t)count, missing = (8 - length % 8) % 8;
     if (missing > room - length)
         missing = room - length;
-    return length + (missing && read_all(fd, piece + length, missing) ? missing : 0);
+    return length + (missing && stream_read(fd, piece + length, missing) ? missing : 0);
 }
 
 /* Reads until all has come, or the end. */
@@ -186,31 +186,31 @@ static struct answer receive_stream(int fd, uint64_t length, uint64_t seed)
     return answer;
 }
 
-static void serve_one(int fd)
+static void serve_one(int fd, const char *what)
 {
+    (void)what;
     struct order order;
-    if (!read_all(fd, &order, sizeof(order)) || order.magic != ORDER_MAGIC)
+    if (!stream_read(fd, &order, sizeof(order)) || order.magic != ORDER_MAGIC)
         _exit(1);
     struct answer answer = {.length = order.length, .good = order.length};
     if (order.is_pull)
         (void)send_stream(fd, order.length, order.seed, NULL);
     else
         answer = receive_stream(fd, order.length, order.seed);
-    write_all(fd, &answer, sizeof(answer));
-    _exit(0);
+    stream_write(fd, &answer, sizeof(answer));
 }
 
-int verb_serve(char **words)
+void stream_serve(const char *where, void (*serve)(int fd, const char *what), const char *what)
 {
     union address address;
-    socklen_t length = parse_address(words[0], &address);
+    socklen_t length = parse_address(where, &address);
     int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     if (address.any.sa_family == AF_UNIX)
         unlink(address.un.sun_path);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
         bind(fd, &address.any, length) < 0 || listen(fd, 16) < 0)
-        die(errno, "cannot serve %s", words[0]);
+        die(errno, "cannot serve %s", where);
     printf("serving\n");
     signal(SIGCHLD, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
@@ -218,10 +218,17 @@ int verb_serve(char **words)
         int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
         if (connection < 0 && errno != EINTR)
             die(errno, "accept");
-        if (connection >= 0 && fork() == 0)
-            serve_one(connection);
+        if (connection >= 0 && fork() == 0) {
+            serve(connection, what);
+            _exit(0);
+        }
         close(connection);
     }
+}
+
+int verb_serve(char **words)
+{
+    stream_serve(words[0], serve_one, NULL);
 }
 
 static int exchange(char **words, bool is_pull)
@@ -236,18 +243,18 @@ static int exchange(char **words, bool is_pull)
                           .length = read_size(words[1]),
                           .seed = read_size(option(words, "seed", "1"))};
     signal(SIGPIPE, SIG_IGN);
-    int fd = connect_to(words[0]);
+    int fd = stream_connect(words[0]);
     double begin = seconds_now();
     uint64_t sent = order.length;
     struct answer mine = {.length = order.length, .good = order.length}, theirs;
-    write_all(fd, &order, sizeof(order));
+    stream_write(fd, &order, sizeof(order));
     if (is_pull)
         mine = receive_stream(fd, order.length, order.seed);
     else
         sent = send_stream(fd, order.length, order.seed, &pace);
     if (sent < order.length)
         shutdown(fd, SHUT_WR);
-    if (!read_all(fd, &theirs, sizeof(theirs)))
+    if (!stream_read(fd, &theirs, sizeof(theirs)))
         die(0, "the other end left after %llu bytes", (unsigned long long)mine.length);
     double took = seconds_now() - begin;
     struct answer *receiver = is_pull ? &mine : &theirs;
