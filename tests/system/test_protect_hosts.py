@@ -15,8 +15,9 @@ ADDRESS = "10.77.0.50"
 # What nfs-utils would do, by hand, as in test_migrate_nfs.py.
 SERVE = r"""
 modprobe -a nfsd && mount -t nfsd nfsd /proc/fs/nfsd && mkdir -p /srv /var/lib/nfs/v4recovery || exit
-mount -t tmpfs none /srv && mkdir /srv/witness && cd /proc/fs/nfsd && echo "-2 -3 +4 +4.1 +4.2" >versions; echo 10 >nfsv4leasetime
-echo 10 >nfsv4gracetime; echo "tcp 2049" >portlist && echo 4 >threads && echo Y >v4_end_grace && cd /proc/net/rpc
+mount -t tmpfs none /srv && mkdir /srv/witness && cd /proc/fs/nfsd || exit
+echo "-2 -3 +4 +4.1 +4.2" >versions; echo 10 >nfsv4leasetime; echo 10 >nfsv4gracetime
+echo "tcp 2049" >portlist && echo 4 >threads && echo Y >v4_end_grace && cd /proc/net/rpc
 for client in {clients}; do echo "nfsd $client 2147483647 all" >auth.unix.ip/channel; done
 echo "all /srv 2147483647 9218 65534 65534 0" >nfsd.export/channel
 echo 'all 1 \x00000000 2147483647 /srv' >nfsd.fh/channel
@@ -55,8 +56,9 @@ def mount_witness(host, server):
 
 def test_a_host_loses_its_power(lab):
     """F2: the host of a guest is switched off while the guest works, somebody has records kept in it, and somebody types.
-    All goes on, with the connections, within seconds: no byte is wrong, every record that was acknowledged is there, the
-    file system is clean, and the guest has nothing to complain of. When the host is back it does not run its old web1.
+    All goes on, with the connections, within seconds: no byte is wrong, every record that was acknowledged is there,
+    the file system is clean, and the guest has nothing to complain of. When the host is back it does not run its old
+    web1.
     """
     a, b, c = make_hosts(lab)
     make_disk(a, f"{ROOT}/web1")
