@@ -85,6 +85,9 @@ def test_what_an_ephemeral_guest_writes_is_forgotten(host):
     assert host.run(f"sha256sum {disk}; ls -A /tmp", check=True).out == before
 
 
+test_what_an_ephemeral_guest_writes_is_forgotten.slow = True  # tiny guests look at the same overlay
+
+
 def test_a_qcow2_disk_boots(host):
     """The same disk as qcow2, compressed: found to be qcow2, boots, keeps what is written."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +106,9 @@ def test_a_qcow2_disk_boots(host):
         image.write_bytes(host.get_bytes("/root/tiny.qcow2"))
         subprocess.run(["qemu-img", "check", "-q", image], check=True)
     host.run("rm /root/tiny.qcow2")
+
+
+test_a_qcow2_disk_boots.slow = True  # half a minute; that a raw one boots, and what qcow2 reads, is looked at by others
 
 
 def use_grub_by_our_console(host, image, drive):

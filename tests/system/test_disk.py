@@ -128,6 +128,9 @@ def test_a_clone_of_a_guest_that_writes(host):
     remove(host, "/root/web1", "/root/web2")
 
 
+test_a_clone_of_a_guest_that_writes.slow = True  # test_clone does it with tiny guests
+
+
 def test_every_byte_at_every_depth(host):
     """What is written is what is read: depths 1 to 64, blocks of 512 bytes to 256 KiB, two queues on two CPUs,
     io_uring and threads, through the page cache and past it to a block device."""

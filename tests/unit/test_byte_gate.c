@@ -80,9 +80,11 @@ static void put_row(uint64_t from, size_t length)
 
 static void expect_row(uint64_t length)
 {
+    uint64_t same = 0; /* libcheck writes a word for each look: one is enough */
     ck_assert_uint_eq(seen_count, length);
-    for (uint64_t i = 0; i < length; i++)
-        ck_assert_uint_eq(seen[i], byte_of(i));
+    while (same < length && seen[same] == byte_of(same))
+        same++;
+    ck_assert_uint_eq(same, length);
 }
 
 START_TEST(an_open_gate_lets_all_pass)
