@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What this floor adds to a VM that runs (vmm/instance.h): the verbs "clone", "migrate" and
- * "migrate-cancel" of its control socket, and the state from which a blank machine goes on.
+ * What this floor adds to a VM that runs (vmm/instance.h): the verbs "clone", "migrate",
+ * "migrate-cancel", "protect", "unprotect", "switchover" and "epochs" of its control socket, and
+ * the state from which a blank machine goes on.
  */
 #pragma once
 
