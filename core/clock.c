@@ -26,6 +26,12 @@ uint64_t clock_wall_ns(void)
     return read_clock(CLOCK_REALTIME);
 }
 
+struct timespec clock_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_SEC),
+                             .tv_nsec = (long)(ns % NS_PER_SEC)};
+}
+
 uint64_t clock_scale(uint64_t a, uint64_t b, uint64_t c)
 {
     return (uint64_t)((unsigned __int128)a * b / c);

@@ -10,12 +10,14 @@
 #pragma once
 
 #include "core/err.h"
+#include <time.h>
 
 #define NS_PER_SEC 1000000000ull
 
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_boot_ns(void); /* goes on while the host sleeps */
 uint64_t clock_wall_ns(void); /* since 1970, UTC */
+struct timespec clock_timespec(uint64_t ns);
 
 /* a * b / c in 128 bits: for turning nanoseconds into ticks and back without overflow or drift. */
 uint64_t clock_scale(uint64_t a, uint64_t b, uint64_t c);

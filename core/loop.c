@@ -111,8 +111,7 @@ static void set_alarm_locked(struct loop *loop)
     if (next == loop->alarm_ns)
         return;
     loop->alarm_ns = next;
-    struct itimerspec spec = {
-        .it_value = {.tv_sec = (time_t)(next / NS_PER_SEC), .tv_nsec = (long)(next % NS_PER_SEC)}};
+    const struct itimerspec spec = {.it_value = clock_timespec(next)};
     timerfd_settime(loop->alarm, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 

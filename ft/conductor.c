@@ -196,8 +196,7 @@ void conductor_post(struct conductor *conductor, const struct ft_event *event)
 
 static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
 {
-    const struct timespec at = {.tv_sec = (time_t)(ns / NS_PER_SEC),
-                                .tv_nsec = (long)(ns % NS_PER_SEC)};
+    const struct timespec at = clock_timespec(ns);
     (void)pthread_cond_clockwait(cond, lock, CLOCK_MONOTONIC, &at);
 }
 

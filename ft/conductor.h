@@ -21,9 +21,8 @@ enum { CONDUCTOR_FIRST_LINK = 1 }; /* the number that the first attached link ge
 struct conductor;
 
 struct conductor_config {
-    uint8_t uuid[16]; /* of the VM */
-    const char
-        *witness; /* its address, which outlives the conductor; it is opened when it can be */
+    uint8_t uuid[16];    /* of the VM */
+    const char *witness; /* an address, which outlives the conductor: opened when it can be */
     /* In order, under the conductor's lock: it must not block, nor call the conductor. All but
      * SEND, HANG_UP, ASK, EXCHANGE and PERSIST, which the conductor does by itself. */
     void (*act)(void *ctx, const struct ft_action *action);

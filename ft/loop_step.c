@@ -57,11 +57,7 @@ int loop_step_do(struct loop_step *step, int (*run)(void *ctx, struct err *err),
 
 bool loop_step_rest(struct loop_step *step, unsigned ms)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    uint64_t ns = (uint64_t)end.tv_nsec + ms * 1000000ull;
-    end.tv_sec += (time_t)(ns / NS_PER_SEC);
-    end.tv_nsec = (long)(ns % NS_PER_SEC);
+    const struct timespec end = clock_timespec(clock_monotonic_ns() + ms * 1000000ull);
     pthread_mutex_lock(&step->lock);
     while (!step->abandoned &&
            pthread_cond_clockwait(&step->changed, &step->lock, CLOCK_MONOTONIC, &end) == 0)

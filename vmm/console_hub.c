@@ -470,9 +470,7 @@ static int make_room(const struct console_hub *hub, struct log_file *file)
 
 static struct timespec moment_in(uint64_t ns)
 {
-    uint64_t at = clock_monotonic_ns() + ns;
-    return (struct timespec){.tv_sec = (time_t)(at / NS_PER_SEC),
-                             .tv_nsec = (long)(at % NS_PER_SEC)};
+    return clock_timespec(clock_monotonic_ns() + ns);
 }
 
 /* Sleeps until there is a byte; then a little longer, for those that come behind it. */

@@ -256,11 +256,7 @@ static bool enter_guest(struct vcpu *vcpu)
 
 static void nap(struct vcpu *vcpu, unsigned us)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    uint64_t ns = (uint64_t)end.tv_nsec + us * 1000ull;
-    end.tv_sec += (time_t)(ns / NS_PER_SEC);
-    end.tv_nsec = (long)(ns % NS_PER_SEC);
+    const struct timespec end = clock_timespec(clock_monotonic_ns() + us * 1000ull);
     pthread_mutex_lock(&vcpu->lock);
     while (atomic_load(&vcpu->order) == VCPU_RUNNING &&
            pthread_cond_clockwait(&vcpu->changed, &vcpu->lock, CLOCK_MONOTONIC, &end) == 0)
