@@ -172,6 +172,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
     primary->why = (struct err){0};
+    primary->verify = target->verify;
     int ret = follow(primary, target, err);
     clear(primary);
     if (primary->why.kind && err) /* who reads knows better than who writes */
@@ -194,7 +195,6 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         .syncs = primary->synced && !primary->gated,
         .sent = primary->out.sent,
         .total = primary->out.total + primary->out.pages.touched * PAGE_SIZE,
-        .node = primary->node,
         .rounds = primary->rounds,
         .sync_bytes = primary->sync_bytes,
         .throttle = primary->pace.throttle,

@@ -24,10 +24,8 @@ struct primary_config {
     struct instance *instance;
     struct conductor *conductor;
     struct outbox *outbox;
-    const struct following *following; /* what the twin is told; without its generation */
-    unsigned min_ms, max_ms;           /* of an epoch; 0: as usual */
-    bool verify; /* each epoch's pause takes as long as it takes to sum all of guest memory */
-    unsigned pause_percent; /* the most that the guest stands still, where it can be */
+    unsigned min_ms, max_ms; /* of an epoch; 0: as usual */
+    unsigned pause_percent;  /* the most that the guest stands still, where it can be */
 };
 
 enum { PRIMARY_OUTBOX = 64 << 20 }; /* bytes that may wait */
@@ -40,6 +38,8 @@ struct primary_target {
     const char *to; /* its standby */
     const struct link_key *key;
     bool insecure;
+    bool verify; /* each epoch's pause takes as long as it takes to sum all of guest memory */
+    const struct following *following; /* what the twin is told; without its generation */
 };
 
 /*
@@ -72,7 +72,6 @@ struct primary_news {
     bool syncs;
     uint64_t sent, total; /* bytes of the first sync */
     uint64_t sync_bytes;  /* that it took; 0: it is not done */
-    uint64_t node;        /* who follows; 0: not known yet */
     uint64_t held_bytes;  /* of output, and of disks' changes */
     unsigned rounds;
     unsigned throttle;  /* percent that the guest is slowed down by */

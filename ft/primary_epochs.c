@@ -21,7 +21,7 @@ enum {
 /* A link that does not take it says so to whoever sends next. */
 static void send_sums(struct primary *primary)
 {
-    if (primary->config.verify)
+    if (primary->verify)
         (void)!departure_send_memory_sums(&primary->out, NULL);
 }
 
@@ -233,8 +233,7 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
             pthread_cond_wait(&primary->changed, &primary->lock);
             continue;
         } else if (full || clock_monotonic_ns() < due) {
-            const struct timespec at = {.tv_sec = (time_t)(due / NS_PER_SEC),
-                                        .tv_nsec = (long)(due % NS_PER_SEC)};
+            const struct timespec at = clock_timespec(due);
             if (full)
                 pthread_cond_wait(&primary->changed, &primary->lock);
             else

@@ -24,7 +24,8 @@ struct primary {
     struct capture_times times;
     struct epoch_pace pace;
     uint64_t early; /* pages of the epoch that left before its pause */
-    uint64_t node, sync_bytes;
+    uint64_t sync_bytes;
+    bool verify;            /* primary_target.verify */
     unsigned sync_throttle; /* percent */
     atomic_uint rounds;
 

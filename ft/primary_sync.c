@@ -94,7 +94,7 @@ static int connect_to(struct primary *primary, const struct primary_target *targ
 static int introduce(struct primary *primary, const struct primary_target *target, struct err *err)
 {
     struct departure *out = &primary->out;
-    struct following following = *primary->config.following;
+    struct following following = *target->following;
     struct ft_protocol protocol;
     conductor_look(primary->config.conductor, &protocol);
     following.generation = protocol.record.generation;
@@ -114,7 +114,6 @@ static int be_followed(struct primary *primary, struct err *err)
                                      &event.twin, err);
     if (ret < 0)
         return ret;
-    primary->node = event.node;
     link_set_timeout(out->link, 0); /* from here on the protocol says who is gone */
     primary->link = event.link = conductor_attach(primary->config.conductor, out->link);
     out->writing = conductor_writing(primary->config.conductor);

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 enum { DEFAULT_BEAT_MS = 50, DEFAULT_LOST_MS = 500, MS = 1000000 };
@@ -192,6 +191,34 @@ int protect_stand(struct protect *protect, struct err *err)
     return ret;
 }
 
+/* It was not there for long, and who knows what was decided meanwhile. */
+static void hold(struct protect *protect)
+{
+    struct ft_protocol protocol;
+    bool runs = machine_runs(protect->machine);
+    conductor_look(protect->conductor, &protocol);
+    if (!ft_protocol_is_gated(&protocol) || !protect->outbox)
+        return;
+    if (runs)
+        machine_pause(protect->machine);
+    outbox_hold(protect->outbox, protocol.sent + 1, PRIMARY_OUTBOX);
+    conductor_look(protect->conductor, &protocol);
+    if (!ft_protocol_is_gated(&protocol)) /* it was decided meanwhile, and nobody will open this */
+        outbox_open(protect->outbox);
+    if (runs)
+        machine_resume(protect->machine);
+}
+
+/* Whatever was decided while there was no outbox. */
+static void catch_up(struct protect *protect)
+{
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    if (protocol.state == FT_DEPOSED)
+        outbox_shut(protect->outbox);
+    hold(protect);
+}
+
 /* --- the twin --------------------------------------------------------------------------------- */
 
 /* From here on this is a twin's folder, and no longer one that is coming. */
@@ -219,8 +246,6 @@ static void handle_voice(void *arg)
     uint64_t next = clock_monotonic_ns() + pauses_ms[protect->announced++] * (uint64_t)MS;
     (void)!loop_timer_arm(&protect->voice, next); /* no memory: it was said once */
 }
-
-static void catch_up(struct protect *protect);
 
 /* The machine is loaded. */
 static void handle_taken_over(void *ctx)
@@ -379,34 +404,6 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
 
 /* --- on the main loop ------------------------------------------------------------------------- */
 
-/* It was not there for long, and who knows what was decided meanwhile. */
-static void hold(struct protect *protect)
-{
-    struct ft_protocol protocol;
-    bool runs = machine_runs(protect->machine);
-    conductor_look(protect->conductor, &protocol);
-    if (!ft_protocol_is_gated(&protocol) || !protect->outbox)
-        return;
-    if (runs)
-        machine_pause(protect->machine);
-    outbox_hold(protect->outbox, protocol.sent + 1, PRIMARY_OUTBOX);
-    conductor_look(protect->conductor, &protocol);
-    if (!ft_protocol_is_gated(&protocol)) /* it was decided meanwhile, and nobody will open this */
-        outbox_open(protect->outbox);
-    if (runs)
-        machine_resume(protect->machine);
-}
-
-/* Whatever was decided while there was no outbox. */
-static void catch_up(struct protect *protect)
-{
-    struct ft_protocol protocol;
-    conductor_look(protect->conductor, &protocol);
-    if (protocol.state == FT_DEPOSED)
-        outbox_shut(protect->outbox);
-    hold(protect);
-}
-
 static void leave_here(struct protect *protect, const struct ft_protocol *protocol)
 {
     const char *name = vm_of(protect)->name;
@@ -457,8 +454,7 @@ static void end_guest(struct protect *protect)
     uint64_t until = clock_monotonic_ns() + 2 * protocol.config.stall_ns;
     if (!protect->primary || !primary_end_guest(protect->primary))
         conductor_post(protect->conductor, &off);
-    const struct timespec at = {.tv_sec = (time_t)(until / NS_PER_SEC),
-                                .tv_nsec = (long)(until % NS_PER_SEC)};
+    const struct timespec at = clock_timespec(until);
     pthread_mutex_lock(&protect->lock);
     while (!protect->over && pthread_cond_clockwait(&protect->changed, &protect->lock,
                                                     CLOCK_MONOTONIC, &at) != ETIMEDOUT)
@@ -472,7 +468,7 @@ static void end_guest(struct protect *protect)
 
 void protect_abandon(struct protect *protect)
 {
-    if (!protect->conductor && !protect->thread.started)
+    if (!protect->conductor && !protect->thread.started && !protect->outbox)
         return;
     if (protect->secondary)
         secondary_abandon(protect->secondary);

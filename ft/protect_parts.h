@@ -15,10 +15,10 @@ struct protect {
     struct machine *machine;
     struct loop_call turn; /* what others want to be done on the main loop */
 
-    struct protection saved; /* as it is in the folder; node 0: never protected. Under lock. */
-    struct following following;
-    bool verify;         /* what people have asked for */
-    struct link_key key; /* if saved.key says so */
+    struct protection saved;    /* as it is in the folder; node 0: never protected. Under lock. */
+    struct following following; /* what a twin is told; on its side, what it was told. Under lock */
+    bool verify;                /* what people have asked for. Under lock, as the next */
+    struct link_key key;        /* if saved.key says so */
 
     struct conductor *conductor;
     struct outbox *outbox;
@@ -27,7 +27,7 @@ struct protect {
     struct arrival *arrival; /* the caller's */
 
     struct thread thread; /* has it followed, for as long as that is wanted */
-    struct err err;       /* the thread's, until it has ended; then why the VM is gone */
+    struct err err;       /* why the VM is gone, if it is */
     bool gone;
 
     /* Who waits for an answer; NULL: nobody. */

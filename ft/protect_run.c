@@ -5,7 +5,6 @@
 
 #include "core/clock.h"
 #include "core/log.h"
-#include "ft/loop_step.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -100,8 +99,6 @@ static int make_primary(struct protect *protect, struct err *err)
     const struct primary_config config = {.instance = protect->instance,
                                           .conductor = protect->conductor,
                                           .outbox = protect->outbox,
-                                          .following = &protect->following,
-                                          .verify = protect->verify,
                                           .min_ms = ft->epoch_min_ms,
                                           .max_ms = ft->epoch_max_ms,
                                           .pause_percent = ft->pause_percent};
@@ -121,9 +118,7 @@ static bool is_wanted(const struct protect *protect)
 
 static void rest(struct protect *protect)
 {
-    uint64_t until = clock_monotonic_ns() + RETRY_MS * 1000000ull;
-    const struct timespec at = {.tv_sec = (time_t)(until / NS_PER_SEC),
-                                .tv_nsec = (long)(until % NS_PER_SEC)};
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + RETRY_MS * 1000000ull);
     int ret = 0;
     pthread_mutex_lock(&protect->lock);
     while (is_wanted(protect) && !protect->again && ret != ETIMEDOUT)
@@ -165,13 +160,19 @@ static void follow_once(struct protect *protect)
     struct err err = {0};
     pthread_mutex_lock(&protect->lock);
     const struct protection saved = protect->saved;
-    const struct link_key key = protect->key;
+    const struct following following = protect->following;
+    struct link_key key = protect->key;
+    bool verify = protect->verify;
     uint64_t try = ++protect->tries;
     protect->again = false;
     pthread_mutex_unlock(&protect->lock);
-    const struct primary_target target = {
-        .to = saved.peer, .key = saved.key[0] ? &key : NULL, .insecure = saved.insecure};
+    const struct primary_target target = {.to = saved.peer,
+                                          .key = saved.key[0] ? &key : NULL,
+                                          .insecure = saved.insecure,
+                                          .verify = verify,
+                                          .following = &following};
     (void)!primary_follow(protect->primary, &target, &err);
+    explicit_bzero(&key, sizeof(key));
     if (!err.kind)
         err_say(&err, ERR_FAILED, ECANCELED, "its twin is gone");
     note_failure(protect, try, &err);

@@ -59,34 +59,41 @@ static int take_flag(const json_t *arguments, const char *key, bool *ret_flag, s
                : 0;
 }
 
-static int take_arguments(struct protect *protect, const json_t *arguments,
-                          struct protection *ret_saved, struct err *err)
+/* What somebody asks for: none of it is so before all of it is found to be good. */
+struct wish {
+    struct protection saved;
+    char back[FOLLOWING_WITNESS];
+    bool verify;
+};
+
+static int take_arguments(const struct protect *protect, const json_t *arguments,
+                          struct wish *ret_wish, struct err *err)
 {
     static const char *const keys[] = {"to",    "witness", "key",    "insecure",
                                        "level", "back",    "verify", NULL};
     const struct definition_ft *ft = &instance_config(protect->instance)->definition->ft;
+    struct protection *saved = &ret_wish->saved;
     int ret = control_check_keys(arguments, keys, err);
     if (ret == 0)
-        ret = take_text(arguments, "to", ft->peer, sizeof(ret_saved->peer), ret_saved->peer, err);
+        ret = take_text(arguments, "to", ft->peer, sizeof(saved->peer), saved->peer, err);
     if (ret == 0)
-        ret = take_text(arguments, "witness", ft->witness, sizeof(ret_saved->witness),
-                        ret_saved->witness, err);
+        ret = take_text(arguments, "witness", ft->witness, sizeof(saved->witness), saved->witness,
+                        err);
     if (ret == 0)
-        ret = take_text(arguments, "key", NULL, sizeof(ret_saved->key), ret_saved->key, err);
+        ret = take_text(arguments, "key", NULL, sizeof(saved->key), saved->key, err);
     if (ret == 0)
-        ret = take_text(arguments, "back", NULL, sizeof(protect->following.back),
-                        protect->following.back, err);
+        ret = take_text(arguments, "back", NULL, sizeof(ret_wish->back), ret_wish->back, err);
     if (ret == 0)
-        ret = take_level(arguments, &ret_saved->durable, err);
+        ret = take_level(arguments, &saved->durable, err);
     if (ret == 0)
-        ret = take_flag(arguments, "insecure", &ret_saved->insecure, err);
+        ret = take_flag(arguments, "insecure", &saved->insecure, err);
     if (ret == 0)
-        ret = take_flag(arguments, "verify", &protect->verify, err);
+        ret = take_flag(arguments, "verify", &ret_wish->verify, err);
     if (ret == 0)
-        ret = need(ret_saved->peer, "where shall its twin be?",
+        ret = need(saved->peer, "where shall its twin be?",
                    "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);
     if (ret == 0)
-        ret = need(ret_saved->witness, "who shall know which host may run it?",
+        ret = need(saved->witness, "who shall know which host may run it?",
                    "--witness file:PATH of storage that both hosts see, or \"ft\": {\"witness\": "
                    "...} in vm.json",
                    err);
@@ -122,8 +129,9 @@ static int check_new(struct protect *protect, const struct protection *saved, st
     return ret;
 }
 
-static int set_up(struct protect *protect, struct protection *saved, struct err *err)
+static int set_up(struct protect *protect, const struct wish *wish, struct err *err)
 {
+    struct protection copy = wish->saved, *saved = &copy;
     struct link_key key = {0};
     int ret = saved->key[0] ? link_key_read(&key, saved->key, err) : 0;
     if (ret == 0)
@@ -141,24 +149,27 @@ static int set_up(struct protect *protect, struct protection *saved, struct err 
     protect->saved = *saved;
     protect->key = key;
     protect->asked_after = protect->tries;
-    pthread_mutex_unlock(&protect->lock);
     protect->following.node = saved->node;
     protect->following.durable = saved->durable;
     memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
+    memcpy(protect->following.back, wish->back, sizeof(wish->back));
+    protect->verify = wish->verify;
+    pthread_mutex_unlock(&protect->lock);
+    explicit_bzero(&key, sizeof(key));
     return 0;
 }
 
 int protect_begin(struct protect *protect, struct control_request *request, const json_t *arguments,
                   struct err *err)
 {
-    struct protection saved = {0};
-    int ret = take_arguments(protect, arguments, &saved, err);
+    struct wish wish = {0};
+    int ret = take_arguments(protect, arguments, &wish, err);
     if (ret == 0)
         ret = check_fit(protect, err);
     if (ret == 0)
-        ret = check_new(protect, &saved, err);
+        ret = check_new(protect, &wish.saved, err);
     if (ret == 0)
-        ret = set_up(protect, &saved, err);
+        ret = set_up(protect, &wish, err);
     if (ret == 0)
         ret = loop_timer_arm(&protect->tick, 0);
     if (ret == 0 && protect->primary)

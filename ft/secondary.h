@@ -50,10 +50,9 @@ void secondary_end(struct secondary *secondary);
 bool secondary_is_busy(struct secondary *secondary);
 
 struct secondary_news {
-    uint64_t epochs, pages, bytes; /* that have come */
-    uint64_t staged_bytes;         /* that wait to be applied */
-    uint64_t apply_ns;             /* of the last epoch */
-    uint64_t takeover_ns;          /* from the decision until it was loaded; 0: not yet */
+    uint64_t epochs;      /* that have come */
+    uint64_t apply_ns;    /* of the last epoch */
+    uint64_t takeover_ns; /* from the decision until it was loaded; 0: not yet */
 };
 
 void secondary_look(struct secondary *secondary, struct secondary_news *ret_news);
