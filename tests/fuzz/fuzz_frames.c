@@ -7,6 +7,7 @@
  */
 #include "ft/page_frames.h"
 #include "ft/snapshot_parts.h"
+#include "tests/fuzz/mend.h"
 #include "tests/fuzz/program.h"
 
 #include <errno.h>
@@ -15,8 +16,6 @@
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
-
-enum { HEAD = 28, CRC = 4 };
 
 static void check_refusal(const struct err *err)
 {
@@ -113,59 +112,6 @@ static void read_state(const uint8_t *bytes, size_t length)
     snapshot_close(&snapshot);
 }
 
-/* --- with checksums that are right ------------------------------------------------------------ */
-
-static void put_crc(uint8_t *at, uint32_t crc)
-{
-    for (unsigned i = 0; i < CRC; i++)
-        at[i] = (uint8_t)(crc >> 8 * i);
-}
-
-static uint32_t get_u32(const uint8_t *at)
-{
-    return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static void mend_sections(uint8_t *bytes, size_t length)
-{
-    while (length > 0) {
-        size_t header = 1 + (size_t)bytes[0] + 4 + 2 + 4;
-        if (length < header + CRC)
-            return;
-        uint32_t payload = get_u32(bytes + header - 4);
-        if (payload > length - header - CRC)
-            return;
-        size_t section = header + payload;
-        put_crc(bytes + section, crc32c(0, bytes, section));
-        bytes += section + CRC;
-        length -= section + CRC;
-    }
-}
-
-static void mend_frames(uint8_t *bytes, size_t length)
-{
-    uint32_t count = 0, crcs = 0;
-
-    while (length >= HEAD + CRC) {
-        uint32_t payload = get_u32(bytes + 8);
-        uint8_t kind = bytes[4], *at = bytes + HEAD + CRC;
-        put_crc(bytes + HEAD, crc32c(0, bytes, HEAD));
-        if (payload > length - HEAD - CRC || length - HEAD - CRC - payload < CRC)
-            return;
-        if (kind == FRAME_HELLO || kind == FRAME_STATE)
-            mend_sections(at, payload);
-        if (kind == FRAME_COMMIT && payload == 8) {
-            put_crc(at, count);
-            put_crc(at + 4, crcs);
-        }
-        put_crc(at + payload, crc32c(0, at, payload));
-        crcs = kind == FRAME_COMMIT ? 0 : crc32c(crcs, at + payload, CRC);
-        count = kind == FRAME_COMMIT ? 0 : count + 1;
-        bytes = at + payload + CRC;
-        length -= HEAD + CRC + payload + CRC;
-    }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     uint8_t *mended = malloc(length + 1);
@@ -175,7 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     read_state(bytes, length);
     if (length > 0)
         memcpy(mended, bytes, length);
-    mend_frames(mended, length);
+    mend_frames(mended, length, MEND_ALL);
     read_frames(mended, length);
     read_state(mended, length);
     free(mended);

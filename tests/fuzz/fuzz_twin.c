@@ -23,6 +23,7 @@
 
 #include "ft/handover.h"
 #include "host/link_parts.h"
+#include "tests/fuzz/mend.h"
 #include "tests/fuzz/program.h"
 
 #include <fcntl.h>
@@ -36,67 +37,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
 enum { MOST = 1 << 16, PAGES = 16, DISK_BYTES = 1 << 16, NODE = 11, OWNER = 12, TWIN = 13 };
-enum { HEAD = 28, CRC = 4, GREETING = 16 };
+enum { GREETING = 16 };
 
 static const uint8_t greeting[GREETING] = "minivmm\0\1\1\1";
-
-/* --- checksums that are right ----------------------------------------------------------------- */
-
-static void put_u32(uint8_t *at, uint32_t value)
-{
-    for (unsigned i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> 8 * i);
-}
-
-static uint32_t get_u32(const uint8_t *at)
-{
-    return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
-static void mend_sections(uint8_t *bytes, size_t length)
-{
-    while (length > 0) {
-        size_t header = 1 + (size_t)bytes[0] + 4 + 2 + 4;
-        if (length < header + CRC)
-            return;
-        uint32_t payload = get_u32(bytes + header - 4);
-        if (payload > length - header - CRC)
-            return;
-        size_t section = header + payload;
-        put_u32(bytes + section, crc32c(0, bytes, section));
-        bytes += section + CRC;
-        length -= section + CRC;
-    }
-}
-
-static void mend(uint8_t *bytes, size_t length)
-{
-    uint32_t count = 0, crcs = 0;
-
-    while (length >= HEAD + CRC) {
-        uint32_t payload = get_u32(bytes + 8);
-        uint8_t kind = bytes[4], *at = bytes + HEAD + CRC;
-        bool of_epoch = get_u32(bytes + 20) || get_u32(bytes + 24);
-        put_u32(bytes + HEAD, crc32c(0, bytes, HEAD));
-        if (payload > length - HEAD - CRC || length - HEAD - CRC - payload < CRC)
-            return;
-        if (kind == FRAME_HELLO)
-            mend_sections(at, payload);
-        if (kind == FRAME_COMMIT && payload == 8) {
-            put_u32(at, count);
-            put_u32(at + 4, crcs);
-        }
-        put_u32(at + payload, crc32c(0, at, payload));
-        if (kind == FRAME_COMMIT) {
-            count = crcs = 0;
-        } else if (of_epoch) {
-            crcs = crc32c(crcs, at + payload, CRC);
-            count++;
-        }
-        bytes = at + payload + CRC;
-        length -= HEAD + CRC + payload + CRC;
-    }
-}
 
 /* --- a twin ----------------------------------------------------------------------------------- */
 
@@ -337,7 +280,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     uint8_t *mended = malloc(length);
     require(mended);
     memcpy(mended, bytes, length);
-    mend(mended + 1, length - 1);
+    mend_frames(mended + 1, length - 1, MEND_OF_EPOCHS);
     if (bytes[0] & 1)
         follow(mended + 1, length - 1);
     else
