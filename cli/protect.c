@@ -223,28 +223,9 @@ static int switch_over(const char *word, const void *ctx, struct err *err)
     return ret;
 }
 
-static int plain_verb(const char *verb, const char *examples,
-                      int (*act_on)(const char *word, const void *ctx, struct err *err), int argc,
-                      char **argv)
-{
-    static const struct option table[] = {{"help", 'h', NULL, "this text"}};
-    struct err err = {0};
-    struct verb_words words = {.verb = verb,
-                               .table = table,
-                               .count = array_size(table),
-                               .examples = examples,
-                               .least = 1,
-                               .most = 64,
-                               .missing = "which VM?"};
-    int ret = verb_words_read(&words, argc, argv, &err);
-    if (ret != 0)
-        return ret < 0 ? fail(&err) : 0;
-    return verb_words_each(&words, act_on, NULL);
-}
-
 int verb_unprotect(int argc, char **argv)
 {
-    return plain_verb("unprotect",
+    return verb_plain("unprotect",
                       "Example:\n"
                       "  minivmm unprotect web1\n"
                       "\n"
@@ -252,12 +233,12 @@ int verb_unprotect(int argc, char **argv)
                       "\n"
                       "The VM goes on here, and nowhere else: its twin is sent away. The witness "
                       "has to agree.\n",
-                      unprotect, argc, argv);
+                      unprotect, NULL, argc, argv);
 }
 
 int verb_switchover(int argc, char **argv)
 {
-    return plain_verb("switchover",
+    return verb_plain("switchover",
                       "Example:\n"
                       "  minivmm switchover web1\n"
                       "\n"
@@ -266,5 +247,5 @@ int verb_switchover(int argc, char **argv)
                       "The VM goes on at its twin's host, and nothing is lost; where a standby "
                       "waits here, its new\n"
                       "twin comes to be here. Then the same verb, over there, brings it back.\n",
-                      switch_over, argc, argv);
+                      switch_over, NULL, argc, argv);
 }

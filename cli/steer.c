@@ -169,60 +169,43 @@ static int act_plainly(const char *word, const void *ctx, struct err *err)
     return ret;
 }
 
-static int plain_verb(const struct plain *plain, const char *examples, int argc, char **argv)
-{
-    static const struct option table[] = {{"help", 'h', NULL, "this text"}};
-    struct err err = {0};
-    struct verb_words words = {.verb = plain->verb,
-                               .table = table,
-                               .count = array_size(table),
-                               .examples = examples,
-                               .least = 1,
-                               .most = 64,
-                               .missing = "which VM?"};
-    int ret = verb_words_read(&words, argc, argv, &err);
-    if (ret != 0)
-        return ret < 0 ? fail(&err) : 0;
-    return verb_words_each(&words, act_plainly, plain);
-}
-
 int verb_pause(int argc, char **argv)
 {
     static const struct plain plain = {"pause", "is paused"};
-    return plain_verb(&plain,
+    return verb_plain(plain.verb,
                       "Example:\n"
                       "  minivmm pause web1\n"
                       "\n"
                       "Usage: minivmm pause VM...\n"
                       "\n"
                       "The guest stands still, in memory, until minivmm resume.\n",
-                      argc, argv);
+                      act_plainly, &plain, argc, argv);
 }
 
 int verb_resume(int argc, char **argv)
 {
     static const struct plain plain = {"resume", "goes on"};
-    return plain_verb(&plain,
+    return verb_plain(plain.verb,
                       "Example:\n"
                       "  minivmm resume web1\n"
                       "\n"
                       "Usage: minivmm resume VM...\n"
                       "\n"
                       "A paused guest goes on.\n",
-                      argc, argv);
+                      act_plainly, &plain, argc, argv);
 }
 
 int verb_reset(int argc, char **argv)
 {
     static const struct plain plain = {"reset", "was reset"};
-    return plain_verb(&plain,
+    return verb_plain(plain.verb,
                       "Example:\n"
                       "  minivmm reset web1\n"
                       "\n"
                       "Usage: minivmm reset VM...\n"
                       "\n"
                       "The reset button: the guest is not asked, and boots anew.\n",
-                      argc, argv);
+                      act_plainly, &plain, argc, argv);
 }
 
 /* --- set -------------------------------------------------------------------------------------- */

@@ -74,6 +74,25 @@ int verb_words_each(const struct verb_words *words,
     return code;
 }
 
+int verb_plain(const char *verb, const char *examples,
+               int (*act)(const char *word, const void *ctx, struct err *err), const void *ctx,
+               int argc, char **argv)
+{
+    static const struct option table[] = {{"help", 'h', NULL, "this text"}};
+    struct err err = {0};
+    struct verb_words words = {.verb = verb,
+                               .table = table,
+                               .count = array_size(table),
+                               .examples = examples,
+                               .least = 1,
+                               .most = 64,
+                               .missing = "which VM?"};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    return verb_words_each(&words, act, ctx);
+}
+
 /* --- talking ---------------------------------------------------------------------------------- */
 
 /* Whether this very process still has its info.json locked. */

@@ -36,6 +36,11 @@ int verb_words_each(const struct verb_words *words,
                     int (*act)(const char *word, const void *ctx, struct err *err),
                     const void *ctx) must_check;
 
+/* A verb of words that are VMs, and nothing else: all of it, and its exit code. */
+int verb_plain(const char *verb, const char *examples,
+               int (*act)(const char *word, const void *ctx, struct err *err), const void *ctx,
+               int argc, char **argv) must_check;
+
 /* How long a VM may take for an answer, ms. */
 enum { VM_ANSWER_MS = 10000 };
 
