@@ -169,9 +169,10 @@ int verb_standby(int argc, char **argv)
                     "\n"
                     "Usage: minivmm standby FOLDER [OPTION...]\n"
                     "\n"
-                    "Waits for VMs that minivmm migrate sends here. Each gets a folder in FOLDER, "
-                    "and runs in the\n"
-                    "background, also when this ends.\n",
+                    "Waits for VMs that minivmm migrate sends here, and for those that are to have "
+                    "their twin here\n"
+                    "(minivmm protect). Each gets a folder in FOLDER, and runs in the background, "
+                    "also when this ends.\n",
         .take = take_option,
         .ctx = &standby,
         .least = 1,
