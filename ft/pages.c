@@ -201,11 +201,11 @@ int pages_rounds(struct pages *pages, struct err *err)
 /* --- the pause -------------------------------------------------------------------------------- */
 
 /* How many were listed; *ret_next: the first page that was not looked at. */
-static uint64_t list_written(struct pages *pages, uint64_t *ret_next)
+static uint64_t list_written(struct pages *pages, uint64_t most, uint64_t *ret_next)
 {
     uint64_t listed = 0, word = 0;
-    for (; word < pages->words && listed < pages->room; word++) {
-        for (uint64_t bits = pages->written[word]; bits && listed < pages->room; bits &= bits - 1) {
+    for (; word < pages->words && listed < most; word++) {
+        for (uint64_t bits = pages->written[word]; bits && listed < most; bits &= bits - 1) {
             uint64_t page = word * WORD_PAGES + (unsigned)__builtin_ctzll(bits);
             pages->held_pages[listed++] = (uint32_t)page;
             pages->written[word] &= ~(1ull << page % WORD_PAGES);
@@ -217,25 +217,28 @@ static uint64_t list_written(struct pages *pages, uint64_t *ret_next)
     return listed;
 }
 
-static void copy_aside(void *arg, unsigned share, unsigned shares)
+static void copy_aside(void *arg)
 {
+    enum { PIECE = 16 };
     struct pages *pages = arg;
-    uint64_t end = pages->held * (share + 1) / shares;
-    for (uint64_t i = pages->held * share / shares; i < end; i++)
-        memcpy(pages->aside + i * PAGE_SIZE,
-               pages->host + (uint64_t)pages->held_pages[i] * PAGE_SIZE, PAGE_SIZE);
+    for (uint64_t i; (i = atomic_fetch_add(&pages->copied, PIECE)) < pages->held;)
+        for (uint64_t end = i + PIECE < pages->held ? i + PIECE : pages->held; i < end; i++)
+            memcpy(pages->aside + i * PAGE_SIZE,
+                   pages->host + (uint64_t)pages->held_pages[i] * PAGE_SIZE, PAGE_SIZE);
 }
 
 int pages_capture(struct pages *pages, struct err *err)
 {
-    enum { WORTH_A_THREAD = 256 };
+    enum { WORTH_A_THREAD = 200 };
     uint64_t next;
     int ret = harvest(pages, &pages->captured, err);
     if (ret < 0)
         return ret;
-    pages->held = list_written(pages, &next);
+    uint64_t most = pages->captured < pages->room ? pages->captured : pages->room;
+    pages->held = list_written(pages, most, &next);
+    pages->copied = 0;
     if (pages->held < WORTH_A_THREAD)
-        copy_aside(pages, 0, 1);
+        copy_aside(pages);
     else
         machine_share_work(pages->machine, copy_aside, pages);
     return pages->held < pages->captured ? put_written(pages, next, NULL, err) : 0;

@@ -46,6 +46,7 @@ struct pages {
     uint8_t *aside; /* `room` pages, of which `held` are in use... */
     uint32_t *held_pages;
     uint64_t room, held; /* ...by these pages */
+    _Atomic uint64_t copied;
 
     /* For people: */
     unsigned rounds;

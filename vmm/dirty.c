@@ -108,25 +108,41 @@ static int take_slot(struct dirty *dirty, uint32_t slot, const struct memory_ran
     return ret;
 }
 
+/* Most words are empty, and an epoch goes through all of them while the guest stands still: what is
+ * empty goes by in strides. */
+static uint64_t merge(uint64_t *into, const uint64_t *from, uint64_t words)
+{
+    enum { STRIDE = 8 };
+    uint64_t pages = 0;
+    for (uint64_t i = 0; i < words; i += STRIDE) {
+        uint64_t any = 0, end = words - i < STRIDE ? words : i + STRIDE;
+        for (uint64_t k = i; k < end; k++)
+            any |= into[k] | from[k];
+        if (!any)
+            continue;
+        for (uint64_t k = i; k < end; k++) {
+            into[k] |= from[k];
+            pages += (unsigned)__builtin_popcountll(into[k]);
+        }
+    }
+    return pages;
+}
+
 int dirty_harvest(struct dirty *dirty, uint64_t *bitmap, uint64_t *ret_pages)
 {
     const struct memory_range *ranges;
     unsigned count = memory_ranges(dirty->memory, &ranges);
+    uint64_t pages = 0;
+    memory_log_harvest(dirty->memory, 0, dirty->words, bitmap);
     for (unsigned slot = 0; slot < count; slot++) {
         int ret = take_slot(dirty, slot, &ranges[slot]);
         if (ret < 0)
             return ret;
         /* Ranges begin at multiples of 64 pages in the file: the hole's border is at 3 GiB. */
         assert(ranges[slot].offset % (64 * PAGE_SIZE) == 0);
-        uint64_t *into = bitmap + ranges[slot].offset / PAGE_SIZE / 64;
-        for (uint64_t i = 0; i < (ranges[slot].size / PAGE_SIZE + 63) / 64; i++)
-            into[i] |= dirty->scratch[i];
+        pages += merge(bitmap + ranges[slot].offset / PAGE_SIZE / 64, dirty->scratch,
+                       (ranges[slot].size / PAGE_SIZE + 63) / 64);
     }
-    memory_log_harvest(dirty->memory, 0, dirty->words, bitmap);
-
-    uint64_t pages = 0;
-    for (uint64_t i = 0; i < dirty->words; i++)
-        pages += (unsigned)__builtin_popcountll(bitmap[i]);
     *ret_pages = pages;
     return 0;
 }

@@ -411,40 +411,20 @@ void machine_announce(struct machine *machine)
 
 /* --- work for idle threads ------------------------------------------------------------------ */
 
-enum { MOST_SHARES = 16 };
-
-struct share {
-    void (*work)(void *arg, unsigned share, unsigned shares);
-    void *arg;
-    unsigned share, shares;
-};
-
-static void do_share(void *arg)
+void machine_share_work(struct machine *machine, void (*work)(void *arg), void *arg)
 {
-    const struct share *share = arg;
-    share->work(share->arg, share->share, share->shares);
-}
-
-/* The first share is the caller's own. */
-void machine_share_work(struct machine *machine,
-                        void (*work)(void *arg, unsigned share, unsigned shares), void *arg)
-{
-    struct share shares[MOST_SHARES];
-    long most = sysconf(_SC_NPROCESSORS_ONLN);
+    enum { LOOK_NS = 50000 };
+    long others = sysconf(_SC_NPROCESSORS_ONLN) - 1;
     unsigned count = machine->config.cpus;
     assert(!machine->running);
-    if (most > 0 && count > (unsigned long)most)
-        count = (unsigned)most;
-    if (count > MOST_SHARES)
-        count = MOST_SHARES;
-    for (unsigned i = 0; i < count; i++) {
-        shares[i] = (struct share){.work = work, .arg = arg, .share = i, .shares = count};
-        if (i > 0)
-            vcpu_lend(machine->vcpus[i], do_share, &shares[i]);
-    }
-    do_share(&shares[0]);
-    for (unsigned i = 1; i < count; i++)
-        vcpu_wait_lent(machine->vcpus[i]);
+    if (others >= 0 && count > (unsigned long)others)
+        count = (unsigned)others;
+    for (unsigned i = 0; i < count; i++)
+        vcpu_lend(machine->vcpus[i], work, arg);
+    work(arg);
+    uint64_t look_until_ns = clock_monotonic_ns() + LOOK_NS;
+    for (unsigned i = 0; i < count; i++)
+        vcpu_take_back(machine->vcpus[i], look_until_ns);
 }
 
 /* --- what a person does ----------------------------------------------------------------------- */

@@ -122,11 +122,11 @@ void machine_set_generation(struct machine *machine, const uint8_t id[16]);
 void machine_announce(struct machine *machine);
 
 /*
- * Work for the threads of the vCPUs while the machine is paused: work(arg, share, shares) is called
- * for each share, from 0, at the same time, and this returns when all are done.
+ * Work in which the threads of the vCPUs help while the machine is paused: work(arg) is called here
+ * and, as they come, on theirs at the same time. A call takes one piece after the other until none
+ * is left; this returns when all that have begun are done.
  */
-void machine_share_work(struct machine *machine,
-                        void (*work)(void *arg, unsigned share, unsigned shares), void *arg);
+void machine_share_work(struct machine *machine, void (*work)(void *arg), void *arg);
 
 /*
  * While it runs, or paused; at once. An index of nothing is ERR_NOT_FOUND; what this machine cannot

@@ -86,9 +86,10 @@ void vcpu_resume(struct vcpu *vcpu)
  * that its own host has put to sleep. But a vCPU that waits for this very CPU gets it at once only
  * from one who sleeps: sched_yield() may give it to anybody, and for milliseconds.
  */
-static bool look_until(const struct vcpu *vcpu, uint64_t until_ns)
+static bool look_until(const struct vcpu *vcpu, bool (*is_busy)(const struct vcpu *vcpu),
+                       uint64_t until_ns)
 {
-    while (atomic_load(&vcpu->status) == VCPU_RUNNING) {
+    while (is_busy(vcpu)) {
         int cpu = thread_cpu(&vcpu->thread);
         if (cpu < 0 || cpu == sched_getcpu() || clock_monotonic_ns() >= until_ns)
             return false;
@@ -96,9 +97,14 @@ static bool look_until(const struct vcpu *vcpu, uint64_t until_ns)
     return true;
 }
 
+static bool is_running(const struct vcpu *vcpu)
+{
+    return atomic_load(&vcpu->status) == VCPU_RUNNING;
+}
+
 void vcpu_wait_paused(struct vcpu *vcpu, uint64_t look_until_ns)
 {
-    if (look_until(vcpu, look_until_ns))
+    if (look_until(vcpu, is_running, look_until_ns))
         return;
     pthread_mutex_lock(&vcpu->lock);
     while (vcpu->status == VCPU_RUNNING)
@@ -122,10 +128,20 @@ void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg)
     pthread_mutex_unlock(&vcpu->lock);
 }
 
-void vcpu_wait_lent(struct vcpu *vcpu)
+static bool is_at_work(const struct vcpu *vcpu)
+{
+    return atomic_load(&vcpu->at_work);
+}
+
+void vcpu_take_back(struct vcpu *vcpu, uint64_t look_until_ns)
 {
     pthread_mutex_lock(&vcpu->lock);
-    while (vcpu->work)
+    vcpu->work = NULL;
+    pthread_mutex_unlock(&vcpu->lock);
+    if (look_until(vcpu, is_at_work, look_until_ns))
+        return;
+    pthread_mutex_lock(&vcpu->lock);
+    while (vcpu->at_work)
         pthread_cond_wait(&vcpu->changed, &vcpu->lock);
     pthread_mutex_unlock(&vcpu->lock);
 }
@@ -312,10 +328,12 @@ static void do_lent_work(struct vcpu *vcpu)
 {
     void (*work)(void *arg) = vcpu->work;
     void *arg = vcpu->work_arg;
+    vcpu->work = NULL;
+    vcpu->at_work = true;
     pthread_mutex_unlock(&vcpu->lock);
     work(arg);
     pthread_mutex_lock(&vcpu->lock);
-    vcpu->work = NULL;
+    vcpu->at_work = false;
     pthread_cond_broadcast(&vcpu->changed);
 }
 

@@ -68,8 +68,9 @@ struct vcpu {
     pthread_mutex_t lock; /* status, and changes of order */
     pthread_cond_t changed;
     _Atomic(enum vcpu_status) status; /* what it is */
-    void (*work)(void *arg);          /* lent out; NULL: not */
+    void (*work)(void *arg);          /* that waits for the thread; NULL: none */
     void *work_arg;
+    atomic_bool at_work;
     _Atomic unsigned nap_us;          /* to be slept through before the guest goes on */
     struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
     bool unfinished; /* the next KVM_RUN takes in what its own thread has answered to the last */
@@ -91,11 +92,12 @@ void vcpu_wait_paused(struct vcpu *vcpu, uint64_t look_until_ns);
 void vcpu_resume(struct vcpu *vcpu); /* (any thread) PAUSED only */
 
 /*
- * The thread of a PAUSED vCPU has time for other work: lend returns at once, wait when it is done.
- * One at a time, by whoever has paused the vCPU, and done before it resumes it.
+ * The thread of a PAUSED vCPU has time for other work: lend returns at once. Taking it back calls
+ * off what has not begun, and waits for what has: it looks until then, and sleeps afterwards. By
+ * whoever has paused the vCPU, and before it resumes it.
  */
 void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg);
-void vcpu_wait_lent(struct vcpu *vcpu);
+void vcpu_take_back(struct vcpu *vcpu, uint64_t look_until_ns);
 
 /* Keeps the guest from running for so long; an order ends it early. (any thread) */
 void vcpu_nap(struct vcpu *vcpu, unsigned us);

@@ -1,75 +1,72 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The threads of a paused machine's vCPUs lend a hand: each share of the work is done once, all at
- * the same time, and the guest feels nothing of it.
+ * The threads of a paused machine's vCPUs lend a hand: each piece of the work is done once, whoever
+ * takes it, nobody is still at it afterwards, and the guest feels nothing of it.
  */
 #include "tests/unit/machines.h"
 #include <unistd.h>
 
-enum { MOST = 64 };
+enum { PIECES = 1000, MOST = 64 };
 
 struct work {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    unsigned calls[MOST]; /* of each share */
+    atomic_uint next, done[PIECES];
     pthread_t threads[MOST];
-    unsigned shares, begun, ended;
-    bool together; /* each waits for all the others: whoever came alone would wait for ever */
+    unsigned awaited; /* nobody takes a piece until so many have come */
+    unsigned begun, ended;
 };
 
-static void work_init(struct work *work, bool together)
+/* How many there are at most: who asks, and as many vCPUs as find a CPU. */
+static unsigned hands(const struct rig *rig)
 {
-    *work = (struct work){.together = together};
-    pthread_mutex_init(&work->lock, NULL);
-    pthread_cond_init(&work->changed, NULL);
+    unsigned cpus = rig->machine->config.cpus, host = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus < host ? cpus + 1 : host;
 }
 
-static void work_finish(struct work *work)
-{
-    pthread_cond_destroy(&work->changed);
-    pthread_mutex_destroy(&work->lock);
-}
-
-static void do_work(void *arg, unsigned share, unsigned shares)
+static void do_work(void *arg)
 {
     struct work *work = arg;
     pthread_mutex_lock(&work->lock);
-    ck_assert_uint_lt(share, shares);
-    ck_assert_uint_le(shares, MOST);
-    ck_assert(work->begun == 0 || work->shares == shares);
-    work->shares = shares;
-    work->calls[share]++;
-    work->threads[share] = pthread_self();
-    work->begun++;
+    work->threads[work->begun++] = pthread_self();
     pthread_cond_broadcast(&work->changed);
-    while (work->together && work->begun < shares)
+    while (work->begun < work->awaited)
         pthread_cond_wait(&work->changed, &work->lock);
+    pthread_mutex_unlock(&work->lock);
+    for (unsigned piece; (piece = atomic_fetch_add(&work->next, 1)) < PIECES;)
+        work->done[piece]++;
+    pthread_mutex_lock(&work->lock);
     work->ended++;
     pthread_mutex_unlock(&work->lock);
 }
 
+/* All together: who asks begins only when all the others are there. Else they come if they can. */
 static void check_shared(struct rig *rig, bool together)
 {
-    struct work work;
-    unsigned cpus = rig->machine->config.cpus;
-    long host = sysconf(_SC_NPROCESSORS_ONLN);
-    work_init(&work, together);
+    struct work work = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                        .changed = PTHREAD_COND_INITIALIZER,
+                        .awaited = together ? hands(rig) : 0};
     machine_share_work(rig->machine, do_work, &work);
-    ck_assert_uint_ge(work.shares, cpus > 1 && host > 1 ? 2 : 1);
-    ck_assert_uint_le(work.shares, cpus);
-    ck_assert_uint_eq(work.ended, work.shares); /* none is still at it */
-    for (unsigned i = 0; i < work.shares; i++) {
-        ck_assert_uint_eq(work.calls[i], 1);
+    unsigned wrong = 0, mine = 0;
+    for (unsigned i = 0; i < PIECES; i++)
+        wrong += work.done[i] != 1;
+    ck_assert_uint_eq(wrong, 0);
+    ck_assert_uint_eq(work.ended, work.begun);
+    ck_assert_uint_ge(work.begun, together ? work.awaited : 1);
+    ck_assert_uint_le(work.begun, hands(rig));
+    for (unsigned i = 0; i < work.begun; i++) {
+        mine += pthread_equal(work.threads[i], pthread_self()) != 0;
         for (unsigned j = 0; j < i; j++)
             ck_assert(!pthread_equal(work.threads[i], work.threads[j]));
     }
-    ck_assert(pthread_equal(work.threads[0], pthread_self()));
-    work_finish(&work);
+    ck_assert_uint_eq(mine, 1);
+    pthread_cond_destroy(&work.changed);
+    pthread_mutex_destroy(&work.lock);
 }
 
 static const unsigned cpu_counts[] = {1, 2, 3, 8};
 
-START_TEST(test_each_share_is_done_once_and_at_the_same_time)
+START_TEST(test_each_piece_is_done_once_by_all_together)
 {
     struct rig rig;
     rig_init(&rig, "counter", cpu_counts[_i], "");
@@ -122,7 +119,7 @@ int main(void)
 {
     Suite *suite = suite_create("machine_work");
     TCase *tests = tcase_create("work");
-    tcase_add_loop_test(tests, test_each_share_is_done_once_and_at_the_same_time, 0,
+    tcase_add_loop_test(tests, test_each_piece_is_done_once_by_all_together, 0,
                         (int)array_size(cpu_counts));
     tcase_add_test(tests, test_the_guest_goes_on_afterwards);
     tcase_add_test(tests, test_a_machine_may_end_after_work);
