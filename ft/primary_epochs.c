@@ -11,8 +11,8 @@
 enum {
     AHEAD = 2,        /* epochs that are not acknowledged */
     MANY_PAGES = 512, /* so many in an epoch: some of the next one's leave before its pause */
-    DEFAULT_MIN_MS = 1,
-    DEFAULT_MAX_MS = 50,
+    DEFAULT_MIN_US = 250,
+    DEFAULT_MAX_US = 50000,
     DEFAULT_PERCENT = 20,
 };
 
@@ -164,17 +164,17 @@ static int send_epoch(struct primary *primary, struct err *err)
     return ret;
 }
 
-static uint64_t ns_of(unsigned ms, unsigned otherwise)
+static uint64_t ns_of(unsigned ms, unsigned otherwise_us)
 {
-    return (ms ? ms : otherwise) * 1000000ull;
+    return ms ? ms * 1000000ull : otherwise_us * 1000ull;
 }
 
 static void begin_pace(struct primary *primary)
 {
     const struct primary_config *config = &primary->config;
     const struct epoch_pace_config pace = {
-        .min_ns = ns_of(config->min_ms, DEFAULT_MIN_MS),
-        .max_ns = ns_of(config->max_ms, DEFAULT_MAX_MS),
+        .min_ns = ns_of(config->min_ms, DEFAULT_MIN_US),
+        .max_ns = ns_of(config->max_ms, DEFAULT_MAX_US),
         .pause_percent = config->pause_percent ? config->pause_percent : DEFAULT_PERCENT,
     };
     epoch_pace_init(&primary->pace, &pace);
