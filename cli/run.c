@@ -498,6 +498,8 @@ static void unmake_vm(const struct run *run)
 
 static void finish(struct run *run)
 {
+    /* What waited for a twin leaves on other threads, until now. */
+    instance_silence(run->instance);
     int output = run->term ? term_output_error(run->term) : 0;
     /* The terminal first: what is printed below must find it as a person expects it. */
     term_destroy(run->term);

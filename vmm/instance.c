@@ -446,12 +446,13 @@ int instance_create(struct instance **ret_instance, const struct instance_config
     return 0;
 }
 
-void instance_destroy(struct instance *instance)
+void instance_silence(struct instance *instance)
 {
-    if (!instance)
+    if (!instance || instance->silent)
         return;
+    instance->silent = true;
     if (instance->machine) {
-        machine_pause(instance->machine); /* from here on nobody writes to the console */
+        machine_pause(instance->machine);
         loop_timer_cancel(&instance->restart_timer);
         loop_timer_cancel(&instance->tick_timer);
         loop_timer_cancel(&instance->troubles.timer);
@@ -460,6 +461,13 @@ void instance_destroy(struct instance *instance)
         instance->config.part->abandon(instance->config.part->ctx);
     if (instance->console_gate)
         byte_gate_shut(instance->console_gate); /* what waits has nobody left who could see it */
+}
+
+void instance_destroy(struct instance *instance)
+{
+    if (!instance)
+        return;
+    instance_silence(instance);
     control_destroy(instance->control);
     metrics_socket_destroy(instance->metrics);
     console_hub_destroy(instance->hub);

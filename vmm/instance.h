@@ -64,6 +64,9 @@ struct instance_config {
  * pointed to outlives the instance. */
 int instance_create(struct instance **ret_instance, const struct instance_config *config,
                     struct err *err) must_check;
+/* Its end begins: nothing is written to its consoles any more when this returns. NULL is fine, and
+ * twice. */
+void instance_silence(struct instance *instance);
 void instance_destroy(struct instance *instance); /* NULL and half-built are fine */
 
 struct machine *instance_machine(struct instance *instance);

@@ -46,6 +46,7 @@ struct instance {
     struct journal journal;
     struct instance_troubles troubles;
     bool part_began; /* config.part */
+    bool silent;
     int64_t started; /* seconds since 1970 */
 
     bool log_lost; /* console.log cannot be written, and that was said */

@@ -277,11 +277,12 @@ def test_unprotect():
 
 def test_power_off():
     """When the guest switches itself off both sides come to their end, nobody takes over, and both disks are the
-    same."""
+    same. What it said last, which waited for its twin, was said to who runs it, too."""
     with protected() as (pair, clients, _):
         told = finish(pair, clients, pair.a)
         pair.a.good("stop", "web1")
         ended(pair.process)
+        assert "power button" in pair.process.stdout.read()
         pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
         assert pair.owner() is None and "power button" in pair.a.console("web1")
         assert pair.disks_equal()
