@@ -4,11 +4,13 @@
 #include "core/clock.h"
 #include "core/zero.h"
 #include "ft/compare.h"
+#include "ft/delta.h"
 #include "host/disk_point.h"
 #include "host/fd.h"
 #include "host/small_file.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -378,6 +380,7 @@ void departure_init(struct departure *departure, struct instance *instance,
         .machine = departure->machine, .sink = &departure->sink, .given_up = given_up};
     stream_buffer_init(&departure->payload, 0);
     stream_buffer_init(&departure->state, 0);
+    stream_buffer_init(&departure->sent_state, 0);
 }
 
 void departure_finish(struct departure *departure)
@@ -387,6 +390,7 @@ void departure_finish(struct departure *departure)
     departure->link = NULL;
     stream_buffer_finish(&departure->payload);
     stream_buffer_finish(&departure->state);
+    stream_buffer_finish(&departure->sent_state);
     page_cache_destroy(departure->cache);
     departure->cache = NULL;
     free(departure->block);
@@ -453,14 +457,42 @@ int departure_send_sums(struct departure *departure, struct err *err)
     return ret < 0 ? ret : stream_says(stream, err);
 }
 
+/* Most of a state is as it was. Its length: 0, where all of it is to be sent. */
+static uint32_t encode_state(struct departure *departure)
+{
+    const struct stream_buffer *old = &departure->sent_state, *new = &departure->state;
+    struct stream_buffer *payload = &departure->payload;
+    uint32_t size = htole32((uint32_t) new->length);
+    size_t most = sizeof(size) + new->length / 4 * 3;
+    if (old->length != new->length || new->length > DELTA_MOST ||
+        stream_buffer_reserve(payload, most) < 0)
+        return 0;
+    memcpy(payload->bytes, &size, sizeof(size));
+    const uint8_t *end = delta_encode(old->bytes, new->bytes, new->length,
+                                      payload->bytes + sizeof(size), payload->bytes + most);
+    return end ? (uint32_t)(end - payload->bytes) : 0;
+}
+
+static void put_state(struct departure *departure)
+{
+    struct stream_buffer *state = &departure->state, swap = *state;
+    struct frame frame = departure->at;
+    frame.length = encode_state(departure);
+    frame.kind = frame.length ? FRAME_CHANGES : FRAME_STATE;
+    const void *bytes = frame.length ? departure->payload.bytes : state->bytes;
+    if (!frame.length)
+        frame.length = (uint32_t)state->length;
+    frame_write(link_writer(departure->link), &frame, bytes, &departure->tally);
+    *state = departure->sent_state;
+    departure->sent_state = swap;
+}
+
 int departure_send_end(struct departure *departure, struct err *err)
 {
     struct stream *stream = link_writer(departure->link);
     struct frame frame = departure->at;
-    frame.kind = FRAME_STATE;
-    frame.length = (uint32_t)departure->state.length;
     pthread_mutex_lock(departure->writing);
-    frame_write(stream, &frame, departure->state.bytes, &departure->tally);
+    put_state(departure);
     frame_write_commit(stream, frame.generation, frame.epoch, &departure->tally);
     int ret = stream_flush(stream) < 0 ? stream_says(stream, err) : 0;
     pthread_mutex_unlock(departure->writing);

@@ -42,7 +42,8 @@ struct departure {
     struct departure_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
     struct stream_buffer state;
-    uint8_t *block; /* FRAME_MAX_BLOCK bytes */
+    struct stream_buffer sent_state; /* of the epoch before, on this link */
+    uint8_t *block;                  /* FRAME_MAX_BLOCK bytes */
     bool following;
 
     _Atomic uint64_t sent, total; /* bytes of memory and disks, for people */
@@ -79,5 +80,5 @@ int departure_put_block(struct departure *departure, const struct moving_block *
 /* What the other side has to hold now: memory, and disks. */
 int departure_send_memory_sums(struct departure *departure, struct err *err) must_check;
 int departure_send_sums(struct departure *departure, struct err *err) must_check;
-/* The state, and the end of the epoch. */
+/* The state, or what has changed in it, and the end of the epoch. */
 int departure_send_end(struct departure *departure, struct err *err) must_check;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/frames.h"
 
+#include "ft/delta.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
@@ -34,6 +36,7 @@ static const struct {
     [FRAME_RELEASED] = {"RELEASED", 0},
     [FRAME_FOLLOW] = {"FOLLOW", 1024},
     [FRAME_WORD] = {"WORD", 20},
+    [FRAME_CHANGES] = {"CHANGES", 4 + DELTA_MOST},
 };
 
 const char *frame_name(uint8_t kind)

@@ -42,8 +42,10 @@
  *   GO      16 bytes ticket: the VM is yours
  *   ASK     16 bytes ticket, 16 bytes place: whose is it?
  *   FOLLOW  before HELLO: it is not to move, but to be followed (ft/following.h)
- *   WORD    of the protocol of fault tolerance: u32 kind, u64 generation, u64 epoch
- *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
+ *   CHANGES of the STATE of the epoch before, in the place of this one's: u32 bytes, of which it
+ * has as many; what has changed (ft/delta.h) WORD    of the protocol of fault tolerance: u32 kind,
+ * u64 generation, u64 epoch COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32
+ * CRC-32C of each MiB of it
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.
@@ -72,6 +74,7 @@ enum frame_kind {
     FRAME_RELEASED,
     FRAME_FOLLOW,
     FRAME_WORD,
+    FRAME_CHANGES,
 };
 
 enum frame_ack {

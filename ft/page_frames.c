@@ -2,6 +2,7 @@
 #include "ft/page_frames.h"
 
 #include "core/zero.h"
+#include "ft/delta.h"
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
@@ -9,9 +10,6 @@
 #include <string.h>
 
 enum {
-    WORD = 8,
-    PAGE_WORDS = PAGE_SIZE / WORD,
-    RUN_HEAD = 4,
     HEAD = 12,                      /* first page, count */
     MOST_DELTA = PAGE_SIZE * 3 / 4, /* a longer one is not worth its making */
 };
@@ -27,34 +25,13 @@ static uint8_t *put_u16(uint8_t *at, size_t value)
     return at + sizeof(wire);
 }
 
-static bool words_differ(const uint8_t *old, const uint8_t *new, unsigned word)
-{
-    return memcmp(old + word * WORD, new + word *WORD, WORD) != 0;
-}
-
 /* The end of it, or NULL: too much has changed. */
 static uint8_t *encode_delta(const uint8_t *old, const uint8_t *new, uint8_t *at)
 {
-    uint8_t *begin = at;
-    uint32_t crc = htole32(crc32c(0, new, PAGE_SIZE));
-    at += 2;
-    memcpy(at, &crc, sizeof(crc));
-    at += sizeof(crc);
-    for (unsigned word = 0; word < PAGE_WORDS; word++) {
-        unsigned first = word;
-        while (word < PAGE_WORDS && words_differ(old, new, word))
-            word++;
-        size_t length = (size_t)(word - first) * WORD;
-        if (length == 0)
-            continue;
-        if ((size_t)(at - begin) + RUN_HEAD + length > MOST_DELTA)
-            return NULL;
-        at = put_u16(put_u16(at, first), word - first);
-        memcpy(at, new + first *WORD, length);
-        at += length;
-    }
-    put_u16(begin, (size_t)(at - begin) - 2);
-    return at;
+    uint8_t *end = delta_encode(old, new, PAGE_SIZE, at + 2, at + MOST_DELTA);
+    if (end)
+        put_u16(at, (size_t)(end - at) - 2);
+    return end;
 }
 
 static uint8_t *encode_lz4(const uint8_t *page, uint8_t *at)
@@ -156,30 +133,6 @@ static int broken(struct err *err)
     return err_say(err, ERR_FAILED, EBADMSG, "a frame PAGES makes no sense");
 }
 
-static unsigned get_u16(const uint8_t *at)
-{
-    return at[0] | (unsigned)at[1] << 8;
-}
-
-static bool decode_delta(const uint8_t *at, size_t length, uint8_t page[PAGE_SIZE])
-{
-    const uint8_t *end = at + length;
-    uint32_t crc;
-    if (length < sizeof(crc))
-        return false;
-    memcpy(&crc, at, sizeof(crc));
-    at += sizeof(crc);
-    while (end - at >= RUN_HEAD) {
-        unsigned first = get_u16(at), words = get_u16(at + 2);
-        at += RUN_HEAD;
-        if (first + words > PAGE_WORDS || (size_t)(end - at) < (size_t)words * WORD)
-            return false;
-        memcpy(page + (size_t)first * WORD, at, (size_t)words * WORD);
-        at += (size_t)words * WORD;
-    }
-    return at == end && crc32c(0, page, PAGE_SIZE) == le32toh(crc);
-}
-
 static bool decode_short(uint8_t encoding, const uint8_t *at, size_t length, const uint8_t *held,
                          uint8_t page[PAGE_SIZE])
 {
@@ -189,7 +142,7 @@ static bool decode_short(uint8_t encoding, const uint8_t *at, size_t length, con
     if (!held)
         return false;
     memcpy(page, held, PAGE_SIZE);
-    return decode_delta(at, length, page);
+    return delta_apply(at, length, page, PAGE_SIZE);
 }
 
 /* One that is not raw. */

@@ -5,9 +5,8 @@
  *   0 zeroes  nothing
  *   1 raw     4096 bytes
  *   2 LZ4     u16 length, block
- *   3 delta   u16 length of what follows: u32 CRC-32C of the page as it is now, then for each run
- *             of words of eight bytes that differ from what the receiver was sent before: u16 first
- *             word, u16 how many, the words
+ *   3 delta   u16 length of what follows: what has changed since the receiver was sent it before
+ *             (ft/delta.h)
  *
  * What is longer than the page is no encoding of it.
  */

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "ft/arrival_parts.h"
 #include "ft/compare.h"
+#include "ft/delta.h"
 #include "ft/epoch_journal.h"
 #include "ft/staging.h"
 
@@ -265,6 +266,24 @@ static int keep_payload(struct secondary *secondary, struct stream_buffer *to)
     return 0;
 }
 
+/* Of the state of the epoch before, which is the last one that came. */
+static int take_changes(struct secondary *secondary, struct err *err)
+{
+    struct stream_buffer *payload = &secondary->arrival->payload, *to = &secondary->incoming;
+    const struct stream_buffer *before = &secondary->arrival->state;
+    uint32_t size = stream_get_u32(&payload->stream);
+    if (stream_error(&payload->stream) < 0 || size == 0 || size != before->length)
+        return err_say(err, ERR_FAILED, EBADMSG, "the changes of a state do not fit it");
+    if (stream_buffer_reserve(to, size) < 0)
+        return err_sys(err, ERR_HOST, ENOMEM, "no room for the VM's state");
+    memcpy(to->bytes, before->bytes, size);
+    to->length = size;
+    return delta_apply(payload->bytes + sizeof(size), payload->length - sizeof(size), to->bytes,
+                       size)
+               ? 0
+               : err_say(err, ERR_FAILED, EBADMSG, "the changes of a state make no sense");
+}
+
 static int take_frame(struct secondary *secondary, const struct frame *frame, struct err *err)
 {
     switch (frame->kind) {
@@ -272,6 +291,8 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
         return take_block(secondary, frame, err);
     case FRAME_STATE:
         return keep_payload(secondary, &secondary->incoming);
+    case FRAME_CHANGES:
+        return take_changes(secondary, err);
     case FRAME_COMPARE:
         return keep_payload(secondary, &secondary->sums);
     case FRAME_COMMIT:

@@ -9,7 +9,7 @@ from crashes import CrashPair, Watch
 from test_protect import need_protect
 
 SYNC = ["FOLLOW", "HELLO", "FILE", "DISK", "OPEN", "ACK WELCOME", "PAGES", "BLOCKS", "STATE", "COMMIT", "WORD ACK"]
-EPOCH = ["PAGES", "BLOCKS", "STATE", "COMMIT", "WORD ACK"]
+EPOCH = ["PAGES", "BLOCKS", "CHANGES", "COMMIT", "WORD ACK"]
 WAYS = [(when, who) for when in ["before", "after"] for who in ["primary", "twin"]]
 SYNC_POINTS, EPOCH_POINTS, SWITCHOVER_POINTS = (
     [(word, *way) for word in words for way in WAYS]

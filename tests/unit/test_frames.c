@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_WORD };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_CHANGES };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -33,6 +33,7 @@ static const struct {
     {"RELEASED", FRAME_RELEASED, 0},
     {"FOLLOW", FRAME_FOLLOW, KIB},
     {"WORD", FRAME_WORD, 20},
+    {"CHANGES", FRAME_CHANGES, 4 + 65535 * 8},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,
