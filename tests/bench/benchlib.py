@@ -24,6 +24,16 @@ def need(*paths):
             sys.exit(f"{path} is not there: build first (ninja -C build)")
 
 
+def p99(values):
+    return sorted(values)[len(values) * 99 // 100]
+
+
+def floors(pages):
+    """What tests/bench/floors finds for so many pages: {"k": (median, p99), ...} in us."""
+    said = subprocess.run([BUILD / "tests/bench/floors", str(max(pages, 1))], capture_output=True, text=True, check=True)
+    return {line.split()[0].split("(")[0]: tuple(map(float, line.split()[1:3])) for line in said.stdout.splitlines()}
+
+
 def time_once(command):
     """Seconds from before the fork to the end of the process."""
     begin = time.perf_counter()

@@ -31,6 +31,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from echoes import Clients
 from labcommon import Skip
@@ -479,3 +480,11 @@ class Pair(contextlib.ExitStack):
                     return False
                 if not some:
                     return True
+
+
+class DirectPair(Pair):
+    """With nobody between the hosts who reads and writes what they say."""
+
+    def start_standby(self, host, *options):
+        self.standbys[host] = host.standby("--insecure")
+        self.lines[host] = SimpleNamespace(address=self.standbys[host])
