@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/rseq.h>
 
 /* Where the kernel writes down on which CPU it lets the calling thread go on: into a guest, too. */
@@ -33,6 +34,18 @@ static void fill_blocked(sigset_t *set)
         sigdelset(set, own[i]);
 }
 
+static int start(pthread_t *ret_id, const pthread_attr_t *attributes, const char *name,
+                 void *(*start_at)(void *arg), void *arg, struct err *err)
+{
+    /* The child inherits the mask that is in force at its creation: no window with signals open. */
+    sigset_t all, before;
+    fill_blocked(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(ret_id, attributes, start_at, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error ? err_sys(err, ERR_HOST, error, "cannot start thread %s", name) : 0;
+}
+
 int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
                  struct err *err)
 {
@@ -40,18 +53,47 @@ int thread_start(struct thread *thread, const char *name, void (*run)(void *arg)
     thread->arg = arg;
     snprintf(thread->name, sizeof(thread->name), "%s", name);
 
-    /* The child inherits the mask that is in force at its creation: no window with signals open. */
-    sigset_t all, before;
-    fill_blocked(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&thread->id, NULL, thread_main, thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error)
-        return err_sys(err, ERR_HOST, error, "cannot start thread %s", name);
+    int ret = start(&thread->id, NULL, name, thread_main, thread, err);
+    if (ret < 0)
+        return ret;
     thread->started = true;
     /* Not by the thread itself: it has its name when we return, whenever it gets its turn. */
     pthread_setname_np(thread->id, thread->name);
     return 0;
+}
+
+struct loose {
+    void (*run)(void *arg);
+    void *arg;
+    char name[16];
+};
+
+/* It names itself: whoever started it cannot know that it is still there. */
+static void *loose_main(void *arg)
+{
+    const struct loose loose = *(struct loose *)arg;
+    free(arg);
+    pthread_setname_np(pthread_self(), loose.name);
+    loose.run(loose.arg);
+    return NULL;
+}
+
+int thread_start_loose(const char *name, void (*run)(void *arg), void *arg, struct err *err)
+{
+    struct loose *loose = malloc(sizeof(*loose));
+    pthread_attr_t attributes;
+    pthread_t id;
+    if (!loose)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot start thread %s", name);
+    *loose = (struct loose){.run = run, .arg = arg};
+    snprintf(loose->name, sizeof(loose->name), "%s", name);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    int ret = start(&id, &attributes, name, loose_main, loose, err);
+    pthread_attr_destroy(&attributes);
+    if (ret < 0)
+        free(loose);
+    return ret;
 }
 
 int thread_cpu(const struct thread *thread)

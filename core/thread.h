@@ -27,6 +27,13 @@ struct thread {
 int thread_start(struct thread *thread, const char *name, void (*run)(void *arg), void *arg,
                  struct err *err) must_check;
 
+/*
+ * The same for a thread that nobody joins, because it may never end: what it touches is there for
+ * as long as it is.
+ */
+int thread_start_loose(const char *name, void (*run)(void *arg), void *arg,
+                       struct err *err) must_check;
+
 /* The CPU that it is on, or ran on last; negative where that is not known. For a thread that does
  * not end meanwhile. */
 int thread_cpu(const struct thread *thread);

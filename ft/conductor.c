@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "ft/asker.h"
 #include "ft/following.h"
 
 #include <assert.h>
@@ -26,17 +27,16 @@ struct conductor {
     struct ft_protocol protocol;
     struct spoken words[MOST_WORDS]; /* to be sent, in order */
     unsigned word_count, speakers;   /* threads that send some */
-    struct ft_action question;       /* ASK or EXCHANGE; kind 0: none */
     struct ft_record keep;           /* to be persisted */
     bool keeps, ended;
-    struct err trouble;      /* the witness's */
-    struct witness *witness; /* the asker's; NULL: not open as yet */
+    struct err trouble; /* the witness's */
     struct link *link;
     uint64_t link_number, links, broken;
 
     pthread_mutex_t writing; /* to the link; before lock */
-    pthread_cond_t speak, answer, end, changed;
-    struct thread pulse, speaker, asker;
+    pthread_cond_t speak, kept, end, changed;
+    struct thread pulse, speaker, keeper;
+    struct asker *asker;
 };
 
 /* --- actions ---------------------------------------------------------------------------------- */
@@ -63,6 +63,24 @@ static void queue_word(struct conductor *conductor, const struct ft_action *acti
         conductor->words[conductor->word_count++] = spoken;
 }
 
+static void note_trouble(struct conductor *conductor, const struct err *trouble)
+{
+    if (trouble->kind && strcmp(trouble->text, conductor->trouble.text) != 0)
+        log_err(LOG_WARNING, trouble);
+    conductor->trouble = *trouble;
+}
+
+static void ask(struct conductor *conductor, const struct ft_action *question)
+{
+    struct err err = {0};
+    if (asker_ask(conductor->asker, question))
+        return;
+    err_say(&err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %g s",
+            conductor->config.witness, (double)conductor->protocol.config.ask_ns / 1e9);
+    err_hint(&err, "does its storage hang, or the way to it?");
+    note_trouble(conductor, &err);
+}
+
 static void carry_out(struct conductor *conductor, const struct ft_action *action)
 {
     switch (action->kind) {
@@ -74,13 +92,12 @@ static void carry_out(struct conductor *conductor, const struct ft_action *actio
         break;
     case FT_ASK:
     case FT_EXCHANGE:
-        conductor->question = *action;
-        pthread_cond_signal(&conductor->answer);
+        ask(conductor, action);
         break;
     case FT_PERSIST:
         conductor->keep = action->record;
         conductor->keeps = true;
-        pthread_cond_signal(&conductor->answer);
+        pthread_cond_signal(&conductor->kept);
         break;
     default:
         conductor->config.act(conductor->config.ctx, action);
@@ -226,39 +243,15 @@ static void run_pulse(void *arg)
 
 /* --- the witness ------------------------------------------------------------------------------ */
 
-static int ask(struct conductor *conductor, const struct ft_action *question,
-               struct ft_event *ret_event, struct err *err)
+static void handle_answer(void *ctx, const struct ft_event *answer, const struct err *trouble)
 {
-    *ret_event = (struct ft_event){.kind = FT_ANSWER, .ask = question->ask, .answer = FT_NO_ANSWER};
-    const uint8_t *uuid = conductor->config.uuid;
-    int ret = conductor->witness
-                  ? 0
-                  : witness_open(&conductor->witness, conductor->config.witness, err);
-    if (ret == 0)
-        ret = question->kind == FT_ASK
-                  ? witness_read(conductor->witness, uuid, &ret_event->record, err)
-                  : witness_exchange(conductor->witness, uuid, question->expected,
-                                     &question->record, &ret_event->record, err);
-    if (ret == 0)
-        ret_event->answer = question->kind == FT_ASK ? FT_IS : FT_EXCHANGED;
-    else if (ret == -EAGAIN && question->kind == FT_EXCHANGE)
-        ret_event->answer = FT_IS;
-    return ret_event->answer == FT_NO_ANSWER ? ret : 0;
-}
-
-static void answer_question(struct conductor *conductor)
-{
-    struct ft_event event;
-    struct err err = {0};
-    struct ft_action question = conductor->question;
-    conductor->question.kind = 0;
-    pthread_mutex_unlock(&conductor->lock);
-    int ret = ask(conductor, &question, &event, &err);
+    struct conductor *conductor = ctx;
     pthread_mutex_lock(&conductor->lock);
-    if (ret < 0 && strcmp(err.text, conductor->trouble.text) != 0)
-        log_err(LOG_WARNING, &err);
-    conductor->trouble = err;
-    step_locked(conductor, &event);
+    note_trouble(conductor, trouble);
+    step_locked(conductor, answer);
+    if (conductor->word_count > 0)
+        pthread_cond_signal(&conductor->speak);
+    pthread_mutex_unlock(&conductor->lock);
 }
 
 static void keep_record(struct conductor *conductor)
@@ -277,20 +270,18 @@ static void keep_record(struct conductor *conductor)
     log_err(LOG_WARNING, &err);
     uint64_t again = clock_monotonic_ns() + conductor->protocol.config.retry_ns;
     while (!conductor->ended && clock_monotonic_ns() < again)
-        wait_until(&conductor->answer, &conductor->lock, again);
+        wait_until(&conductor->kept, &conductor->lock, again);
 }
 
-static void run_asker(void *arg)
+static void run_keeper(void *arg)
 {
     struct conductor *conductor = arg;
     pthread_mutex_lock(&conductor->lock);
     while (!conductor->ended) {
         if (conductor->keeps)
             keep_record(conductor);
-        else if (conductor->question.kind)
-            answer_question(conductor);
         else
-            pthread_cond_wait(&conductor->answer, &conductor->lock);
+            pthread_cond_wait(&conductor->kept, &conductor->lock);
         if (conductor->word_count > 0)
             pthread_cond_signal(&conductor->speak);
     }
@@ -370,6 +361,14 @@ void conductor_trouble(struct conductor *conductor, struct err *ret_trouble)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+static int create_asker(struct conductor *conductor, struct err *err)
+{
+    struct asker_config config = {
+        .witness = conductor->config.witness, .answered = handle_answer, .ctx = conductor};
+    memcpy(config.uuid, conductor->config.uuid, sizeof(config.uuid));
+    return asker_create(&conductor->asker, &config, err);
+}
+
 int conductor_create(struct conductor **ret_conductor, const struct conductor_config *config,
                      const struct ft_protocol *protocol, struct err *err)
 {
@@ -381,15 +380,17 @@ int conductor_create(struct conductor **ret_conductor, const struct conductor_co
     pthread_mutex_init(&conductor->lock, NULL);
     pthread_mutex_init(&conductor->writing, NULL);
     pthread_cond_init(&conductor->speak, NULL);
-    pthread_cond_init(&conductor->answer, NULL);
+    pthread_cond_init(&conductor->kept, NULL);
     pthread_cond_init(&conductor->end, NULL);
     pthread_cond_init(&conductor->changed, NULL);
     pthread_mutex_lock(&conductor->lock); /* the caller has it before it is called back */
-    int ret = thread_start(&conductor->pulse, "pulse", run_pulse, conductor, err);
+    int ret = create_asker(conductor, err);
+    if (ret == 0)
+        ret = thread_start(&conductor->pulse, "pulse", run_pulse, conductor, err);
     if (ret == 0)
         ret = thread_start(&conductor->speaker, "speaker", run_speaker, conductor, err);
     if (ret == 0)
-        ret = thread_start(&conductor->asker, "asker", run_asker, conductor, err);
+        ret = thread_start(&conductor->keeper, "keeper", run_keeper, conductor, err);
     if (ret == 0)
         *ret_conductor = conductor;
     pthread_mutex_unlock(&conductor->lock);
@@ -405,18 +406,18 @@ void conductor_destroy(struct conductor *conductor)
     pthread_mutex_lock(&conductor->lock);
     conductor->ended = true;
     pthread_cond_broadcast(&conductor->speak);
-    pthread_cond_broadcast(&conductor->answer);
+    pthread_cond_broadcast(&conductor->kept);
     pthread_cond_broadcast(&conductor->end);
     pthread_cond_broadcast(&conductor->changed);
     pthread_mutex_unlock(&conductor->lock);
     thread_join(&conductor->pulse);
     thread_join(&conductor->speaker);
-    thread_join(&conductor->asker);
+    thread_join(&conductor->keeper);
+    asker_destroy(conductor->asker); /* from here on no answer comes */
     pthread_cond_destroy(&conductor->speak);
-    pthread_cond_destroy(&conductor->answer);
+    pthread_cond_destroy(&conductor->kept);
     pthread_cond_destroy(&conductor->end);
     pthread_cond_destroy(&conductor->changed);
-    witness_close(conductor->witness);
     pthread_mutex_destroy(&conductor->writing);
     pthread_mutex_destroy(&conductor->lock);
     free(conductor);

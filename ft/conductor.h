@@ -5,7 +5,8 @@
  *
  *   pulse    a thread that brings the time, and does nothing else that could make it late
  *   speaker  sends the words of threads that must not wait
- *   asker    asks the witness, and has written what is to be persisted: both take what they take
+ *   keeper   has written what is to be persisted
+ *   askers   ask the witness; who gets no answer is left to itself (ft/asker.h)
  *
  * Everything else is done on the threads that bring events.
  */
@@ -22,13 +23,13 @@ struct conductor;
 
 struct conductor_config {
     uint8_t uuid[16];    /* of the VM */
-    const char *witness; /* an address, which outlives the conductor: opened when it can be */
+    const char *witness; /* an address: opened when it can be */
     /* In order, under the conductor's lock: it must not block, nor call the conductor. All but
      * SEND, HANG_UP, ASK, EXCHANGE and PERSIST, which the conductor does by itself. */
     void (*act)(void *ctx, const struct ft_action *action);
     /* The protocol is in another state, or has lost its link. The same, and after its actions. */
     void (*changed)(void *ctx);
-    /* On the asker's thread: 0 when it is on stable storage. Else it is tried again. */
+    /* On the keeper's thread: 0 when it is on stable storage. Else it is tried again. */
     int (*persist)(void *ctx, const struct ft_record *record, struct err *err);
     /* Words of the other side may lie unread, because we are busy: its silence says nothing. Under
      * the lock; NULL: never. */
@@ -40,7 +41,7 @@ struct conductor_config {
  * run. */
 int conductor_create(struct conductor **ret_conductor, const struct conductor_config *config,
                      const struct ft_protocol *protocol, struct err *err) must_check;
-/* Nobody calls it any more, no link is attached. NULL is fine. */
+/* Nobody calls it any more, no link is attached. A question is not waited for. NULL is fine. */
 void conductor_destroy(struct conductor *conductor);
 
 /* An event, and all that comes of it. Any thread that may wait for the link to take a word. */

@@ -5,16 +5,22 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/asker.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_MS = 3000, LOOK_MS = 500 };
+enum { RETRY_MS = 3000, LOOK_MS = 500, WITNESS_MS = 30000 };
 
 static const char *vm_name(const struct protect *protect)
 {
     return instance_config(protect->instance)->name;
+}
+
+static bool is_wanted(const struct protect *protect)
+{
+    return protect->wanted && !protect->abandoned && !protect->over;
 }
 
 /* --- the beginning ---------------------------------------------------------------------------- */
@@ -43,39 +49,99 @@ static int save(struct protect *protect, uint64_t generation, struct err *err)
     return protection_write(instance_config(protect->instance)->folder->fd, &copy, err);
 }
 
-static int claim_at(struct protect *protect, struct witness *witness, struct ft_record *ret_record,
-                    struct err *err)
+/* A question of the beginning's, which nobody waits for who wants something else by now. */
+struct claim {
+    struct protect *protect;
+    struct asker *asker;
+    bool answered; /* under protect->lock, as the next */
+    struct ft_event answer;
+    struct err trouble;
+};
+
+static void handle_answer(void *ctx, const struct ft_event *answer, const struct err *trouble)
 {
-    const uint8_t *uuid = instance_config(protect->instance)->identity->uuid;
-    uint64_t node = protect->saved.node;
-    struct ft_record is;
-    int ret = witness_read(witness, uuid, &is, err);
+    struct claim *claim = ctx;
+    pthread_mutex_lock(&claim->protect->lock);
+    claim->answered = true;
+    claim->answer = *answer;
+    claim->trouble = *trouble;
+    pthread_cond_broadcast(&claim->protect->changed);
+    pthread_mutex_unlock(&claim->protect->lock);
+}
+
+static int say_no_answer(const struct protect *protect, bool wanted, struct err *err)
+{
+    if (!wanted)
+        return err_say(err, ERR_STATE, ECANCELED, "it was given up");
+    int ret = err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %d s",
+                      protect->saved.witness, WITNESS_MS / 1000);
+    err_hint(err, "does its storage hang, or the way to it?");
+    return ret;
+}
+
+static int ask_witness(struct claim *claim, const struct ft_action *question, struct err *err)
+{
+    struct protect *protect = claim->protect;
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + WITNESS_MS * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&protect->lock);
+    claim->answered = false;
+    (void)asker_ask(claim->asker, question);
+    while (!claim->answered && is_wanted(protect) && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&protect->changed, &protect->lock, CLOCK_MONOTONIC, &at);
+    bool answered = claim->answered, wanted = is_wanted(protect);
+    pthread_mutex_unlock(&protect->lock);
+    if (!answered)
+        return say_no_answer(protect, wanted, err);
+    if (claim->answer.answer != FT_NO_ANSWER)
+        return 0;
+    if (err)
+        *err = claim->trouble;
+    return -EIO;
+}
+
+static int claim_by(struct claim *claim, struct ft_record *ret_record, struct err *err)
+{
+    struct protect *protect = claim->protect;
+    const struct ft_record *is = &claim->answer.record;
+    struct ft_action question = {.kind = FT_ASK, .ask = 1};
+    int ret = ask_witness(claim, &question, err);
     if (ret < 0)
         return ret;
-    if (is.generation != 0 && is.owner != node)
-        return say_owned(protect, &is, err);
-    if (is.generation < protect->saved.generation)
+    if (is->generation != 0 && is->owner != protect->saved.node)
+        return say_owned(protect, is, err);
+    if (is->generation < protect->saved.generation)
         return err_say(err, ERR_STATE, ESTALE,
                        "the witness says generation %llu, and there was a newer one already",
-                       (unsigned long long)is.generation);
-    *ret_record = (struct ft_record){.generation = is.generation + 1, .owner = node};
-    ret = witness_exchange(witness, uuid, is.generation, ret_record, &is, err);
-    return ret == -EAGAIN ? say_owned(protect, &is, err) : ret;
+                       (unsigned long long)is->generation);
+    /* Known to the folder before it is known to the witness: what nobody could match would lock the
+     * VM out of its own record. */
+    ret = save(protect, protect->saved.generation, err);
+    if (ret < 0)
+        return ret;
+    question = (struct ft_action){
+        .kind = FT_EXCHANGE,
+        .ask = 2,
+        .expected = is->generation,
+        .record = {.generation = is->generation + 1, .owner = protect->saved.node}};
+    ret = ask_witness(claim, &question, err);
+    if (ret == 0 && claim->answer.answer == FT_IS)
+        return say_owned(protect, is, err);
+    *ret_record = question.record;
+    return ret;
 }
 
 /* The record says that the VM is ours, and that it is alone. */
 static int claim(struct protect *protect, struct ft_record *ret_record, struct err *err)
 {
-    struct witness *witness;
-    int ret = witness_open(&witness, protect->saved.witness, err);
-    if (ret < 0)
-        return ret;
-    /* Known to the folder before it is known to the witness: what nobody could match would lock the
-     * VM out of its own record. */
-    ret = save(protect, protect->saved.generation, err);
+    struct claim claim = {.protect = protect};
+    struct asker_config config = {
+        .witness = protect->saved.witness, .answered = handle_answer, .ctx = &claim};
+    memcpy(config.uuid, instance_config(protect->instance)->identity->uuid, sizeof(config.uuid));
+    int ret = asker_create(&claim.asker, &config, err);
     if (ret == 0)
-        ret = claim_at(protect, witness, ret_record, err);
-    witness_close(witness);
+        ret = claim_by(&claim, ret_record, err);
+    asker_destroy(claim.asker);
     return ret;
 }
 
@@ -110,11 +176,6 @@ static int make_primary(struct protect *protect, struct err *err)
 }
 
 /* --- again and again -------------------------------------------------------------------------- */
-
-static bool is_wanted(const struct protect *protect)
-{
-    return protect->wanted && !protect->abandoned && !protect->over;
-}
 
 static void rest(struct protect *protect)
 {

@@ -4,6 +4,7 @@
  * whose other end is ours, and a witness in a folder.
  */
 #include "core/clock.h"
+#include "ft/asker.h"
 #include "ft/conductor.h"
 #include "ft/following.h"
 #include "host/link_parts.h"
@@ -542,6 +543,145 @@ START_TEST(a_witness_that_is_away_is_named_and_asked_again)
 }
 END_TEST
 
+/* --- a witness that hangs --------------------------------------------------------------------- */
+
+/* The first `most` that come by there hang until they are let go. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    char where;
+    unsigned most, came, hang, may_pass;
+} wall = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void handle_pass(char what)
+{
+    pthread_mutex_lock(&wall.lock);
+    if (what == wall.where && wall.came < wall.most) {
+        wall.came++;
+        wall.hang++;
+        pthread_cond_broadcast(&wall.changed);
+        while (wall.may_pass == 0)
+            pthread_cond_wait(&wall.changed, &wall.lock);
+        wall.may_pass--;
+        wall.hang--;
+        pthread_cond_broadcast(&wall.changed);
+    }
+    pthread_mutex_unlock(&wall.lock);
+}
+
+static void build_wall(char where, unsigned most)
+{
+    wall.where = where;
+    wall.most = most;
+    wall.came = wall.hang = wall.may_pass = 0;
+    hook.pass = handle_pass;
+}
+
+/* So many, and nobody hangs anew. */
+static void let_pass(unsigned count)
+{
+    pthread_mutex_lock(&wall.lock);
+    wall.most = 0;
+    wall.may_pass = count;
+    pthread_cond_broadcast(&wall.changed);
+    pthread_mutex_unlock(&wall.lock);
+}
+
+/* So many, whoever else does; all that there are. */
+static unsigned wait_for_hanging(unsigned least, unsigned most)
+{
+    const struct timespec at = patience();
+    int ret = 0;
+    pthread_mutex_lock(&wall.lock);
+    while ((wall.hang < least || wall.hang > most) && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&wall.changed, &wall.lock, CLOCK_MONOTONIC, &at);
+    unsigned hang = wall.hang;
+    pthread_mutex_unlock(&wall.lock);
+    ck_assert_msg(hang >= least && hang <= most, "%u hang", hang);
+    return hang;
+}
+
+/* Who hangs outlives the conductor, and is not to find the next test's folder. */
+static void tear_wall_down(void)
+{
+    let_pass(UINT32_MAX);
+    wait_for_hanging(0, 0);
+}
+
+static void wait_for_questions(uint64_t count)
+{
+    uint64_t until = clock_monotonic_ns() + PATIENCE_S * NS_PER_SEC;
+    struct ft_protocol protocol;
+    do {
+        conductor_wait(t.conductor, 1);
+        conductor_look(t.conductor, &protocol);
+        ck_assert_uint_lt(clock_monotonic_ns(), until);
+    } while (protocol.ask < count);
+}
+
+START_TEST(a_question_that_hangs_holds_up_no_later_one)
+{
+    struct err trouble;
+    t.times.ask_ns = 50 * MS;
+    build_wall('r', 2);
+    begin_owner(0);
+    expect_action(FT_RUN);
+    wait_for_hanging(2, 2);
+    conductor_trouble(t.conductor, &trouble);
+    ck_assert_int_eq(trouble.kind, 0);
+    ck_assert_uint_eq(see(t.witness).owner, NODE);
+    tear_wall_down();
+}
+END_TEST
+
+START_TEST(not_more_than_so_many_hang_and_who_comes_back_is_asked)
+{
+    struct err trouble;
+    t.times.ask_ns = 50 * MS;
+    build_wall('r', UINT32_MAX);
+    begin_owner(0);
+    wait_for_questions(3 * ASKER_THREADS);
+    ck_assert_uint_eq(wait_for_hanging(1, UINT32_MAX), ASKER_THREADS);
+    conductor_trouble(t.conductor, &trouble);
+    ck_assert_msg(strstr(trouble.text, "has not answered"), "%s", trouble.text);
+    let_pass(1); /* what it was asked nobody wants to know; the newest question it answers */
+    expect_action(FT_RUN);
+    wait_for_hanging(ASKER_THREADS - 1, ASKER_THREADS - 1);
+    tear_wall_down();
+}
+END_TEST
+
+/* Another one has taken place meanwhile: whatever is on its way then fails. */
+START_TEST(an_exchange_that_comes_through_late_changes_nothing)
+{
+    t.times.ask_ns = 50 * MS;
+    begin_solo();
+    be_gated();
+    build_wall('l', 1);
+    say(FT_ACK, 1, 1);
+    expect_state(FT_PAIRED);
+    wait_for_hanging(1, 1);
+    struct ft_record before = see(t.witness);
+    ck_assert_uint_eq(before.twin, TWIN);
+    tear_wall_down();
+    wait_for_beats(5);
+    expect_state(FT_PAIRED);
+    ck_assert_uint_eq(see(t.witness).generation, before.generation);
+}
+END_TEST
+
+START_TEST(the_end_waits_for_no_question)
+{
+    build_wall('r', 1);
+    begin_owner(0);
+    wait_for_hanging(1, 1);
+    conductor_destroy(t.conductor); /* hangs here, or does not */
+    t.conductor = NULL;
+    wait_for_hanging(1, 1);
+    tear_wall_down();
+}
+END_TEST
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 START_TEST(it_ends_whatever_is_under_way)
@@ -583,6 +723,10 @@ int main(void)
     tcase_add_test(tests, a_record_of_somebody_else_ends_it);
     tcase_add_test(tests, an_exchange_that_comes_too_late_is_known_for_what_it_is);
     tcase_add_test(tests, a_witness_that_is_away_is_named_and_asked_again);
+    tcase_add_test(tests, a_question_that_hangs_holds_up_no_later_one);
+    tcase_add_test(tests, not_more_than_so_many_hang_and_who_comes_back_is_asked);
+    tcase_add_test(tests, an_exchange_that_comes_through_late_changes_nothing);
+    tcase_add_test(tests, the_end_waits_for_no_question);
     tcase_add_test(tests, it_ends_whatever_is_under_way);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

@@ -41,6 +41,9 @@ static struct {
 
     const char *old_list; /* NULL, or: lists know of no name from here on */
 
+    /* NULL, or: on every thread, before a list is read ('r') and before a link is made ('l'). */
+    void (*_Atomic pass)(char what);
+
     char *log; /* NULL, or: a letter for each call that makes or removes */
 } hook;
 
@@ -72,6 +75,14 @@ static inline void hook_note(char letter)
 
     if (hook.log)
         memcpy(hook.log + length, (char[]){letter, 0}, 2);
+}
+
+static inline void hook_pass(char what)
+{
+    void (*pass)(char) = hook.pass;
+
+    if (pass)
+        pass(what);
 }
 
 #define HOOKED(call)                                                                 \
@@ -111,6 +122,7 @@ int unlinkat(int folder, const char *name, int flags)
 
 int linkat(int from, const char *name, int to, const char *second, int flags)
 {
+    hook_pass('l');
     if (hook.link == LINK_IS_NONE) {
         errno = EPERM;
         return -1;
@@ -128,6 +140,7 @@ struct dirent *readdir(DIR *list)
     struct dirent *(*next)(DIR * list) = NULL, *entry;
     void *symbol = dlsym(RTLD_NEXT, "readdir64");
 
+    hook_pass('r');
     memcpy(&next, &symbol, sizeof(next));
     do
         entry = next(list);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Asks a witness for whoever must not wait for it. A question whose answer does not come, because
+ * storage or network hang, is left to its thread, and the next one has another; of such threads
+ * there are ASKER_THREADS at most. While all of them hang, the newest question waits for the first
+ * that comes back, and those before it are dropped.
+ *
+ * A thread that hangs outlives the asker, with all that it touches: it may be in a system call for
+ * as long as there is this process, which ends nevertheless. What it finds out nobody hears; an
+ * exchange of its may take place then (ft/protocol.h knows of that: loose).
+ */
+#pragma once
+
+#include "ft/protocol_events.h"
+#include "ft/witness.h"
+
+enum { ASKER_THREADS = 4 };
+
+struct asker;
+
+struct asker_config {
+    uint8_t uuid[16];    /* of the VM */
+    const char *witness; /* an address, copied: opened when it can be */
+    /* To the newest question, once: FT_ANSWER, and why there is none (kind 0: there is). On a
+     * thread of the asker's, which holds no lock; not after asker_destroy. */
+    void (*answered)(void *ctx, const struct ft_event *answer, const struct err *trouble);
+    void *ctx;
+};
+
+int asker_create(struct asker **ret_asker, const struct asker_config *config,
+                 struct err *err) must_check;
+/* Waits for an `answered` that has begun, and for no answer. NULL is fine. */
+void asker_destroy(struct asker *asker);
+
+/* FT_ASK or FT_EXCHANGE, of another number than any before. Any thread: waits for nothing. False:
+ * the one before it has had no answer, and nobody will hear of it any more. */
+bool asker_ask(struct asker *asker, const struct ft_action *question);
