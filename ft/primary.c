@@ -66,6 +66,7 @@ void primary_give_up(struct primary *primary)
 {
     pthread_mutex_lock(&primary->lock);
     primary->given_up = true;
+    link_attempt_call_off(&primary->attempt);
     if (primary->breakable)
         link_break(primary->breakable);
     departure_abort(&primary->out);
@@ -159,6 +160,15 @@ static void clear(struct primary *primary)
     departure_finish(&primary->out);
 }
 
+void primary_begin_anew(struct primary *primary)
+{
+    pthread_mutex_lock(&primary->lock);
+    primary->given_up = primary->abandoned;
+    if (!primary->abandoned)
+        link_attempt_renew(&primary->attempt);
+    pthread_mutex_unlock(&primary->lock);
+}
+
 int primary_follow(struct primary *primary, const struct primary_target *target, struct err *err)
 {
     const struct ft_event off = {.kind = FT_GUEST_OFF};
@@ -169,7 +179,6 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->pressed = 0;
     primary->sync_bytes = 0;
     primary->sync_throttle = 0;
-    primary->given_up = primary->abandoned;
     pthread_mutex_unlock(&primary->lock);
     primary->why = (struct err){0};
     primary->verify = target->verify;
@@ -224,6 +233,7 @@ int primary_create(struct primary **ret_primary, const struct primary_config *co
     primary->machine = instance_machine(config->instance);
     pthread_mutex_init(&primary->lock, NULL);
     pthread_cond_init(&primary->changed, NULL);
+    link_attempt_init(&primary->attempt);
     loop_step_init(&primary->step, instance_loop(config->instance));
     int ret = replica_disk_create(&primary->replica, &replica, err);
     if (ret == 0)
@@ -243,6 +253,7 @@ void primary_destroy(struct primary *primary)
     epochs_finish(&primary->epochs);
     replica_disk_destroy(primary->replica);
     loop_step_finish(&primary->step);
+    link_attempt_finish(&primary->attempt);
     pthread_cond_destroy(&primary->changed);
     pthread_mutex_destroy(&primary->lock);
     free(primary);

@@ -42,6 +42,8 @@ struct primary_target {
     const struct following *following; /* what the twin is told; without its generation */
 };
 
+/* What was given up before this is; primary_follow comes next. */
+void primary_begin_anew(struct primary *primary);
 /*
  * On a thread of the caller's: until nobody follows any more, which is when the protocol wants that
  * or when something went wrong.

@@ -38,6 +38,7 @@ struct primary {
     enum pace_reason reason;
     uint64_t acked; /* epochs */
     struct link *breakable;
+    struct link_attempt attempt; /* before there is one */
 };
 
 /* On the sender's thread: a step that the main loop does. */

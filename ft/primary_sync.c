@@ -76,8 +76,10 @@ static void run_listener(void *arg)
 
 static int connect_to(struct primary *primary, const struct primary_target *target, struct err *err)
 {
-    const struct link_config config = {
-        .key = target->key, .insecure = target->insecure, .timeout_ms = CONNECT_MS};
+    const struct link_config config = {.key = target->key,
+                                       .insecure = target->insecure,
+                                       .timeout_ms = CONNECT_MS,
+                                       .attempt = &primary->attempt};
     struct link *link;
     int ret = link_connect(&link, target->to, &config, err);
     if (ret < 0)

@@ -226,13 +226,17 @@ static void follow_once(struct protect *protect)
     bool verify = protect->verify;
     uint64_t try = ++protect->tries;
     protect->again = false;
+    bool wanted = is_wanted(protect); /* who gives it up says that first */
+    if (wanted)
+        primary_begin_anew(protect->primary);
     pthread_mutex_unlock(&protect->lock);
     const struct primary_target target = {.to = saved.peer,
                                           .key = saved.key[0] ? &key : NULL,
                                           .insecure = saved.insecure,
                                           .verify = verify,
                                           .following = &following};
-    (void)!primary_follow(protect->primary, &target, &err);
+    if (wanted)
+        (void)!primary_follow(protect->primary, &target, &err);
     explicit_bzero(&key, sizeof(key));
     if (!err.kind)
         err_say(&err, ERR_FAILED, ECANCELED, "its twin is gone");

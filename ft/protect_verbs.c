@@ -100,6 +100,17 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
     return ret;
 }
 
+static int check_idle(const struct protect *protect, bool asked, struct err *err)
+{
+    if (!asked && !protect->leaving && !protect->switching)
+        return 0;
+    int ret = err_say(err, ERR_STATE, EBUSY, "the protection of %s is just being changed",
+                      vm_name(protect));
+    if (asked)
+        err_hint(err, "minivmm unprotect %s ends that", vm_name(protect));
+    return ret;
+}
+
 static int check_fit(const struct protect *protect, struct err *err)
 {
     if (!instance_config(protect->instance)->folder)
@@ -108,10 +119,7 @@ static int check_fit(const struct protect *protect, struct err *err)
     if (instance_has_ephemeral(protect->instance))
         return err_say(err, ERR_STATE, ENOTSUP, "%s has an ephemeral disk, which has no twin",
                        vm_name(protect));
-    if (protect->asked || protect->leaving || protect->switching)
-        return err_say(err, ERR_STATE, EBUSY, "the protection of %s is just being changed",
-                       vm_name(protect));
-    return 0;
+    return check_idle(protect, protect->asked, err);
 }
 
 static int check_new(struct protect *protect, const struct protection *saved, struct err *err)
@@ -183,6 +191,16 @@ int protect_begin(struct protect *protect, struct control_request *request, cons
     return 0;
 }
 
+static void answer(struct control_request **request, json_t *what, const struct err *err)
+{
+    struct control_request *waiting = *request;
+    *request = NULL;
+    if (waiting)
+        control_answer(waiting, what, err);
+    else
+        json_decref(what);
+}
+
 /* --- unprotect, switchover -------------------------------------------------------------------- */
 
 static void stop_wanting(struct protect *protect)
@@ -193,6 +211,21 @@ static void stop_wanting(struct protect *protect)
     pthread_mutex_unlock(&protect->lock);
 }
 
+/* Nobody shall follow, also who is just about to; what of it is under way ends. */
+static void call_off(struct protect *protect)
+{
+    const struct ft_event left = {.kind = FT_LEFT};
+    struct ft_protocol protocol;
+    stop_wanting(protect);
+    if (!protect->conductor)
+        return;
+    conductor_look(protect->conductor, &protocol);
+    conductor_post(protect->conductor, &left);
+    /* What is tried just now, or the first sync: a twin that nobody knows of ends with its link. */
+    if (protect->primary && protocol.state == FT_SOLO)
+        primary_give_up(protect->primary);
+}
+
 static int check_protected(const struct protect *protect, struct err *err)
 {
     return protect->conductor
@@ -200,24 +233,27 @@ static int check_protected(const struct protect *protect, struct err *err)
                : err_say(err, ERR_STATE, EALREADY, "%s is not protected", vm_name(protect));
 }
 
+static void answer_called_off(struct protect *protect)
+{
+    struct err err = {0};
+    err_say(&err, ERR_STATE, ECANCELED, "%s was unprotected meanwhile", vm_name(protect));
+    answer(&protect->asked, NULL, &err);
+    protect->was_paired = false;
+}
+
 int protect_leave(struct protect *protect, struct control_request *request, struct err *err)
 {
-    const struct ft_event left = {.kind = FT_LEFT};
-    struct ft_protocol protocol;
-    int ret = check_protected(protect, err);
+    int ret = protect->asked ? 0 : check_protected(protect, err);
     if (ret == 0)
-        ret = check_fit(protect, err);
+        ret = check_idle(protect, false, err);
     if (ret < 0)
         return ret;
-    stop_wanting(protect);
+    answer_called_off(protect);
+    call_off(protect);
     if (!protect->thread.started)
         protect->idle = true;
     protect->leaving = request;
     control_defer(request);
-    conductor_look(protect->conductor, &protocol);
-    conductor_post(protect->conductor, &left);
-    if (protect->primary && protocol.link == 0)
-        primary_give_up(protect->primary); /* what is tried just now */
     loop_post(instance_loop(protect->instance), &protect->turn);
     return 0;
 }
@@ -358,16 +394,6 @@ int protect_epochs(struct protect *protect, const json_t *arguments, json_t **re
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
-static void answer(struct control_request **request, json_t *what, const struct err *err)
-{
-    struct control_request *waiting = *request;
-    *request = NULL;
-    if (waiting)
-        control_answer(waiting, what, err);
-    else
-        json_decref(what);
-}
-
 /* It is not followed, and will not be: the folder knows that it needs no witness to run. The thread
  * has come to its end. */
 static void dismantle(struct protect *protect)
@@ -452,7 +478,7 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
         answer_switching(protect, protocol);
     if (protect->asked)
         answer_asked(protect, protocol, idle);
-    bool left = protocol && protocol->state == FT_SOLO && protocol->link == 0;
+    bool left = !protocol || (protocol->state == FT_SOLO && protocol->link == 0);
     /* A twin that was just being connected to came after that was said. */
     if (protect->leaving && protocol && protocol->link != 0)
         conductor_post(protect->conductor, &gone);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "core/stream.h"
+#include <pthread.h>
 
 enum { LINK_KEY_BYTES = 32, LINK_KEY_TEXT = 2 * LINK_KEY_BYTES + 1, LINK_DEFAULT_PORT = 7420 };
 
@@ -31,15 +32,33 @@ void link_key_format(const struct link_key *key, char ret_text[LINK_KEY_TEXT]);
  * HOST is a name or a numeric address. Listening, none means every address of this host;
  * connecting, the loopback.
  */
+struct link_attempt;
+
 struct link_config {
-    const struct link_key *key; /* NULL: plain; only read during connect and accept */
-    bool insecure;              /* plain to another host is what somebody asked for */
-    unsigned timeout_ms;        /* connecting, the handshake, and each read or write that does
-                                 * not move; 0: none */
+    const struct link_key *key;   /* NULL: plain; only read during connect and accept */
+    bool insecure;                /* plain to another host is what somebody asked for */
+    unsigned timeout_ms;          /* connecting, the handshake, and each read or write that does
+                                   * not move; 0: none */
+    struct link_attempt *attempt; /* who connects can be called off by it; NULL: by nobody */
 };
 
 /* A socket to accept(2) from, non-blocking or not as the caller makes it; close-on-exec. */
 int link_listen(int *ret_fd, const char *address, struct err *err) must_check;
+
+/*
+ * Calls link_connect off, from any thread: it ends with -ECANCELED, at once but for looking a name
+ * up, and so does each that begins with it later, until it is renewed.
+ */
+struct link_attempt {
+    pthread_mutex_t lock;
+    int socket; /* the one of this moment, by a number of ours; negative: none */
+    bool is_off;
+};
+
+void link_attempt_init(struct link_attempt *attempt);
+void link_attempt_finish(struct link_attempt *attempt);
+void link_attempt_renew(struct link_attempt *attempt);
+void link_attempt_call_off(struct link_attempt *attempt);
 
 struct link;
 

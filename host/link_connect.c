@@ -166,6 +166,65 @@ int link_listen(int *ret_fd, const char *text, struct err *err)
     return 0;
 }
 
+/* Calling off. */
+
+void link_attempt_init(struct link_attempt *attempt)
+{
+    *attempt = (struct link_attempt){.socket = -1};
+    pthread_mutex_init(&attempt->lock, NULL);
+}
+
+void link_attempt_finish(struct link_attempt *attempt)
+{
+    pthread_mutex_destroy(&attempt->lock);
+}
+
+void link_attempt_renew(struct link_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->lock);
+    attempt->is_off = false;
+    pthread_mutex_unlock(&attempt->lock);
+}
+
+/* Whoever waits in it wakes up, be it for the other side or for what that says. */
+void link_attempt_call_off(struct link_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->lock);
+    attempt->is_off = true;
+    if (attempt->socket >= 0)
+        (void)shutdown(attempt->socket, SHUT_RDWR);
+    pthread_mutex_unlock(&attempt->lock);
+}
+
+static bool is_off(struct link_attempt *attempt)
+{
+    if (!attempt)
+        return false;
+    pthread_mutex_lock(&attempt->lock);
+    bool off = attempt->is_off;
+    pthread_mutex_unlock(&attempt->lock);
+    return off;
+}
+
+/* It is tried now; negative: none is. By a number of its own, since others close theirs. */
+static int try_socket(struct link_attempt *attempt, int fd)
+{
+    int r = 0;
+
+    if (!attempt)
+        return 0;
+    pthread_mutex_lock(&attempt->lock);
+    if (attempt->socket >= 0)
+        close(attempt->socket);
+    attempt->socket = -1;
+    if (fd >= 0 && attempt->is_off)
+        r = -ECANCELED;
+    else if (fd >= 0 && (attempt->socket = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        r = -errno;
+    pthread_mutex_unlock(&attempt->lock);
+    return r;
+}
+
 /* Connecting. */
 
 /* limit_ns 0: as long as the kernel tries. */
@@ -193,13 +252,16 @@ static int wait_connected(int fd, uint64_t limit_ns)
 }
 
 /* The socket, in blocking mode, or -errno. */
-static int connect_to(const struct addrinfo *at, uint64_t limit_ns)
+static int connect_to(const struct addrinfo *at, uint64_t limit_ns, struct link_attempt *attempt)
 {
     int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -errno;
     int r = connect(fd, at->ai_addr, at->ai_addrlen) < 0 ? -errno : 0;
+    int tried = try_socket(attempt, fd); /* what has not begun cannot be shut down */
+    if (tried < 0)
+        r = tried;
     if (r == -EINPROGRESS || r == -EINTR)
         r = wait_connected(fd, limit_ns);
     int flags = r == 0 ? fcntl(fd, F_GETFL) : 0;
@@ -219,7 +281,8 @@ static bool says_more(int error, int than)
 }
 
 /* Each address gets its share of the time, so that one that is dead does not use up all of it. */
-static int connect_to_any(const struct addrinfo *list, unsigned timeout_ms)
+static int connect_to_any(const struct addrinfo *list, unsigned timeout_ms,
+                          struct link_attempt *attempt)
 {
     uint64_t end = clock_monotonic_ns() + timeout_ms * 1000000ull;
     unsigned left = 0;
@@ -230,9 +293,11 @@ static int connect_to_any(const struct addrinfo *list, unsigned timeout_ms)
     for (const struct addrinfo *at = list; at; at = at->ai_next, left--) {
         uint64_t now = clock_monotonic_ns();
         uint64_t share = now < end ? (end - now) / left : 1;
-        int fd = connect_to(at, timeout_ms ? share : 0);
+        int fd = connect_to(at, timeout_ms ? share : 0, attempt);
         if (fd >= 0)
             return fd;
+        if (is_off(attempt))
+            return -ECANCELED;
         if (says_more(fd, error))
             error = fd;
     }
@@ -276,11 +341,14 @@ int link_connect(struct link **ret_link, const char *text, const struct link_con
         return r;
     if (!config->key && !config->insecure && !link_address_is_loopback(list->ai_addr))
         r = link_say_key_is_missing(text, err);
-    int fd = r == 0 ? connect_to_any(list, config->timeout_ms) : -1;
+    int fd = r == 0 ? connect_to_any(list, config->timeout_ms, config->attempt) : -1;
     freeaddrinfo(list);
-    if (r < 0)
-        return r;
-    if (fd < 0)
-        return say_not_connected(-fd, &address, config->timeout_ms, err);
-    return link_start(ret_link, fd, false, config, err);
+    if (r == 0 && fd < 0)
+        r = say_not_connected(-fd, &address, config->timeout_ms, err);
+    if (r == 0)
+        r = link_start(ret_link, fd, false, config, err);
+    (void)try_socket(config->attempt, -1);
+    if (r < 0 && is_off(config->attempt))
+        return err_say(err, ERR_STATE, ECANCELED, "connecting to %s was called off", text);
+    return r;
 }

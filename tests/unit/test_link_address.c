@@ -147,6 +147,48 @@ START_TEST(without_a_host_every_address_of_this_one_is_listened_at)
 }
 END_TEST
 
+/* The other side takes the connection, and says nothing. */
+struct silence {
+    int listener, taken;
+    struct link_attempt *attempt;
+};
+
+static void run_silence(void *arg)
+{
+    struct silence *silence = arg;
+    silence->taken = accept(silence->listener, NULL, NULL);
+    link_attempt_call_off(silence->attempt);
+}
+
+START_TEST(connecting_can_be_called_off)
+{
+    struct link_attempt attempt;
+    struct link_config config = {.attempt = &attempt}; /* without a limit */
+    struct silence silence = {.attempt = &attempt};
+    struct thread thread = {0};
+    struct link *link = NULL;
+    struct err err = {0};
+    char address[32];
+
+    link_attempt_init(&attempt);
+    ck_assert_int_eq(link_listen(&silence.listener, "127.0.0.1:0", NULL), 0);
+    snprintf(address, sizeof(address), "127.0.0.1:%u", port_of(silence.listener));
+    ck_assert_int_eq(thread_start(&thread, "silence", run_silence, &silence, NULL), 0);
+    ck_assert_int_eq(link_connect(&link, address, &config, &err), -ECANCELED);
+    thread_join(&thread);
+    ck_assert_msg(strstr(err.text, "called off"), "%s", err.text);
+    close(silence.taken);
+
+    ck_assert_int_eq(link_connect(&link, address, &config, NULL), -ECANCELED); /* it stays so */
+    link_attempt_renew(&attempt);
+    config.timeout_ms = 20;
+    ck_assert_int_eq(link_connect(&link, address, &config, NULL), -ETIMEDOUT);
+    ck_assert_int_lt(attempt.socket, 0);
+    close(silence.listener);
+    link_attempt_finish(&attempt);
+}
+END_TEST
+
 /* Plain links stay on this host. */
 
 /* An address of this host by which others would see it; false: there is none. */
@@ -260,6 +302,7 @@ static Suite *make_suite(void)
     tcase_add_test(addresses, nobody_there_is_said_with_the_mend);
     tcase_add_test(addresses, every_address_of_a_name_is_tried);
     tcase_add_test(addresses, without_a_host_every_address_of_this_one_is_listened_at);
+    tcase_add_test(addresses, connecting_can_be_called_off);
     tcase_add_test(addresses, plain_to_another_address_needs_a_word_from_both_sides);
     tcase_add_test(addresses, a_key_needs_no_word);
     tcase_add_test(addresses, loopback_is_known_in_every_dress);
