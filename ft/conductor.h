@@ -3,7 +3,8 @@
  * Carries a protocol (ft/protocol.h) out, for either side: brings it time, words and answers, and
  * what it wants to be done to whoever can do it.
  *
- *   pulse    a thread that brings the time, and does nothing else that could make it late
+ *   pulse    a thread that brings the time, and does nothing else that could make it late; of
+ *            real-time priority where that is allowed (RLIMIT_RTPRIO)
  *   speaker  sends the words of threads that must not wait
  *   keeper   has written what is to be persisted
  *   askers   ask the witness; who gets no answer is left to itself (ft/asker.h)

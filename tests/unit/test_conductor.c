@@ -10,7 +10,9 @@
 #include "host/link_parts.h"
 #include "tests/unit/witness_rig.h"
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #define MS 1000000ull
 
@@ -340,6 +342,42 @@ START_TEST(what_matters_is_not_lost_behind_beats_that_wait)
     pthread_mutex_unlock(conductor_writing(t.conductor));
     ck_assert_uint_eq(expect_word(FT_ACK).epoch, 1);
     thread_join(&staging);
+}
+END_TEST
+
+static int policy_of(const char *thread)
+{
+    char path[300], name[32];
+    const struct dirent *entry;
+    int policy = -1;
+    DIR *tasks = opendir("/proc/self/task");
+    ck_assert(tasks);
+    while ((entry = readdir(tasks))) {
+        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
+        FILE *file = fopen(path, "re");
+        if (file && fgets(name, sizeof(name), file) && strncmp(name, thread, strlen(thread)) == 0)
+            policy = sched_getscheduler(atoi(entry->d_name));
+        if (file)
+            fclose(file);
+    }
+    closedir(tasks);
+    return policy;
+}
+
+static bool may_hurry(void)
+{
+    struct rlimit limit;
+    return geteuid() == 0 || (getrlimit(RLIMIT_RTPRIO, &limit) == 0 && limit.rlim_cur > 0);
+}
+
+START_TEST(the_pulse_has_a_priority_of_its_own_where_it_may)
+{
+    begin_solo();
+    be_followed();
+    wait_for_beats(2);
+    int policy = policy_of("pulse");
+    ck_assert(policy == SCHED_RR || (policy == SCHED_OTHER && !may_hurry()));
+    ck_assert_int_eq(policy_of("speaker"), SCHED_OTHER);
 }
 END_TEST
 
@@ -710,6 +748,7 @@ int main(void)
     tcase_add_test(tests, words_arrive_in_order_and_none_is_lost);
     tcase_add_test(tests, a_beat_comes_again_and_again);
     tcase_add_test(tests, what_matters_is_not_lost_behind_beats_that_wait);
+    tcase_add_test(tests, the_pulse_has_a_priority_of_its_own_where_it_may);
     tcase_add_test(tests, a_hang_up_breaks_the_link);
     tcase_add_test(tests, whoever_says_nothing_is_gone);
     tcase_add_test(tests, who_is_busy_concludes_nothing_from_silence);
