@@ -27,6 +27,7 @@ struct conductor {
 
     pthread_mutex_t lock; /* all of this */
     struct ft_protocol protocol;
+    struct chronicle chronicle;
     struct spoken words[MOST_WORDS]; /* to be sent, in order */
     unsigned word_count, speakers;   /* threads that send some */
     struct ft_record keep;           /* to be persisted */
@@ -113,6 +114,7 @@ static void step_once(struct conductor *conductor, const struct ft_event *event,
     enum ft_state before = protocol->state;
     uint64_t link = protocol->link;
     ft_protocol_step(protocol, event, now, &actions);
+    chronicle_step(&conductor->chronicle, protocol, event, now);
     for (unsigned i = 0; i < actions.count; i++)
         carry_out(conductor, &actions.list[i]);
     if (protocol->state == before && protocol->link == link)
@@ -374,6 +376,21 @@ void conductor_trouble(struct conductor *conductor, struct err *ret_trouble)
     pthread_mutex_unlock(&conductor->lock);
 }
 
+bool conductor_take_note(struct conductor *conductor, struct chronicle_note *ret_note)
+{
+    pthread_mutex_lock(&conductor->lock);
+    bool any = chronicle_take(&conductor->chronicle, ret_note);
+    pthread_mutex_unlock(&conductor->lock);
+    return any;
+}
+
+void conductor_remember(struct conductor *conductor, struct chronicle *ret_chronicle)
+{
+    pthread_mutex_lock(&conductor->lock);
+    *ret_chronicle = conductor->chronicle;
+    pthread_mutex_unlock(&conductor->lock);
+}
+
 /* --- life ------------------------------------------------------------------------------------- */
 
 static int create_asker(struct conductor *conductor, struct err *err)
@@ -392,6 +409,7 @@ int conductor_create(struct conductor **ret_conductor, const struct conductor_co
         return err_sys(err, ERR_HOST, ENOMEM, "cannot begin fault tolerance");
     conductor->config = *config;
     conductor->protocol = *protocol;
+    chronicle_init(&conductor->chronicle, protocol, clock_boot_ns());
     pthread_mutex_init(&conductor->lock, NULL);
     pthread_mutex_init(&conductor->writing, NULL);
     pthread_cond_init(&conductor->speak, NULL);

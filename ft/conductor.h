@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "ft/chronicle.h"
 #include "ft/protocol.h"
 #include "ft/witness.h"
 #include "host/link.h"
@@ -65,6 +66,10 @@ pthread_mutex_t *conductor_writing(struct conductor *conductor);
 
 /* As it is at this moment. */
 void conductor_look(struct conductor *conductor, struct ft_protocol *ret_protocol);
+/* What befell it, each thing once, the oldest first; false: nothing new. */
+bool conductor_take_note(struct conductor *conductor, struct chronicle_note *ret_note) must_check;
+/* The same as a whole. */
+void conductor_remember(struct conductor *conductor, struct chronicle *ret_chronicle);
 /* Until that has changed, or so long. */
 void conductor_wait(struct conductor *conductor, unsigned ms);
 /* Why the witness did not answer when it was asked last; kind 0 where it did. */

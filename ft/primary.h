@@ -28,7 +28,10 @@ struct primary_config {
     unsigned pause_percent;  /* the most that the guest stands still, where it can be */
 };
 
-enum { PRIMARY_OUTBOX = 64 << 20 }; /* bytes that may wait */
+enum {
+    PRIMARY_OUTBOX = 64 << 20, /* bytes that may wait */
+    PRIMARY_AHEAD = 2,         /* epochs that are not acknowledged */
+};
 
 int primary_create(struct primary **ret_primary, const struct primary_config *config,
                    struct err *err) must_check;

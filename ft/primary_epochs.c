@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum {
-    AHEAD = 2,        /* epochs that are not acknowledged */
     MANY_PAGES = 512, /* so many in an epoch: some of the next one's leave before its pause */
     DEFAULT_MIN_US = 250,
     DEFAULT_MAX_US = 50000,
@@ -218,7 +217,7 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
     enum next next = NEXT_EPOCH;
     pthread_mutex_lock(&primary->lock);
     for (;;) {
-        bool full = primary->out.at.epoch > primary->acked + AHEAD;
+        bool full = primary->out.at.epoch > primary->acked + PRIMARY_AHEAD;
         uint64_t due = epoch_pace_due(&primary->pace, began, primary->times.all_ns,
                                       primary->pressed != 0, &primary->reason);
         if (full)
