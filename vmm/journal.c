@@ -108,6 +108,11 @@ void journal_pause(struct journal *journal, const char *why, uint64_t ms)
                 json_pack("{s:I, s:o}", "ms", said, "why", make_words(why)));
 }
 
+void journal_say(struct journal *journal, const char *event, json_t *fields)
+{
+    write_event(journal, now_seconds(), event, fields);
+}
+
 void journal_tick(struct journal *journal)
 {
     if (journal->fd >= 0 && futimens(journal->fd, NULL) < 0)
@@ -156,6 +161,47 @@ int journal_open(struct journal *ret_journal, int folder_fd, struct err *err)
     }
     *ret_journal = journal;
     return 0;
+}
+
+/* From the first whole line on, where the beginning is missing. */
+static int copy_lines(int from, off_t size, struct journal *to)
+{
+    off_t begin = size > JOURNAL_INHERITED ? size - JOURNAL_INHERITED : 0;
+    size_t length = (size_t)(size - begin), skipped = 0;
+
+    char *bytes = malloc(length + 1);
+    if (!bytes)
+        return -ENOMEM;
+    ssize_t n = pread(from, bytes, length, begin);
+    int r = n == (ssize_t)length ? 0 : n < 0 ? -errno : -EIO;
+    const char *newline = begin > 0 && r == 0 ? memchr(bytes, '\n', length) : NULL;
+    if (newline)
+        skipped = (size_t)(newline + 1 - bytes);
+    if (r == 0 && length > skipped)
+        write_line(to, bytes + skipped, length - skipped);
+    free(bytes);
+    return r < 0 ? r : to->error;
+}
+
+int journal_inherit(int from_folder, int to_folder, struct err *err)
+{
+    struct journal from = {.fd = -1}, to = {.fd = -1};
+    struct stat stat;
+
+    int r = journal_open(&from, from_folder, err);
+    if (r == 0)
+        r = journal_open(&to, to_folder, err);
+    int fd = r == 0 ? openat(from_folder, FOLDER_JOURNAL, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    if (r == 0 && (fd < 0 || fstat(fd, &stat) < 0))
+        r = err_sys(err, ERR_FAILED, errno, "cannot read " FOLDER_JOURNAL);
+    int copied = r == 0 ? copy_lines(fd, stat.st_size, &to) : 0;
+    if (copied < 0)
+        r = err_sys(err, ERR_FAILED, -copied, "cannot copy " FOLDER_JOURNAL);
+    if (fd >= 0)
+        close(fd);
+    journal_close(&from);
+    journal_close(&to);
+    return r;
 }
 
 bool journal_is_of_a_run(int folder_fd)

@@ -10,9 +10,38 @@
 
 enum { TAIL_LEAST = 16 << 10, TAIL_MOST = 1 << 20 };
 
+/* False: it is there, and no time. */
+static bool take_ms(const json_t *root, const char *key, double *ret_seconds)
+{
+    const json_t *ms = json_object_get(root, key);
+    *ret_seconds = json_number_value(ms) / 1000;
+    return isfinite(*ret_seconds) && *ret_seconds >= 0;
+}
+
+static bool take_times(const json_t *root, struct journal_line *line)
+{
+    return take_ms(root, "ms", &line->pause) && take_ms(root, "silent_ms", &line->silent) &&
+           take_ms(root, "held_ms", &line->held) && take_ms(root, "gap_ms", &line->gap) &&
+           take_ms(root, "detect_ms", &line->detect) && take_ms(root, "ran_ms", &line->ran) &&
+           take_ms(root, "protected_ms", &line->protected);
+}
+
+/* The words are those of ft/protect.c. */
+static void take_words(const json_t *root, struct journal_line *line)
+{
+    const char *by = json_string_value(json_object_get(root, "by"));
+    bool stops = line->event == JOURNAL_STOP && by;
+    line->planned = json_is_true(json_object_get(root, "planned")) ||
+                    (stops && strcmp(by, "switchover") == 0);
+    line->deposed = stops && strcmp(by, "fault tolerance") == 0;
+    line->pid = json_integer_value(json_object_get(root, "pid"));
+}
+
 bool journal_parse_line(const char *text, size_t length, struct journal_line *ret_line)
 {
-    static const char *const events[] = {"start", "stop", "crash", "lost", "pause", NULL};
+    static const char *const events[] = {"start",     "stop",    "crash", "lost",        "pause",
+                                         "protected", "alone",   "solo",  "unprotected", "takeover",
+                                         "output",    "deposed", NULL};
     struct journal_line line = {0};
 
     if (length > JOURNAL_MAX_LINE)
@@ -23,9 +52,10 @@ bool journal_parse_line(const char *text, size_t length, struct journal_line *re
     int which = event ? words_find(events, event) : -1;
     line.event = (enum journal_event)(which + 1);
     line.at = json_number_value(at);
-    line.ms = json_number_value(json_object_get(root, "ms"));
     bool good = which >= 0 && json_is_number(at) && isfinite(line.at) && line.at >= 0 &&
-                isfinite(line.ms) && line.ms >= 0;
+                take_times(root, &line);
+    if (good)
+        take_words(root, &line);
     json_decref(root);
     if (good)
         *ret_line = line;
@@ -49,8 +79,9 @@ static bool read_backwards(const char *text, size_t length, struct journal_tail 
         const char *begin = newline ? newline + 1 : text;
         if (journal_parse_line(begin, length - (size_t)(begin - text), &line)) {
             tail->last_at = tail->last_at > 0 ? tail->last_at : line.at;
-            tail->running = line.event == JOURNAL_START || line.event == JOURNAL_PAUSE;
-            if (line.event != JOURNAL_PAUSE)
+            tail->running = line.event != JOURNAL_STOP && line.event != JOURNAL_CRASH &&
+                            line.event != JOURNAL_LOST && line.event != JOURNAL_DEPOSED;
+            if (line.event == JOURNAL_START || line.event == JOURNAL_TAKEOVER || !tail->running)
                 return true;
         }
         length = (size_t)(begin - text);
@@ -73,7 +104,7 @@ static int read_end(int fd, off_t size, size_t length, char *bytes)
     return 0;
 }
 
-/* Pauses alone, as far as one looks, are a run that has not ended. */
+/* Neither beginning nor end, as far as one looks, is a run that has not ended. */
 int journal_read_tail(int fd, off_t size, struct journal_tail *ret_tail)
 {
     struct journal_tail tail = {0};

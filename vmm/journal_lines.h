@@ -14,12 +14,23 @@ enum journal_event {
     JOURNAL_CRASH,
     JOURNAL_LOST,
     JOURNAL_PAUSE,
+    JOURNAL_PROTECTED,
+    JOURNAL_ALONE,
+    JOURNAL_SOLO,
+    JOURNAL_UNPROTECTED,
+    JOURNAL_TAKEOVER,
+    JOURNAL_OUTPUT,
+    JOURNAL_DEPOSED,
 };
 
 struct journal_line {
     enum journal_event event;
     double at; /* finite, not negative */
-    double ms; /* of a pause: finite, not negative */
+    /* Of those events that have them; finite, not negative, in seconds. */
+    double pause, silent, held, gap, detect, ran, protected;
+    json_int_t pid; /* of a start; 0: it does not say */
+    bool planned;   /* a takeover, or a stop: it went to another host on purpose */
+    bool deposed;   /* a stop: another host had it already */
 };
 
 /* False: no line of a journal, or of an event that is not known here. */

@@ -77,6 +77,9 @@ static void try_journal(const char *text, size_t length)
         require(report.from <= report.to && isfinite(report.from) && isfinite(report.to));
         require(report.up >= 0 && report.down >= 0 && report.asked_down >= 0 && report.paused >= 0);
         require(isfinite(report.up + report.down + report.asked_down + report.paused));
+        require(report.elsewhere >= 0 && report.held >= 0 && report.protected >= 0);
+        require(report.unprotected >= 0 && isfinite(report.unprotected + report.protected));
+        require(report.sightless <= report.failures && report.takeovers <= report.failures);
         require(isnan(report.availability) ||
                 (report.availability >= 0 && report.availability <= 1));
         require(isnan(report.mttf) == (report.failures == 0));
