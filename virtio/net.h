@@ -25,7 +25,8 @@ struct net_stats {
     /* Those that were meant for the guest and too large for its buffers, or that the interface
      * could not take, or that broke a rule. */
     uint64_t receive_dropped, send_dropped;
-    uint64_t filtered; /* frames that the guest had not asked for */
+    uint64_t filtered;      /* frames that the guest had not asked for */
+    uint64_t first_sent_ns; /* when the first one was sent (clock_boot_ns); 0: none */
 };
 
 int net_create(struct net **ret_net, const struct virtio_world *world,

@@ -9,6 +9,7 @@
  *   2. The header asks only for what was negotiated.
  *   3. What it points to (headers, the checksum) lies in the frame; segments are not empty.
  */
+#include "core/clock.h"
 #include "virtio/net_parts.h"
 
 #include <endian.h>
@@ -107,7 +108,8 @@ static int send_frame(struct net *net, unsigned pair, struct vring_chain *chain)
         net->stats.send_dropped++;
         return 0;
     }
-    net->stats.sent++;
+    if (net->stats.sent++ == 0)
+        net->stats.first_sent_ns = clock_boot_ns();
     net->stats.sent_bytes += chain->readable_bytes - NETIF_HEADER;
     return 0;
 }

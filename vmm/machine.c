@@ -409,6 +409,19 @@ void machine_announce(struct machine *machine)
             net_announce(machine->nets[i].net);
 }
 
+uint64_t machine_first_frame(const struct machine *machine)
+{
+    uint64_t first = 0;
+    for (unsigned i = 0; i < machine->config.net_count; i++) {
+        struct net_stats stats = {0};
+        if (machine->nets[i].net)
+            net_stats(machine->nets[i].net, &stats);
+        if (stats.first_sent_ns && (!first || stats.first_sent_ns < first))
+            first = stats.first_sent_ns;
+    }
+    return first;
+}
+
 /* --- work for idle threads ------------------------------------------------------------------ */
 
 void machine_share_work(struct machine *machine, void (*work)(void *arg), void *arg)

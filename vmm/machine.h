@@ -120,6 +120,9 @@ void machine_set_generation(struct machine *machine, const uint8_t id[16]);
 
 /* The network learns where the guest is now: after a load, somewhere else. Paused or not. */
 void machine_announce(struct machine *machine);
+/* When the guest sent its first frame here, by clock_boot_ns; 0: it did not. What machine_announce
+ * says is ours. Any thread. */
+uint64_t machine_first_frame(const struct machine *machine);
 
 /*
  * Work in which the threads of the vCPUs help while the machine is paused: work(arg) is called here
