@@ -241,6 +241,7 @@ static void handle_voice(void *arg)
     struct protect *protect = arg;
     if (protect->announced > 0) /* the load itself was the first */
         machine_announce(protect->machine);
+    protect_note_output(protect);
     if (protect->announced == array_size(pauses_ms))
         return;
     uint64_t next = clock_monotonic_ns() + pauses_ms[protect->announced++] * (uint64_t)MS;
@@ -260,6 +261,7 @@ static void handle_taken_over(void *ctx)
     memcpy(protect->following.back, protect->following.there, sizeof(protect->following.back));
     if (ret == 0)
         catch_up(protect);
+    protect_note_takeover(protect);
     instance_release(protect->instance);
     handle_voice(protect);
     if (ret == 0 && protect->saved.peer[0])
@@ -431,6 +433,7 @@ static void handle_turn(void *arg)
         protect_answer(protect, NULL);
         return;
     }
+    protect_note(protect);
     conductor_look(protect->conductor, &protocol);
     if (runs)
         instance_release(protect->instance);

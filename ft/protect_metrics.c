@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/protect_metrics.h"
 
+#include "core/clock.h"
 #include "ft/part.h"
 #include "ft/protect_parts.h"
 
@@ -89,6 +90,35 @@ TELL(tell_wire)
         one(sink, metric, total.wire_bytes);
 }
 
+/* This process has had it taken over once at most. */
+static void tell_taken(const struct metric *metric, const struct metrics_source *source,
+                       struct metrics_sink *sink, enum protect_taken how)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    if (protect && protect->conductor)
+        one(sink, metric, protect->taken == how);
+}
+
+TELL(tell_takeovers)
+{
+    tell_taken(metric, source, sink, PROTECT_TAKEN);
+}
+
+TELL(tell_switchovers)
+{
+    tell_taken(metric, source, sink, PROTECT_SWITCHED);
+}
+
+TELL(tell_unprotected)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    struct chronicle chronicle;
+    if (!protect || !protect->conductor)
+        return;
+    conductor_remember(protect->conductor, &chronicle);
+    one(sink, metric, chronicle_unprotected(&chronicle, clock_boot_ns()));
+}
+
 TELL(tell_pauses)
 {
     struct epochs_total total;
@@ -135,6 +165,12 @@ const struct metric protect_metrics[] = {
      METRIC_COUNTER, .group = "ft", .key = "wire_bytes", .tell = tell_wire},
     {"minivmm_ft_held_bytes", "Output and changes of disks that wait for the twin.",
      METRIC_GAUGE, .group = "ft", .key = "held_bytes", .tell = tell_held},
+    {"minivmm_ft_takeovers_total", "1 once this process has gone on with a VM whose host was gone.",
+     METRIC_COUNTER, .group = "ft", .key = "takeovers", .tell = tell_takeovers},
+    {"minivmm_ft_switchovers_total", "1 once this process has gone on with a VM that was handed over to it.",
+     METRIC_COUNTER, .group = "ft", .key = "switchovers", .tell = tell_switchovers},
+    {"minivmm_ft_unprotected_seconds_total", "How long the VM ran without a twin, after it had one or was started to have one.",
+     METRIC_COUNTER, .seconds = true, .group = "ft", .key = "unprotected_seconds", .tell = tell_unprotected},
     {.name = NULL},
 };
 /* clang-format on */

@@ -10,6 +10,9 @@
 #include "ft/protect.h"
 #include "ft/secondary.h"
 
+/* How it came here. */
+enum protect_taken { PROTECT_NOT_TAKEN, PROTECT_TAKEN, PROTECT_SWITCHED };
+
 struct protect {
     struct instance *instance;
     struct machine *machine;
@@ -39,6 +42,11 @@ struct protect {
     unsigned announced;      /* how often it did */
     struct loop_timer tick;  /* progress for who has asked */
 
+    /* For the journal. */
+    bool noted;               /* it knows of a protection */
+    enum protect_taken taken; /* by this process */
+    uint64_t told_ns;         /* the gap of the takeover, whose end is not seen as yet; 0: none */
+
     pthread_mutex_t lock; /* all of this */
     pthread_cond_t changed;
     bool wanted;            /* somebody shall follow */
@@ -61,6 +69,12 @@ void protect_set(struct protect *protect, bool *flag);
 struct ft_config protect_config(const struct protect *protect, bool follows);
 int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
                     struct err *err) must_check;
+/* On the main loop, for the journal: what has happened since; that nobody wants protection any
+ * more; that it is about to run here; that it has said something here, if it has. */
+void protect_note(struct protect *protect);
+void protect_note_unprotected(struct protect *protect);
+void protect_note_takeover(struct protect *protect);
+void protect_note_output(struct protect *protect);
 /* On the main loop: the machine is there, and may run. */
 int protect_stand(struct protect *protect, struct err *err) must_check;
 /* Its thread: to be started when somebody shall follow. */

@@ -401,6 +401,7 @@ static void dismantle(struct protect *protect)
     struct err err = {0};
     thread_join(&protect->thread);
     protect->thread.started = false;
+    protect_note_unprotected(protect);
     conductor_destroy(protect->conductor);
     protect->conductor = NULL;
     primary_destroy(protect->primary);

@@ -532,3 +532,8 @@ void instance_note_pause(struct instance *instance, const char *why, uint64_t ns
     if (ns / 1000000 > JOURNAL_PAUSE_MS)
         journal_pause(&instance->journal, why, ns / 1000000);
 }
+
+void instance_note(struct instance *instance, const char *event, json_t *fields)
+{
+    journal_say(&instance->journal, event, fields);
+}

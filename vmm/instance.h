@@ -96,6 +96,8 @@ void instance_release(struct instance *instance);
 /* The VM stood still for something other than a pause: worth a line in the journal, if it was long.
  */
 void instance_note_pause(struct instance *instance, const char *why, uint64_t ns);
+/* A line of the journal (vmm/journal.h); takes fields over. On the loop's thread. */
+void instance_note(struct instance *instance, const char *event, json_t *fields);
 
 /*
  * Runs until the guest's end, or what instance_stop or a client asks for. A crash is no end where
