@@ -4,6 +4,7 @@
 #include "ft/protection.h"
 #include "ft/witness.h"
 #include "host/tree.h"
+#include "vmm/journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -93,6 +94,7 @@ void former_remove(int place, const char *name, int folder)
     int former = openat(place, aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (former < 0)
         return;
+    (void)!journal_inherit(former, folder, NULL); /* what befell it here; it runs without, too */
     int ret = tree_move(former, FOLDER_SNAPSHOTS, folder, FOLDER_SNAPSHOTS, NULL);
     close(former);
     if (ret == 0 || ret == -ENOENT) /* else it keeps them */

@@ -15,5 +15,6 @@
 int former_put_aside(int place, const char *name, const uint8_t uuid[16],
                      const struct following *following, struct err *err) must_check;
 void former_put_back(int place, const char *name); /* where the name is free; else nothing */
-/* Nobody needs it any more, but for its snapshots: they go to the folder that has its name now. */
+/* Nobody needs it any more, but for its snapshots and its journal: they go to the folder that has
+ * its name now. */
 void former_remove(int place, const char *name, int folder);
