@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/report_text.h"
 
-#include "cli/table.h"
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -139,23 +138,114 @@ static void print_duration(FILE *to, const char *name, double seconds, const cha
     print_item(to, name, text, what);
 }
 
-static void print_mean(FILE *to, const char *name, double mean, const char *what)
+/* Gaps are short, and their first digits are what counts. */
+static void format_gap(double seconds, char *ret_text, size_t size)
 {
-    if (isnan(mean))
-        print_item(to, name, "too few failures to tell", what);
+    if (isnan(seconds))
+        snprintf(ret_text, size, "-");
+    else if (seconds < 1)
+        snprintf(ret_text, size, "%.0f ms", seconds * 1000);
+    else if (seconds < 60)
+        snprintf(ret_text, size, "%.1f s", seconds);
     else
-        print_duration(to, name, mean, what);
+        format_duration(seconds, ret_text, size);
 }
 
-void report_print(FILE *to, const char *name, const struct journal_report *report, bool running)
+static void print_mean(FILE *to, const char *name, double mean, const char *what)
 {
+    char text[TEXT];
+
+    format_gap(mean, text, sizeof(text));
+    print_item(to, name, isnan(mean) ? "too few failures to tell" : text, what);
+}
+
+/* "2 takeovers"; one is none of many. */
+static void format_count(unsigned count, const char *of, char *ret_text, size_t size)
+{
+    snprintf(ret_text, size, "%u %s%s", count, of, count == 1 ? "" : "s");
+}
+
+static void print_failures(FILE *to, const struct journal_report *report)
+{
+    char number[TEXT], takeovers[TEXT], text[3 * TEXT] = "";
+
+    snprintf(number, sizeof(number), "%u", report->failures);
+    format_count(report->takeovers, "takeover", takeovers, sizeof(takeovers));
+    if (report->takeovers || report->sightless)
+        snprintf(text, sizeof(text), "%s; %u of which another host knows the end", takeovers,
+                 report->sightless);
+    print_item(to, "failures", number, text[0] ? text : NULL);
+    print_mean(to, "MTBF", report->mtbf, "from failure to failure");
+    print_mean(to, "MTTF", report->mttf, "it ran until one");
+    print_mean(to, "MTTR", report->mttr, "until it ran again");
+    if (report->worst > 0)
+        print_mean(to, "longest", report->worst, "that it was down");
+}
+
+static void print_takeovers(FILE *to, const struct journal_report *report)
+{
+    char mean[TEXT], worst[TEXT], detect[TEXT], text[4 * TEXT];
+
+    format_gap(report->gap, mean, sizeof(mean));
+    format_gap(report->gap_worst, worst, sizeof(worst));
+    format_gap(report->detect_worst, detect, sizeof(detect));
+    if (report->takeovers) {
+        snprintf(text, sizeof(text), "mean; at most %s, of that %s until the host was given up",
+                 worst, detect);
+        print_item(to, "takeover gap", mean, text);
+    }
+    if (!isnan(report->silence_worst)) {
+        format_gap(report->silence_worst, text, sizeof(text));
+        print_item(to, "silence", text, "at most, until the guest's first frame came from here");
+    }
+    if (report->switchovers) {
+        format_gap(report->switch_worst, worst, sizeof(worst));
+        format_count(report->switchovers, "switchover", mean, sizeof(mean));
+        snprintf(text, sizeof(text), "gap %s at most, of those to here", worst);
+        print_item(to, "on purpose", mean, isnan(report->switch_worst) ? NULL : text);
+    }
+}
+
+/* Of the time that it ran and somebody wanted it to be protected; NAN: there was none. */
+static double unprotected_share(const struct journal_report *report)
+{
+    double all = report->protected + report->unprotected;
+    return all > 0 ? report->unprotected / all : NAN;
+}
+
+static void print_protection(FILE *to, const struct journal_report *report)
+{
+    char longest[TEXT], text[4 * TEXT], losses[TEXT];
+    double share = unprotected_share(report);
+
+    if (report->elsewhere > 0)
+        print_duration(to, "elsewhere", report->elsewhere, "another host may know; not counted");
+    if (report->held > 0)
+        print_mean(to, "output held", report->held, "of the downtime; its twin was gone");
+    print_takeovers(to, report);
+    if (isnan(share))
+        return;
+    print_duration(to, "protected", report->protected, "a twin could go on");
+    format_gap(report->unprotected, text, sizeof(text));
+    snprintf(text + strlen(text), sizeof(text) - strlen(text), " (%.3f %%)", share * 100);
+    format_gap(report->unprotected_longest, longest, sizeof(longest));
+    format_count(report->twins_lost, "twin", losses, sizeof(losses));
+    char words[4 * TEXT];
+    snprintf(words, sizeof(words), "%s at a stretch; %s lost", longest, losses);
+    print_item(to, "unprotected", text, words);
+}
+
+void report_print(FILE *to, const char *name, const struct journal_report *report,
+                  enum report_state state)
+{
+    static const char *const states[] = {"stopped", "running", "a twin: it runs elsewhere"};
     char from[TEXT], until[TEXT], text[2 * TEXT + 32];
 
     format_time(report->from, from, sizeof(from));
     format_time(report->to, until, sizeof(until));
     snprintf(text, sizeof(text), "%s to %s", from, until);
     print_item(to, "name", name, NULL);
-    print_item(to, "state", running ? "running" : "stopped", NULL);
+    print_item(to, "state", states[state], NULL);
     print_item(to, "period", text, NULL);
     format_availability(report->availability, text, sizeof(text));
     print_item(to, "availability", text, NULL);
@@ -167,11 +257,37 @@ void report_print(FILE *to, const char *name, const struct journal_report *repor
     print_item(to, "runs", text, NULL);
     snprintf(text, sizeof(text), "%u, %.1f s", report->pauses, report->paused);
     print_item(to, "pauses", text, "of more than 100 ms");
-    snprintf(text, sizeof(text), "%u", report->failures);
-    print_item(to, "failures", text, NULL);
-    print_mean(to, "MTBF", report->mtbf, "from failure to failure");
-    print_mean(to, "MTTF", report->mttf, "it ran until one");
-    print_mean(to, "MTTR", report->mttr, "until it ran again");
+    print_failures(to, report);
+    print_protection(to, report);
+}
+
+void report_begin_table(struct table *table)
+{
+    static const char *const header[] = {"NAME",      "AVAILABILITY", "FAILURES",
+                                         "TAKEOVERS", "SWITCHOVERS",  "MTTR",
+                                         "LONGEST",   "UNPROTECTED",  NULL};
+    table_init(table, header);
+}
+
+void report_add_row(struct table *table, const char *name, const struct journal_report *report)
+{
+    char text[2 * TEXT];
+    double share = unprotected_share(report);
+
+    table_add(table, name);
+    format_availability(report->availability, text, sizeof(text));
+    table_add(table, isnan(report->availability) ? "-" : text);
+    table_addf(table, "%u", report->failures);
+    table_addf(table, "%u", report->takeovers);
+    table_addf(table, "%u", report->switchovers);
+    format_gap(report->mttr, text, sizeof(text));
+    table_add(table, text);
+    format_gap(report->worst > 0 ? report->worst : NAN, text, sizeof(text));
+    table_add(table, text);
+    if (isnan(share))
+        table_add(table, "-");
+    else
+        table_addf(table, "%.3f %%", share * 100);
 }
 
 /* --- for programs ----------------------------------------------------------------------------- */
@@ -181,19 +297,38 @@ static json_t *number_of(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-json_t *report_to_json(const char *name, const struct journal_report *report, bool running)
+/* What a VM that was never protected has as nothings, too: programs need not ask. */
+static json_t *protection_of(const struct journal_report *report)
 {
+    double share = unprotected_share(report);
+    return json_pack(
+        "{sI, sI, sI, sI, so, so, so, so, so, so, so, so, so, so, so}", "takeovers",
+        (json_int_t)report->takeovers, "switchovers", (json_int_t)report->switchovers, "twins_lost",
+        (json_int_t)report->twins_lost, "ends_unknown", (json_int_t)report->sightless, "gap",
+        number_of(report->gap), "gap_worst", number_of(report->gap_worst), "detection_worst",
+        number_of(report->detect_worst), "silence_worst", number_of(report->silence_worst),
+        "switchover_worst", number_of(report->switch_worst), "held", number_of(report->held),
+        "elsewhere", number_of(report->elsewhere), "protected", number_of(report->protected),
+        "unprotected", number_of(report->unprotected), "unprotected_longest",
+        number_of(report->unprotected_longest), "unprotected_percent", number_of(share * 100));
+}
+
+json_t *report_to_json(const char *name, const struct journal_report *report,
+                       enum report_state state)
+{
+    static const char *const states[] = {"stopped", "running", "twin"};
     int nines = report_count_nines(report->availability);
     bool told = !isnan(report->availability) && nines >= 0;
 
-    return json_pack("{ss, sb, so, so, so, so, so, so, sI, sI, sI, sI, so, so, so, so, so}", "name",
-                     name, "running", (int)running, "from", number_of(report->from), "to",
-                     number_of(report->to), "up", number_of(report->up), "down",
-                     number_of(report->down), "asked_down", number_of(report->asked_down), "paused",
-                     number_of(report->paused), "starts", (json_int_t)report->starts, "stops",
-                     (json_int_t)report->stops, "failures", (json_int_t)report->failures, "pauses",
-                     (json_int_t)report->pauses, "mtbf", number_of(report->mtbf), "mttf",
-                     number_of(report->mttf), "mttr", number_of(report->mttr), "availability",
-                     number_of(report->availability), "nines",
-                     told ? json_integer(nines) : json_null());
+    return json_pack(
+        "{ss, sb, ss, so, so, so, so, so, so, sI, sI, sI, sI, so, so, so, so, so, so, so}", "name",
+        name, "running", (int)(state == REPORT_RUNNING), "state", states[state], "from",
+        number_of(report->from), "to", number_of(report->to), "up", number_of(report->up), "down",
+        number_of(report->down), "asked_down", number_of(report->asked_down), "paused",
+        number_of(report->paused), "starts", (json_int_t)report->starts, "stops",
+        (json_int_t)report->stops, "failures", (json_int_t)report->failures, "pauses",
+        (json_int_t)report->pauses, "mtbf", number_of(report->mtbf), "mttf",
+        number_of(report->mttf), "mttr", number_of(report->mttr), "worst", number_of(report->worst),
+        "availability", number_of(report->availability), "nines",
+        told ? json_integer(nines) : json_null(), "protection", protection_of(report));
 }

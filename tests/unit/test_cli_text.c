@@ -186,7 +186,7 @@ static char *print(const struct journal_report *report)
     size_t size;
     FILE *file = open_memstream(&text, &size);
 
-    report_print(file, "web1", report, true);
+    report_print(file, "web1", report, REPORT_RUNNING);
     fclose(file);
     return text;
 }
@@ -233,7 +233,7 @@ START_TEST(what_cannot_be_told_is_not_told)
 {
     struct journal_report report = {
         .from = now, .to = now, .mtbf = NAN, .mttf = NAN, .mttr = NAN, .availability = NAN};
-    json_t *json = report_to_json("web1", &report, false);
+    json_t *json = report_to_json("web1", &report, REPORT_STOPPED);
 
     says(&report, "MTBF           too few failures to tell");
     says(&report, "availability   it has not run");
@@ -241,6 +241,66 @@ START_TEST(what_cannot_be_told_is_not_told)
     ck_assert(json_is_null(json_object_get(json, "availability")));
     ck_assert(json_is_null(json_object_get(json, "nines")));
     ck_assert(json_is_integer(json_object_get(json, "failures")));
+    json_decref(json);
+}
+END_TEST
+
+START_TEST(a_report_of_a_protected_vm_says_what_it_does_not_know)
+{
+    struct journal_report report = {
+        .from = now - 86400.0,
+        .to = now,
+        .up = 86000,
+        .down = 0.84,
+        .held = 0.12,
+        .elsewhere = 7200,
+        .failures = 2,
+        .sightless = 1,
+        .takeovers = 1,
+        .switchovers = 1,
+        .twins_lost = 2,
+        .mtbf = NAN,
+        .mttf = 43000,
+        .mttr = 0.72,
+        .worst = 61,
+        .gap = 0.715,
+        .gap_worst = 0.715,
+        .detect_worst = 0.5004,
+        .silence_worst = 1.23,
+        .switch_worst = 0.084,
+        .protected = 85957,
+        .unprotected = 43,
+        .unprotected_longest = 40.25,
+        .availability = 0.99999,
+    };
+    says(&report, "failures       2                         1 takeover; 1 of which another host");
+    says(&report, "MTTR           720 ms ");
+    says(&report, "longest        1 min 1 s ");
+    says(&report, "elsewhere      2 h 0 min                 another host may know");
+    says(&report, "output held    120 ms ");
+    says(&report,
+         "takeover gap   715 ms                    mean; at most 715 ms, of that 500 ms until");
+    says(&report, "silence        1.2 s ");
+    says(&report, "on purpose     1 switchover              gap 84 ms at most");
+    says(&report, "protected      23 h 52 min ");
+    says(&report, "unprotected    43.0 s (0.050 %)          40.2 s at a stretch; 2 twins lost");
+    json_t *json = report_to_json("web1", &report, REPORT_TWIN);
+    const json_t *protection = json_object_get(json, "protection");
+    ck_assert_str_eq(json_string_value(json_object_get(json, "state")), "twin");
+    ck_assert(json_is_false(json_object_get(json, "running")));
+    ck_assert_int_eq(json_integer_value(json_object_get(protection, "ends_unknown")), 1);
+    ck_assert_double_eq_tol(json_real_value(json_object_get(protection, "unprotected_percent")),
+                            0.05, 1e-9);
+    json_decref(json);
+    /* One that never was says nothing of it, and its programs need not ask. */
+    struct journal_report plain = {
+        .from = 1, .to = now, .silence_worst = NAN, .availability = 1, .up = 1};
+    char *text = print(&plain);
+    ck_assert(!strstr(text, "protected") && !strstr(text, "takeover") && !strstr(text, "silence"));
+    free(text);
+    json = report_to_json("web1", &plain, REPORT_RUNNING);
+    ck_assert(
+        json_is_null(json_object_get(json_object_get(json, "protection"), "unprotected_percent")));
     json_decref(json);
 }
 END_TEST
@@ -350,6 +410,7 @@ static Suite *make_suite(void)
     tcase_add_test(tests, since_is_nothing_else);
     tcase_add_test(tests, nines_are_counted);
     tcase_add_test(tests, a_report_is_for_people);
+    tcase_add_test(tests, a_report_of_a_protected_vm_says_what_it_does_not_know);
     tcase_add_test(tests, what_cannot_be_told_is_not_told);
     tcase_add_test(tests, availability_is_not_rounded_up);
     tcase_add_test(tests, a_bar_fits_its_terminal);
