@@ -18,12 +18,20 @@
 
 enum definition_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS };
 
+enum { DEFINITION_MAX_PEERS = 8 };
+
 /* Accepted and checked; `minivmm protect` uses it. NULL and 0: not said. */
 struct definition_ft {
     const char *peer;    /* HOST[:PORT] */
     const char *witness; /* file:PATH or etcd:URL[,URL...] */
     unsigned epoch_min_ms, epoch_max_ms, heartbeat_ms, timeout_ms;
     unsigned pause_percent; /* how much of the time the guest may stand still for checkpoints */
+    const char *peers[DEFINITION_MAX_PEERS]; /* all hosts that it may be at, as `peer` */
+    unsigned peer_count;
+    unsigned peers_after_s;     /* so long the former one is waited for; if has_peers_after */
+    bool has_peers_after;       /* 0 is a time, too */
+    const char *preferred;      /* the one of them where it is at home */
+    unsigned preferred_after_s; /* so long all has been well before it goes there by itself */
 };
 
 /* Strings and arrays belong to the definition. Paths are whole: relative ones are of the VM's

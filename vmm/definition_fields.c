@@ -134,6 +134,12 @@ static const struct definition_field epoch_fields[] = {
 };
 static const struct definition_object epoch = OBJECT(epoch_fields, .check = definition_check_epoch);
 
+static const struct definition_field peer_item = {.kind = KIND_TEXT,
+                                                  .min = 1,
+                                                  .max = 260,
+                                                  .wrong = definition_wrong_peer,
+                                                  .size = sizeof(const char *)};
+
 static const struct definition_field ft_fields[] = {
     {"peer", KIND_TEXT, .min = 1, .max = 260, .wrong = definition_wrong_peer,
      AT(struct definition_ft, peer)},
@@ -143,6 +149,15 @@ static const struct definition_field ft_fields[] = {
     {"heartbeat_ms", KIND_NUMBER, .min = 1, .max = 10000, AT(struct definition_ft, heartbeat_ms)},
     {"timeout_ms", KIND_NUMBER, .min = 10, .max = 600000, AT(struct definition_ft, timeout_ms)},
     {"pause_percent", KIND_NUMBER, .min = 1, .max = 90, AT(struct definition_ft, pause_percent)},
+    {"peers", KIND_LIST, .max = DEFINITION_MAX_PEERS, .item = &peer_item,
+     .offset = offsetof(struct definition_ft, peers), .size = sizeof(const char *),
+     .count = offsetof(struct definition_ft, peer_count)},
+    {"peers_after_s", KIND_NUMBER, .max = 86400, AT(struct definition_ft, peers_after_s),
+     .said = offsetof(struct definition_ft, has_peers_after)},
+    {"preferred", KIND_TEXT, .min = 1, .max = 260, .wrong = definition_wrong_peer,
+     AT(struct definition_ft, preferred)},
+    {"preferred_after_s", KIND_NUMBER, .min = 1, .max = 604800,
+     AT(struct definition_ft, preferred_after_s)},
 };
 static const struct definition_object ft = OBJECT(ft_fields, .check = definition_check_ft);
 

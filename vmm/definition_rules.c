@@ -5,6 +5,7 @@
 
 #include "core/words.h"
 #include "host/netif_forward.h"
+#include "host/peer_address.h"
 #include "vmm/folder.h"
 #include <ctype.h>
 #include <limits.h>
@@ -174,6 +175,32 @@ void definition_check_epoch(struct definition_reader *reader, const struct defin
                          (unsigned long long)min, (unsigned long long)max);
 }
 
+/* Who is named twice would be tried twice; and a home that is no host's would never be found. */
+static void check_peers(struct definition_reader *reader, const struct definition_found *found)
+{
+    const struct definition_ft *ft = found->base;
+    uint32_t list = definition_place(found, "peers");
+    bool known = false;
+    if (is_said(found, "peers_after_s") && !is_said(found, "peers"))
+        definition_wrong(reader, definition_place(found, "peers_after_s"),
+                         "is for ft.peers, which is not there");
+    if (is_said(found, "preferred_after_s") && !is_said(found, "preferred"))
+        definition_wrong(reader, definition_place(found, "preferred_after_s"),
+                         "is for ft.preferred, which is not there");
+    if (definition_is_bad(found, "peers"))
+        return;
+    for (unsigned i = 0; i < ft->peer_count; i++) {
+        known |= ft->preferred && peer_address_equal(ft->preferred, ft->peers[i]);
+        for (unsigned j = 0; j < i; j++)
+            if (peer_address_equal(ft->peers[i], ft->peers[j]))
+                definition_wrong(reader, json_places_item(&reader->places, list, i),
+                                 "is ft.peers[%u] too", j);
+    }
+    if (is_good(found, "preferred") && !known)
+        definition_wrong(reader, definition_place(found, "preferred"),
+                         "is none of ft.peers, which is to name every host that may have the VM");
+}
+
 /* One heartbeat may be lost, and one late; only then silence means something. */
 void definition_check_ft(struct definition_reader *reader, const struct definition_found *found)
 {
@@ -186,6 +213,7 @@ void definition_check_ft(struct definition_reader *reader, const struct definiti
         definition_wrong(reader, definition_place(found, "timeout_ms"),
                          "is %llu, and %d heartbeats are %llu", (unsigned long long)timeout,
                          HEARTBEATS, least);
+    check_peers(reader, found);
     if (!is_good(found, "witness") || strncmp(ft->witness, "file:", 5) != 0)
         return;
     const char *path = definition_whole_path(reader, definition_place(found, "witness"),

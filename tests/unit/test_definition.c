@@ -116,6 +116,13 @@ START_TEST(the_full_example_arrives_whole)
     ck_assert_uint_eq(definition->ft.heartbeat_ms, 10);
     ck_assert_uint_eq(definition->ft.timeout_ms, 75);
     ck_assert_uint_eq(definition->ft.pause_percent, 20);
+    ck_assert_uint_eq(definition->ft.peer_count, 2);
+    ck_assert_str_eq(definition->ft.peers[0], "[fe80::1]:7000");
+    ck_assert_str_eq(definition->ft.peers[1], "web3");
+    ck_assert(definition->ft.has_peers_after);
+    ck_assert_uint_eq(definition->ft.peers_after_s, 60);
+    ck_assert_str_eq(definition->ft.preferred, "web3:7420");
+    ck_assert_uint_eq(definition->ft.preferred_after_s, 600);
     definition_destroy(definition);
     free(text);
 }

@@ -385,6 +385,12 @@ static const struct {
      "{\"boot\":{\"kernel\":\"k\"},\"ft\":{\"peer\":\"%s\"}}",
      {"web2", "web2:7000", "10.0.0.2:1", "[fe80::1]", "[fe80::1]:7000", "fe80::1",
       "web2:", "web2:x", ":7000", "[fe80::1", "a b", "-a", ""}},
+    {"properties/ft/properties/peers/items",
+     "{\"boot\":{\"kernel\":\"k\"},\"ft\":{\"peers\":[\"%s\"]}}",
+     {"web2", "10.0.0.2:1", "[fe80::1]:7000", "fe80::1", "web2:", ":7000", ""}},
+    {"properties/ft/properties/preferred",
+     "{\"boot\":{\"kernel\":\"k\"},\"ft\":{\"preferred\":\"%s\",\"peers\":[\"%s\"]}}",
+     {"web2", "10.0.0.2:1", "[fe80::1]:7000", "fe80::1", "web2:", ":7000", ""}},
     {"properties/ft/properties/witness",
      "{\"boot\":{\"kernel\":\"k\"},\"ft\":{\"witness\":\"%s\"}}",
      {"file:w", "file:/a b", "etcd:http://a", "etcd:http://a:1,https://b/",
@@ -414,10 +420,13 @@ START_TEST(patterns_of_the_schema_and_the_parser_are_of_one_mind)
     ck_assert_int_eq(
         regcomp(&regex, pattern_of(schema, patterns[_i].path), REG_EXTENDED | REG_NOSUB), 0);
     for (size_t i = 0; i < array_size(patterns[_i].samples) && patterns[_i].samples[i]; i++) {
-        const char *sample = patterns[_i].samples[i], *gap = strstr(patterns[_i].text, "%s");
-        char text[400];
-        snprintf(text, sizeof(text), "%.*s%s%s", (int)(gap - patterns[_i].text), patterns[_i].text,
-                 sample, gap + 2);
+        const char *sample = patterns[_i].samples[i], *form = patterns[_i].text;
+        char text[400] = "";
+        for (const char *gap; (gap = strstr(form, "%s")); form = gap + 2) {
+            size_t used = strlen(text);
+            snprintf(text + used, sizeof(text) - used, "%.*s%s", (int)(gap - form), form, sample);
+        }
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s", form);
         struct definition *definition = parse_text(&told, text);
         ck_assert_msg((regexec(&regex, sample, 0, NULL, 0) == 0) == (definition != NULL),
                       "%s: \"%s\" %s", patterns[_i].path, sample, told.text);
