@@ -55,6 +55,7 @@ static void act(void *ctx, const struct ft_action *action)
         break;
     case FT_SYNC:
         primary_sync(protect->primary);
+        loop_post(instance_loop(protect->instance), &protect->turn); /* its progress is told */
         break;
     case FT_UNSYNC:
         primary_unsync(protect->primary);
@@ -114,8 +115,11 @@ static int handle_persist(void *ctx, const struct ft_record *record, struct err 
     conductor_look(protect->conductor, &protocol);
     pthread_mutex_lock(&protect->lock);
     struct protection saved = protect->saved;
-    if (ft_protocol_is_gated(&protocol) && record->twin)
+    if (ft_protocol_is_gated(&protocol) && record->twin) {
         saved.peer_node = protocol.node;
+        if (protect->trying[0]) /* it may be another one than before */
+            snprintf(saved.peer, sizeof(saved.peer), "%s", protect->trying);
+    }
     saved.generation = record->generation;
     saved.role = record->owner == saved.node ? PROTECTION_OWNER : PROTECTION_TWIN;
     pthread_mutex_unlock(&protect->lock);
@@ -125,6 +129,7 @@ static int handle_persist(void *ctx, const struct ft_record *record, struct err 
     pthread_mutex_lock(&protect->lock);
     protect->saved.generation = saved.generation;
     protect->saved.peer_node = saved.peer_node;
+    memcpy(protect->saved.peer, saved.peer, sizeof(saved.peer));
     protect->saved.role = saved.role;
     pthread_mutex_unlock(&protect->lock);
     return 0;
@@ -252,7 +257,11 @@ static void handle_voice(void *arg)
 static void handle_taken_over(void *ctx)
 {
     struct protect *protect = ctx;
+    struct secondary_news news;
     struct err err = {0};
+    secondary_look(protect->secondary, &news);
+    protect->taken_over = true;
+    protect->taken_over_handed = news.handed;
     log_warning("%s goes on here: the host that ran it is gone, or has handed it over",
                 vm_of(protect)->name);
     int ret = protect_stand(protect, &err);
@@ -487,6 +496,7 @@ void protect_abandon(struct protect *protect)
     protect_answer_all(protect);
     loop_timer_cancel(&protect->tick);
     loop_timer_cancel(&protect->voice);
+    loop_timer_cancel(&protect->home.timer);
     conductor_destroy(protect->conductor);
     protect->conductor = NULL;
     machine_pause(protect->machine);
@@ -508,6 +518,7 @@ int protect_create(struct protect **ret_protect, struct instance *instance, stru
     pthread_cond_init(&protect->changed, NULL);
     loop_timer_init(&protect->voice, instance_loop(instance), handle_voice, protect);
     loop_timer_init(&protect->tick, instance_loop(instance), protect_handle_tick, protect);
+    protect_home_init(protect);
     fill_times(protect);
     *ret_protect = protect;
     return 0;

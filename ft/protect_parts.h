@@ -5,13 +5,25 @@
 #include "core/thread.h"
 #include "ft/conductor.h"
 #include "ft/following.h"
+#include "ft/give_back.h"
 #include "ft/outbox.h"
+#include "ft/peer_choice.h"
 #include "ft/primary.h"
 #include "ft/protect.h"
 #include "ft/secondary.h"
 
 /* How it came here. */
 enum protect_taken { PROTECT_NOT_TAKEN, PROTECT_TAKEN, PROTECT_SWITCHED };
+/* Where the VM is at home, if vm.json says so (protect_home.c). */
+struct protect_home {
+    struct give_back_past past;     /* under protect's lock, as the next two */
+    enum give_back_place place;     /* by who follows, or was asked last */
+    bool looked;                    /* at the past */
+    uint64_t paired_ns, generation; /* since when, and by which record */
+    uint64_t goes_ns;               /* since when it is handed over; 0: it is not */
+    struct give_back_plan plan;     /* as it was decided last */
+    struct loop_timer timer;
+};
 
 struct protect {
     struct instance *instance;
@@ -29,6 +41,11 @@ struct protect {
     struct secondary *secondary;
     struct arrival *arrival; /* the caller's */
 
+    struct peer_choice choice;          /* its thread's */
+    char trying[FOLLOWING_WITNESS];     /* who is asked, or follows; under lock */
+    bool taken_over, taken_over_handed; /* before its thread began */
+    struct protect_home home;
+
     struct thread thread; /* has it followed, for as long as that is wanted */
     struct err err;       /* why the VM is gone, if it is */
     bool gone;
@@ -40,7 +57,8 @@ struct protect {
     enum ft_state told;      /* the state that watchers have heard of */
     struct loop_timer voice; /* tells the network again where the VM is */
     unsigned announced;      /* how often it did */
-    struct loop_timer tick;  /* progress for who has asked */
+    struct loop_timer tick;  /* progress for who has asked, or watches */
+    bool ticks;
 
     /* For the journal. */
     bool noted;               /* it knows of a protection */
@@ -77,5 +95,12 @@ void protect_note_takeover(struct protect *protect);
 void protect_note_output(struct protect *protect);
 /* On the main loop: the machine is there, and may run. */
 int protect_stand(struct protect *protect, struct err *err) must_check;
+/* On its thread: this host is about to be followed by the one at that address. */
+void protect_home_look(struct protect *protect, const char *peer);
+void protect_home_forget(struct protect *protect); /* any thread; it is protected anew */
+/* On the main loop. */
+void protect_home_init(struct protect *protect);
+void protect_home_turn(struct protect *protect, const struct ft_protocol *protocol);
+void protect_home_describe(struct protect *protect, json_t *answer);
 /* Its thread: to be started when somebody shall follow. */
 int protect_start(struct protect *protect, struct err *err) must_check;

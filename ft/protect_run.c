@@ -6,12 +6,13 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "ft/asker.h"
+#include "host/peer_address.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_MS = 3000, LOOK_MS = 500, WITNESS_MS = 30000 };
+enum { RETRY_MS = 3000, LOOK_MS = 500, WITNESS_MS = 30000, DEFAULT_PATIENCE_S = 300 };
 
 static const char *vm_name(const struct protect *protect)
 {
@@ -155,6 +156,7 @@ static int begin(struct protect *protect, struct err *err)
         ret = save(protect, record.generation, err);
     if (ret < 0)
         return ret;
+    protect_home_forget(protect);
     ft_protocol_init_solo(&protocol, &times, &record, clock_boot_ns());
     return protect_conduct(protect, &protocol, err);
 }
@@ -216,28 +218,118 @@ static void note_failure(struct protect *protect, uint64_t try, const struct err
     loop_post(instance_loop(protect->instance), &protect->turn);
 }
 
-static void follow_once(struct protect *protect)
+static const struct definition_ft *wishes(const struct protect *protect)
 {
-    struct err err = {0};
+    return &instance_config(protect->instance)->definition->ft;
+}
+
+/* Whoever takes over looks for its twin where we are: as the list calls us, where nobody has said
+ * another address. */
+static void name_back(struct protect *protect, const struct definition_ft *ft)
+{
+    const char *here = NULL;
     pthread_mutex_lock(&protect->lock);
-    const struct protection saved = protect->saved;
+    bool known = protect->following.back[0];
+    pthread_mutex_unlock(&protect->lock);
+    for (unsigned i = 0; i < ft->peer_count && !known && !here; i++)
+        if (peer_address_is_here(ft->peers[i]))
+            here = ft->peers[i];
+    if (!here)
+        return;
+    pthread_mutex_lock(&protect->lock);
+    snprintf(protect->following.back, sizeof(protect->following.back), "%s", here);
+    pthread_mutex_unlock(&protect->lock);
+}
+
+/* On every host the list is the same, and names that one, too. */
+static void choose(struct protect *protect, const struct definition_ft *ft, const char *former,
+                   char ret_to[FOLLOWING_WITNESS])
+{
+    const unsigned patience_s = ft->has_peers_after ? ft->peers_after_s : DEFAULT_PATIENCE_S;
+    const struct peer_list list = {.former = former,
+                                   .peers = ft->peers,
+                                   .count = ft->peer_count,
+                                   .patience_ns = patience_s * NS_PER_SEC};
+    char back[FOLLOWING_WITNESS];
+    pthread_mutex_lock(&protect->lock);
+    memcpy(back, protect->following.back, sizeof(back));
+    pthread_mutex_unlock(&protect->lock);
+    const char *to = former;
+    for (unsigned i = 0; i <= ft->peer_count; i++) {
+        const char *next = peer_choice_next(&protect->choice, &list, clock_boot_ns());
+        if (!next || (!peer_address_equal(next, back) && !peer_address_is_here(next))) {
+            to = next ? next : to;
+            break;
+        }
+    }
+    snprintf(ret_to, FOLLOWING_WITNESS, "%s", to);
+}
+
+static int check_to(const char *to, struct err *err)
+{
+    if (!to[0])
+        return err_say(err, ERR_STATE, ENOENT, "no other host is known where its twin could be");
+    if (!peer_address_is_here(to))
+        return 0;
+    int ret = err_say(err, ERR_STATE, EINVAL,
+                      "%s is this host itself: a twin here would die with the VM", to);
+    err_hint(err, "name another host; who means this one, for a test, says 127.0.0.1");
+    return ret;
+}
+
+/* Returns when nobody follows any more; false: it was followed. */
+static bool ask_one(struct protect *protect, const struct protection *saved, struct err *err)
+{
+    struct link_key key = {0};
+    char to[FOLLOWING_WITNESS];
+    choose(protect, wishes(protect), saved->peer, to);
+    protect_home_look(protect, to);
+    pthread_mutex_lock(&protect->lock);
+    memcpy(protect->trying, to, sizeof(to));
     const struct following following = protect->following;
-    struct link_key key = protect->key;
     bool verify = protect->verify;
-    uint64_t try = ++protect->tries;
-    protect->again = false;
+    if (saved->key[0])
+        key = protect->key;
     bool wanted = is_wanted(protect); /* who gives it up says that first */
     if (wanted)
         primary_begin_anew(protect->primary);
     pthread_mutex_unlock(&protect->lock);
-    const struct primary_target target = {.to = saved.peer,
-                                          .key = saved.key[0] ? &key : NULL,
-                                          .insecure = saved.insecure,
+    const struct primary_target target = {.to = to,
+                                          .key = saved->key[0] ? &key : NULL,
+                                          .insecure = saved->insecure,
                                           .verify = verify,
                                           .following = &following};
-    if (wanted)
-        (void)!primary_follow(protect->primary, &target, &err);
+    if (wanted && check_to(to, err) == 0)
+        (void)!primary_follow(protect->primary, &target, err);
     explicit_bzero(&key, sizeof(key));
+    pthread_mutex_lock(&protect->lock);
+    protect->trying[0] = '\0';
+    bool unmet = protect->saved.generation == saved->generation && is_wanted(protect) &&
+                 !protect->again;
+    pthread_mutex_unlock(&protect->lock);
+    return unmet;
+}
+
+/* One, or each of the list where nobody had the twin before. */
+static void follow_once(struct protect *protect)
+{
+    const struct definition_ft *ft = wishes(protect);
+    struct err err = {0};
+    name_back(protect, ft);
+    pthread_mutex_lock(&protect->lock);
+    const struct protection saved = protect->saved;
+    uint64_t try = ++protect->tries;
+    if (protect->again)
+        peer_choice_begin(&protect->choice, clock_boot_ns());
+    protect->again = false;
+    pthread_mutex_unlock(&protect->lock);
+    bool unmet = true;
+    for (unsigned i = saved.peer[0] ? ft->peer_count : 0; unmet && i <= ft->peer_count; i++) {
+        err = (struct err){0};
+        unmet = ask_one(protect, &saved, &err);
+    }
+    if (!unmet) /* who followed may be back in a moment */
+        peer_choice_begin(&protect->choice, clock_boot_ns());
     if (!err.kind)
         err_say(&err, ERR_FAILED, ECANCELED, "its twin is gone");
     note_failure(protect, try, &err);

@@ -90,7 +90,7 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
     if (ret == 0)
         ret = take_flag(arguments, "verify", &ret_wish->verify, err);
     if (ret == 0)
-        ret = need(saved->peer, "where shall its twin be?",
+        ret = need(ft->peer_count > 0 ? ft->peers[0] : saved->peer, "where shall its twin be?",
                    "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);
     if (ret == 0)
         ret = need(saved->witness, "who shall know which host may run it?",
@@ -360,7 +360,8 @@ json_t *protect_describe(struct protect *protect)
     pthread_mutex_lock(&protect->lock);
     json_t *answer = json_pack(
         "{ss, ss, ss, ss, ss, sI, sI, sI, sb, ss}", "role", role_of(&protocol), "state",
-        ft_state_name(protocol.state), "peer", protect->saved.peer, "witness",
+        ft_state_name(protocol.state), "peer",
+        protect->trying[0] ? protect->trying : protect->saved.peer, "witness",
         protect->saved.witness, "level", protect->saved.durable ? "durable" : "memory",
         "generation",
         (json_int_t)(protocol.known ? protocol.record.generation : protocol.generation), "epoch",
@@ -369,6 +370,7 @@ json_t *protect_describe(struct protect *protect)
     pthread_mutex_unlock(&protect->lock);
     add_primary(protect, answer);
     add_secondary(protect, answer);
+    protect_home_describe(protect, answer);
     return answer;
 }
 
@@ -479,6 +481,10 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
         answer_switching(protect, protocol);
     if (protect->asked)
         answer_asked(protect, protocol, idle);
+    if (protocol)
+        protect_home_turn(protect, protocol);
+    if (protocol && protocol->link != 0 && !protect->ticks)
+        protect_handle_tick(protect);
     bool left = !protocol || (protocol->state == FT_SOLO && protocol->link == 0);
     /* A twin that was just being connected to came after that was said. */
     if (protect->leaving && protocol && protocol->link != 0)
@@ -499,14 +505,17 @@ void protect_answer_all(struct protect *protect)
     answer(&protect->switching, NULL, &err);
 }
 
+/* Also where nobody has asked: it has lost its twin, and gets one again. */
 void protect_handle_tick(void *arg)
 {
     struct protect *protect = arg;
-    struct primary_news news;
-    if (!protect->asked)
+    struct primary_news news = {0};
+    if (protect->primary)
+        primary_look(protect->primary, &news);
+    protect->ticks = (protect->asked || news.syncs) && instance_control(protect->instance);
+    if (!protect->ticks)
         return;
     if (protect->primary) {
-        primary_look(protect->primary, &news);
         uint64_t total = news.total > news.sent ? news.total : news.sent;
         control_event(instance_control(protect->instance), "protect-progress",
                       json_pack("{sI, sI, sI}", "done", (json_int_t)news.sent, "total",

@@ -252,6 +252,9 @@ static int take_word(struct secondary *secondary, struct err *err)
 {
     struct ft_event event = {.kind = FT_HEARD, .link = CONDUCTOR_FIRST_LINK};
     int ret = following_get_word(&secondary->arrival->payload, &event.word, err);
+    pthread_mutex_lock(&secondary->lock);
+    secondary->news.handed |= ret == 0 && event.word.kind == FT_HAND;
+    pthread_mutex_unlock(&secondary->lock);
     if (ret == 0)
         conductor_tell(secondary->conductor, &event);
     return ret;
