@@ -240,6 +240,20 @@ static void print_held(FILE *to, const json_t *protection)
     put(to, "held", &line);
 }
 
+/* Where it is at home, where that is said. */
+static void print_home(FILE *to, const json_t *protection)
+{
+    const json_t *home = json_object_get(protection, "home");
+    double in_s = said_number(home, "in_s");
+    struct line line = {""};
+    if (!home)
+        return;
+    add(&line, "%s: %s", said_text(home, "preferred"), said_text(home, "why"));
+    if (in_s > 0)
+        add(&line, ", in %.0f s at the earliest", in_s);
+    put(to, "home", &line);
+}
+
 static void print_twin(FILE *to, const json_t *protection)
 {
     const json_t *twin = json_object_get(protection, "twin");
@@ -274,6 +288,7 @@ void protection_print(FILE *to, const json_t *protection, const struct protectio
     put(to, "level", &line);
     print_primary(to, protection, pace);
     print_held(to, protection);
+    print_home(to, protection);
     print_twin(to, protection);
 }
 

@@ -83,6 +83,23 @@ START_TEST(a_protected_vm_says_how_it_goes)
 }
 END_TEST
 
+START_TEST(one_that_is_not_at_home_says_when_it_goes_there)
+{
+    json_t *protection = paired();
+    json_object_set_new(protection, "home",
+                        json_pack("{ss, ss, ss, si, sf}", "preferred", "hostA", "state", "waits",
+                                  "why", "it goes home when all is well", "moves", 1, "in_s",
+                                  119.6));
+    check_has(protection, "home      hostA: it goes home when all is well, in 120 s at the "
+                          "earliest\n");
+    protection = paired();
+    json_object_set_new(protection, "home",
+                        json_pack("{ss, ss, ss, si}", "preferred", "hostA", "state", "here", "why",
+                                  "it is at home here", "moves", 0));
+    check_has(protection, "home      hostA: it is at home here\n");
+}
+END_TEST
+
 START_TEST(what_is_so_just_now_goes_first)
 {
     const struct protection_pace pace = {.epochs_per_s = 33.3,
@@ -357,6 +374,7 @@ int main(void)
     Suite *suite = suite_create("protection_text");
     TCase *paragraph = tcase_create("paragraph");
     tcase_add_test(paragraph, a_protected_vm_says_how_it_goes);
+    tcase_add_test(paragraph, one_that_is_not_at_home_says_when_it_goes_there);
     tcase_add_test(paragraph, what_is_so_just_now_goes_first);
     tcase_add_test(paragraph, one_that_is_alone_says_why);
     tcase_add_test(paragraph, a_twin_says_that_it_is_one);
