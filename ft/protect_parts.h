@@ -14,6 +14,7 @@
 
 /* How it came here. */
 enum protect_taken { PROTECT_NOT_TAKEN, PROTECT_TAKEN, PROTECT_SWITCHED };
+
 /* Where the VM is at home, if vm.json says so (protect_home.c). */
 struct protect_home {
     struct give_back_past past;     /* under protect's lock, as the next two */
