@@ -9,7 +9,8 @@
  * to another host than home has a reason: it stays there until it has been home again, by whatever
  * way.
  *
- * What is remembered goes with the VM, as a file of its folder, home.json:
+ * What is remembered goes with the VM from host to host, as a file of its folder, home.json. So its
+ * time is that of the day: who sets a clock makes the VM go home earlier or later, and no more.
  *
  *   {"moves": 2, "last_s": 1764000000, "stays": false}
  */
