@@ -270,6 +270,11 @@ static void print_twin(FILE *to, const json_t *protection)
         said_number(twin, "epochs"), said_number(protection, "acked"));
     add_time(&line, said_number(twin, "apply_us"));
     put(to, "epochs", &line);
+    if (strcmp(said_text(twin, "memory"), "not locked") != 0)
+        return;
+    line = (struct line){""};
+    add(&line, "not locked (RLIMIT_MEMLOCK): where this host swaps, a takeover may be slow");
+    put(to, "memory", &line);
 }
 
 void protection_print(FILE *to, const json_t *protection, const struct protection_pace *pace)

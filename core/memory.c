@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #define HUGE_PAGE   (2ull << 20)
 #define SMALL_PAGES (16ull << 20) /* Linux loads above it */
@@ -206,8 +207,15 @@ void memory_written_at(struct memory *memory, const void *pointer, size_t length
  */
 static int give_back(struct memory *memory, void *pointer, uint64_t length)
 {
-    if (!memory->is_file)
-        return madvise(pointer, length, MADV_DONTNEED) < 0 ? -errno : 0;
+    if (!memory->is_file) {
+        if (madvise(pointer, length, MADV_DONTNEED) == 0)
+            return 0;
+        if (errno != EINVAL) /* which locked memory is told */
+            return -errno;
+        if (madvise(pointer, length, MADV_DONTNEED_LOCKED) < 0)
+            memset(pointer, 0, length);
+        return 0;
+    }
     if (atomic_fetch_add(&memory->patches, 1) < MOST_PATCHES &&
         mmap(pointer, length, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
@@ -230,6 +238,52 @@ int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length)
     if (ret == 0)
         memory_written_at(memory, pointer, length);
     return ret;
+}
+
+/* --- in RAM ----------------------------------------------------------------------------------- */
+
+static void raise_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+        return;
+    const struct rlimit all = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_MEMLOCK, &all) < 0)
+        (void)setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
+int memory_lock(struct memory *memory)
+{
+    if (mlock2(memory->host, memory->size, MLOCK_ONFAULT) == 0)
+        return 0;
+    raise_limit();
+    return mlock2(memory->host, memory->size, MLOCK_ONFAULT) < 0 ? -errno : 0;
+}
+
+/* The guest's page faults wait for each of these calls. */
+void memory_unlock(struct memory *memory)
+{
+    enum { STEP = 64 << 20 };
+    for (uint64_t at = 0; at < memory->size; at += STEP)
+        (void)munlock(memory->host + at, memory->size - at < STEP ? memory->size - at : STEP);
+}
+
+void memory_bring_in(struct memory *memory, const uint64_t *pages)
+{
+    uint64_t count = memory->size / PAGE_SIZE, first = 0;
+    while (first < count) {
+        if (!(pages[first / 64] >> first % 64 & 1)) {
+            first++;
+            continue;
+        }
+        uint64_t end = first;
+        while (end < count && pages[end / 64] >> end % 64 & 1)
+            end++;
+        (void)madvise(memory->host + first * PAGE_SIZE, (end - first) * PAGE_SIZE,
+                      MADV_POPULATE_WRITE);
+        first = end;
+    }
 }
 
 int memory_log_start(struct memory *memory)

@@ -76,6 +76,17 @@ void memory_written_at(struct memory *memory, const void *pointer, size_t length
 int memory_discard(struct memory *memory, gpa_t gpa, uint64_t length) must_check;
 
 /*
+ * Whatever is touched from now on stays in RAM, and is not swapped out; pages that nobody touches
+ * take none. As many bytes as the memory has must be allowed (RLIMIT_MEMLOCK, which is raised where
+ * we may): else -EPERM or -ENOMEM, and all is as before. unlock: bit by bit, while the guest runs.
+ */
+int memory_lock(struct memory *memory) must_check;
+void memory_unlock(struct memory *memory);
+/* Pages with a bit in `pages` are in RAM when this returns, if they were swapped out. Where the
+ * kernel cannot do that (before 5.14) nothing happens. */
+void memory_bring_in(struct memory *memory, const uint64_t *pages);
+
+/*
  * The VMM's own marks, one bit a page, indexed by offset in the mapping. start() begins with a
  * clean bitmap. harvest() moves the words [first_word, first_word + words) into `into` (OR) and
  * clears them.

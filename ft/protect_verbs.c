@@ -344,9 +344,10 @@ static void add_secondary(struct protect *protect, json_t *answer)
         return;
     secondary_look(protect->secondary, &news);
     json_object_set_new(answer, "twin",
-                        json_pack("{sI, sf, sf}", "epochs", (json_int_t)news.epochs, "apply_us",
+                        json_pack("{sI, sf, sf, ss}", "epochs", (json_int_t)news.epochs, "apply_us",
                                   (double)news.apply_ns / 1e3, "takeover_ms",
-                                  (double)news.takeover_ns / 1e6));
+                                  (double)news.takeover_ns / 1e6, "memory",
+                                  news.locked ? "locked" : "not locked"));
 }
 
 json_t *protect_describe(struct protect *protect)

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 struct secondary {
     struct secondary_config config;
@@ -198,6 +199,8 @@ static int step_load(void *ctx, struct err *err)
 static int settle(struct secondary *secondary, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
+    if (!secondary->news.locked) /* so it is there at least for now */
+        memory_bring_in(machine_memory(arrival->machine), arrival->touched);
     int ret = loop_step_do(&arrival->step, step_load, secondary, err);
     if (ret == 0)
         ret = arrival_folder_sync(&arrival->folder, err);
@@ -398,6 +401,8 @@ static int take_over(struct secondary *secondary, struct err *err)
     pthread_mutex_lock(&secondary->lock);
     secondary->news.takeover_ns = clock_monotonic_ns() - begin;
     pthread_mutex_unlock(&secondary->lock);
+    if (ret == 0) /* from here on its memory is that of any VM */
+        memory_unlock(machine_memory(secondary->arrival->machine));
     return ret;
 }
 
@@ -460,6 +465,19 @@ static void run(void *arg)
     }
 }
 
+/* A takeover must not wait for a swap disk. */
+static void lock_memory(struct secondary *secondary)
+{
+    struct sysinfo host = {0};
+    struct memory *memory = machine_memory(secondary->arrival->machine);
+    secondary->news.locked = memory_lock(memory) == 0;
+    if (secondary->news.locked || sysinfo(&host) < 0 || host.totalswap == 0)
+        return;
+    log_warning("%s: this host may swap out the twin's memory, and a takeover be slow: it may not "
+                "lock %llu MiB (RLIMIT_MEMLOCK)",
+                vm_name(secondary), (unsigned long long)(memory_size(memory) >> 20));
+}
+
 /* --- life ------------------------------------------------------------------------------------- */
 
 void secondary_look(struct secondary *secondary, struct secondary_news *ret_news)
@@ -481,6 +499,7 @@ int secondary_create(struct secondary **ret_secondary, const struct secondary_co
     pthread_cond_init(&secondary->changed, NULL);
     stream_buffer_init(&secondary->incoming, 0);
     stream_buffer_init(&secondary->sums, 0);
+    lock_memory(secondary);
     int ret = staging_create(&secondary->staging, config->arrival->host, config->arrival->pages,
                              err);
     if (ret == 0 && config->arrival->following.durable)

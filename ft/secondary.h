@@ -52,6 +52,7 @@ bool secondary_is_busy(struct secondary *secondary);
 struct secondary_news {
     uint64_t epochs;      /* that have come */
     bool handed;          /* the other side wanted it to go on */
+    bool locked;          /* its memory is, and stays in RAM */
     uint64_t apply_ns;    /* of the last epoch */
     uint64_t takeover_ns; /* from the decision until it was loaded; 0: not yet */
 };

@@ -4,7 +4,9 @@ the guest echo, clients that note what they are told, and "hosts" on one machine
 
 import contextlib
 import json
+import re
 import time
+from pathlib import Path
 
 from echoes import check_disk
 from pairs import Pair, PairHost
@@ -40,6 +42,10 @@ def hear(watcher, name, **wanted):
     return event, before
 
 
+def locked_kib(pid):
+    return int(re.search(r"^VmLck:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+
+
 def test_another_host_gets_the_twin():
     """Nobody says where the twin shall be: the first of the list that is not this host has it. When that one is gone for
     good the VM gets another one, at the next host, which can take over."""
@@ -52,6 +58,8 @@ def test_another_host_gets_the_twin():
         pair.b.waiting.kill()
         pair.kill(pair.b)
         says = pair.wait_for(pair.a, state="paired", peer=peers[2])
+        follows = third.protection()["twin"]
+        assert follows["memory"] == "locked" and locked_kib(pair.pid(third)) >= 16 << 10, follows
         assert says["generation"] > before["generation"]
         assert json.loads((pair.a.root / "web1/.protected").read_text())["peer"] == peers[2]
         clients.wait_for_more(SOME)
@@ -60,6 +68,7 @@ def test_another_host_gets_the_twin():
         clients.wait_for_more(SOME)
         told = clients.stop()
         assert check_disk(pair.disk(third), told) == len(told)
+        third.wait_until(lambda: locked_kib(pair.pid(third)) < 16 << 10, "memory that is not locked any more")
 
 
 def test_the_former_one_is_waited_for():

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB  (1ull << 20)
@@ -561,12 +563,120 @@ START_TEST(discards_leave_mappings_for_others)
 }
 END_TEST
 
+/* --- in RAM ----------------------------------------------------------------------------------- */
+
+static unsigned long locked_kib(void)
+{
+    FILE *status = fopen("/proc/self/status", "r");
+    unsigned long kib = 0;
+    char line[200];
+    while (status && fgets(line, sizeof(line), status))
+        if (sscanf(line, "VmLck: %lu", &kib) == 1)
+            break;
+    if (status)
+        fclose(status);
+    return kib;
+}
+
+/* Pages in RAM, of the first `count`. */
+static unsigned resident(struct memory *memory, unsigned count)
+{
+    const struct memory_range *ranges;
+    unsigned char in_ram[64];
+    unsigned found = 0;
+    memory_ranges(memory, &ranges);
+    ck_assert_uint_le(count, sizeof(in_ram));
+    ck_assert_int_eq(mincore(ranges[0].host, count * PAGE_SIZE, in_ram), 0);
+    for (unsigned i = 0; i < count; i++)
+        found += in_ram[i] & 1;
+    return found;
+}
+
+START_TEST(what_is_locked_is_of_the_pages_that_are_touched)
+{
+    struct memory *memory = make_memory();
+    unsigned long before = locked_kib();
+    if (memory_lock(memory) < 0) {
+        fprintf(stderr, "this process may not lock 3 MiB: not looked at\n");
+        memory_destroy(memory);
+        return;
+    }
+    ck_assert_uint_eq(locked_kib(), before + 3 * MIB / 1024);
+    ck_assert_uint_eq(resident(memory, 64), 0);
+    ck_assert_int_eq(memory_fill(memory, 3 * PAGE_SIZE, 0x5a, 2 * PAGE_SIZE), 0);
+    ck_assert_uint_eq(resident(memory, 64), 2);
+    memory_unlock(memory);
+    ck_assert_uint_eq(locked_kib(), before);
+    memory_destroy(memory);
+}
+END_TEST
+
+/* A balloon of a guest that has just been taken over. */
+START_TEST(locked_pages_are_given_back_too)
+{
+    struct memory *memory = make_memory();
+    uint8_t byte = 1;
+    if (memory_lock(memory) == 0) {
+        ck_assert_int_eq(memory_fill(memory, 0, 0x5a, 8 * PAGE_SIZE), 0);
+        ck_assert_int_eq(memory_discard(memory, 2 * PAGE_SIZE, 4 * PAGE_SIZE), 0);
+        ck_assert_int_eq(memory_read(memory, 2 * PAGE_SIZE, &byte, 1), 0);
+        ck_assert_uint_eq(byte, 0);
+        ck_assert_int_eq(memory_read(memory, PAGE_SIZE, &byte, 1), 0);
+        ck_assert_uint_eq(byte, 0x5a);
+    }
+    memory_destroy(memory);
+}
+END_TEST
+
+/* 0: it was refused, and the memory is as usable as before. */
+static int lock_without_leave(void)
+{
+    const struct rlimit none = {0};
+    struct memory *memory;
+    uint8_t byte = 0;
+    if (setrlimit(RLIMIT_MEMLOCK, &none) < 0 || (geteuid() == 0 && setuid(65534) < 0) ||
+        memory_create(&memory, 3 * MIB, 2 * MIB, HIGH, NULL) < 0)
+        return 1;
+    int ret = memory_lock(memory);
+    if ((ret != -EPERM && ret != -ENOMEM) || memory_fill(memory, 0, 7, PAGE_SIZE) < 0 ||
+        memory_read(memory, 5, &byte, 1) < 0 || byte != 7)
+        return 2;
+    memory_destroy(memory);
+    return 0;
+}
+
+START_TEST(who_may_not_lock_is_told)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(lock_without_leave());
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), 0);
+}
+END_TEST
+
+START_TEST(pages_are_brought_in)
+{
+    struct memory *memory = make_memory();
+    uint64_t pages[3 * MIB / PAGE_SIZE / 64] = {0x7 | 1ull << 63, 1};
+    memory_bring_in(memory, pages);
+    if (resident(memory, 64) == 0)
+        fprintf(stderr, "this kernel cannot bring pages in: not looked at\n");
+    else
+        ck_assert_uint_eq(resident(memory, 64), 4);
+    memory_destroy(memory);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("memory");
     TCase *door = tcase_create("door");
     TCase *log = tcase_create("log");
     TCase *file = tcase_create("file");
+    TCase *ram = tcase_create("ram");
 
     tcase_add_test(door, ram_lies_below_the_hole_and_above_4_gib);
     tcase_add_test(door, what_is_written_is_read_and_the_rest_is_zero);
@@ -592,5 +702,10 @@ int main(void)
     tcase_add_test(file, discards_leave_mappings_for_others);
     tcase_set_timeout(file, 60);
     suite_add_tcase(suite, file);
+    tcase_add_test(ram, what_is_locked_is_of_the_pages_that_are_touched);
+    tcase_add_test(ram, locked_pages_are_given_back_too);
+    tcase_add_test(ram, who_may_not_lock_is_told);
+    tcase_add_test(ram, pages_are_brought_in);
+    suite_add_tcase(suite, ram);
     return unit_main(suite);
 }
