@@ -7,61 +7,78 @@ import contextlib
 import json
 import socket
 import struct
-import threading
+import time
 
-from pairs import ETH_P_ALL, PACKET_OUTGOING
-from test_protect import protected
+from pairs import ETH_P_ALL, PACKET_OUTGOING, Pair
+from test_protect import need_protect
 
-TIMEOUT = 0.5  # seconds of silence, as usual
+TIMEOUT = 1.5  # seconds of silence
 LATEST = 10.0  # that are detected on a machine that does much else
 SOME = 20  # answers
-SO_TIMESTAMPNS = 35
+SO_RCVBUFFORCE, SO_TIMESTAMPNS = 33, 35
 REVERSE_ARP = b"\x80\x35"
 
 
 class Watcher:
-    """When frames came out of a tap: the kernel's stamps, by the wall clock. A host's own announcement is no word of
-    the guest."""
+    """When frames came out of a tap: the kernel's stamps, by the wall clock; the socket keeps them until they are asked
+    for. A host's own announcement is no word of the guest."""
 
     def __init__(self, net, tap):
-        self.first = self.last = None
-        self.closed = False
+        self.stamps = []
         self.socket = net.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.socket.bind((tap, 0))
-        self.socket.settimeout(0.2)
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
+        self.socket.setblocking(False)
 
-    def _watch(self):
-        while not self.closed:
-            try:
-                frame, about, _, (_, _, kind, *_) = self.socket.recvmsg(65536, 128)
-            except TimeoutError:
-                continue
-            except OSError:  # the tap is gone
-                return
-            if kind == PACKET_OUTGOING or frame[12:14] == REVERSE_ARP:
-                continue
-            seconds, ns = struct.unpack("qq", about[0][2])
-            self.last = seconds + ns / 1e9
-            self.first = self.first or self.last
+    def _receive(self):
+        try:
+            return self.socket.recvmsg(65536, 128)
+        except BlockingIOError:
+            return None
+        except OSError:  # the tap is gone, which is said once, before what came until then
+            return self._receive()
 
-    def close(self):
-        self.closed = True
-        self.thread.join()
-        self.socket.close()
+    def read(self):
+        """All until now, the oldest first."""
+        while message := self._receive():
+            frame, about, _, (_, _, kind, *_) = message
+            if kind != PACKET_OUTGOING and frame[12:14] != REVERSE_ARP:
+                seconds, ns = struct.unpack("qq", about[0][2])
+                self.stamps.append(seconds + ns / 1e9)
+        return self.stamps
 
 
 @contextlib.contextmanager
-def watched(pair, *numbers):
-    """Of taps, by their age."""
-    with contextlib.ExitStack() as stack:
-        taps = pair.net.taps()
-        watchers = [Watcher(pair.net, taps[number]) for number in numbers]
-        for watcher in watchers:
-            stack.callback(watcher.close)
+def watched(pair, clients, old):
+    """The tap of that name, and the newest one; the client has had answers since. The kernel takes a while to begin
+    with its stamps, and until then those are of the reading."""
+    watchers = [Watcher(pair.net, tap) for tap in (old, pair.net.taps()[-1])]
+    reading = 0
+    while not any(stamp < reading for stamp in watchers[0].stamps):
+        watchers[0].stamps.clear()
+        clients.wait_for_more(SOME)
+        reading = time.time()
+        watchers[0].read()
+    try:
         yield watchers
+    finally:
+        for watcher in watchers:
+            watcher.socket.close()
+
+
+@contextlib.contextmanager
+def watched_pair():
+    """Protected, with a client under way; both hosts take VMs in, and are patient with a busy machine."""
+    need_protect()
+    with Pair(back=True) as pair:
+        pair.start_primary(ft={"timeout_ms": int(TIMEOUT * 1000)})
+        for host in pair.hosts:
+            pair.start_standby(host)
+        pair.protect()
+        clients = pair.clients("udp", patience=20)
+        clients.wait_for_more(SOME)
+        yield pair, clients
 
 
 def report(host):
@@ -99,7 +116,12 @@ def check_takeover(host, old, new):
     assert not line["planned"], line
     assert line["gap_ms"] <= silence * 1000 + 50, f"{line}, the first frame after {silence} s"
     assert line["gap_ms"] >= line["decide_ms"] + line["load_ms"], line
-    seen = new.first - old.last
+    began = line["at"] - 0.001  # the guest runs here when that is written, and not before
+
+    def first():
+        return min((stamp for stamp in new.read() if stamp >= began), default=None)
+    host.wait_until(first, "a frame of the new host")
+    seen = first() - max(stamp for stamp in old.read() if stamp < began)
     # All that left the old host after the journal's beginning had been allowed to by an acknowledgement that came later,
     # and the client's every answer needed one: what is counted begins before the last frame, and ends with the first.
     assert seen <= silence + 0.1, f"the journal says {silence:.3f} s, frames were missing for {seen:.3f} s"
@@ -119,8 +141,9 @@ def test_takeovers_are_in_the_report():
     """After a kill and a freeze of the primary: the new host's report has the takeover, what kind of detection it was, a
     gap that is no smaller than what frames show, and the time without a twin, which ends with the next one. The frozen
     one's report knows that another host has it."""
-    with protected(kinds=("udp",), both=True, back=True) as (pair, clients, _):
-        with watched(pair, 0, 1) as (old, new):
+    with watched_pair() as (pair, clients):
+        first, second = pair.net.taps()
+        with watched(pair, clients, first) as (old, new):
             pair.kill(pair.a)
             clients.wait_for_more(SOME)
             line = check_takeover(pair.b, old, new)
@@ -133,7 +156,7 @@ def test_takeovers_are_in_the_report():
         assert 0 < before["unprotected"] == protection["unprotected"] <= said["up"], protection
         assert protection["protected"] > before["protected"] > 0, f"{protection}, before {before}"
 
-        with watched(pair, 0, 1) as (old, new):
+        with watched(pair, clients, second) as (old, new):
             with pair.frozen(pair.b):
                 clients.wait_for_more(SOME)
                 line = check_takeover(pair.a, old, new)
@@ -149,7 +172,7 @@ def test_takeovers_are_in_the_report():
 def test_what_is_no_failure_is_none():
     """A switchover is in both reports, and fails nowhere; when the twin dies the VM has not failed, and what its output
     had waited is told."""
-    with protected(kinds=("udp",), both=True, back=True) as (pair, clients, _):
+    with watched_pair() as (pair, clients):
         pair.a.good("switchover", "web1")
         clients.wait_for_more(SOME)
         said, protection = report_when(pair.a, lambda _, protection: protection["switchovers"])
