@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What is said on a new connection, before anything else. Each side sends a greeting of 16 bytes at
- * once and reads the other one's:
+ * once and reads the other one's; only who accepts with the keys of several hosts reads first, and
+ * then says 2 to who says 2:
  *
  *   0   8  "minivmm" and a zero byte
  *   8   1  version: 1
@@ -29,7 +30,7 @@
 #include <unistd.h>
 
 enum { SAYS_PLAIN = 1, SAYS_TLS = 2, SAYS_NEITHER = 3 };
-enum { VERSION = 1, CONNECTED = 1, ACCEPTED = 2 };
+enum { VERSION = 1, CONNECTED = 1, ACCEPTED = 2, GREETING = 16 };
 enum { HALF = 64 * 1024 }; /* gathered for writing, read ahead */
 
 struct link {
@@ -162,23 +163,27 @@ static int say_wire(int error, const char *peer, struct err *err)
     return err_sys(err, ERR_FAILED, -error, "cannot talk to %s", peer);
 }
 
-static int exchange_greetings(struct link *link, uint8_t who, uint8_t how, uint8_t *ret_how,
-                              struct err *err)
+static int send_greeting(struct link *link, uint8_t who, uint8_t how, struct err *err)
 {
-    const uint8_t mine[16] = {'m', 'i', 'n', 'i', 'v', 'm', 'm', 0, VERSION, who, how};
-    uint8_t theirs[16];
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)mine, .iov_len = sizeof(mine)};
+    uint8_t mine[GREETING] = {'m', 'i', 'n', 'i', 'v', 'm', 'm', 0, VERSION, who, how};
+    struct iovec iov = {.iov_base = mine, .iov_len = sizeof(mine)};
 
     int r = link_wire_send(&link->wire, &iov, 1, 0);
-    if (r < 0)
-        return say_wire(r, link->peer, err);
+    return r < 0 ? say_wire(r, link->peer, err) : 0;
+}
+
+static int read_greeting(struct link *link, uint8_t who, uint8_t *ret_how, struct err *err)
+{
+    uint8_t theirs[GREETING];
+    int r;
+
     for (size_t length = 0; length < sizeof(theirs);) {
         ssize_t n = link_wire_receive(&link->wire, theirs + length, sizeof(theirs) - length);
         if (n < 0)
             return say_wire((int)n, link->peer, err);
         length += (size_t)n;
     }
-    if (memcmp(theirs, mine, 8) != 0 || theirs[9] + who != CONNECTED + ACCEPTED ||
+    if (memcmp(theirs, "minivmm", 8) != 0 || theirs[9] + who != CONNECTED + ACCEPTED ||
         theirs[10] < SAYS_PLAIN || theirs[10] > SAYS_NEITHER) {
         r = err_say(err, ERR_FAILED, EPROTO, "what is at %s is not minivmm", link->peer);
         err_hint(err, "is that the port that minivmm listens at there?");
@@ -192,13 +197,20 @@ static int exchange_greetings(struct link *link, uint8_t who, uint8_t how, uint8
     return 0;
 }
 
+/* Of "hostB:7420", "[::1]:7420" (with its brackets), "::1". */
+static size_t host_length(const char *peer)
+{
+    const char *colon = strchr(peer, ':'), *last = strrchr(peer, ':');
+
+    return colon && (colon == last || *peer == '[') ? (size_t)(last - peer) : strlen(peer);
+}
+
 int link_say_key_is_missing(const char *peer, struct err *err)
 {
     int r = err_say(err, ERR_USAGE, EPERM,
                     "a link to another host needs a key, and there is none for %s", peer);
 
-    err_hint(err, "minivmm key > pair.key; copy it to the other host; --key pair.key on both "
-                  "sides");
+    err_hint(err, "minivmm pair %.*s makes one for both hosts", (int)host_length(peer), peer);
     return r;
 }
 
@@ -213,11 +225,13 @@ static int agree(uint8_t mine, uint8_t theirs, const char *peer, struct err *err
         return 0;
     if (mine == SAYS_TLS) {
         r = err_say(err, ERR_USAGE, EPERM, "the other side, %s, does not use a key", peer);
-        err_hint(err, "start it with the same --key there");
+        err_hint(err,
+                 "start it with the same --key there, or let minivmm pair give both hosts one");
         return r;
     }
     r = err_say(err, ERR_USAGE, EPERM, "the other side, %s, wants a key", peer);
-    err_hint(err, "start this side with the same --key FILE as there");
+    err_hint(err, "minivmm pair gives both hosts one; or start this side with the same --key FILE "
+                  "as there");
     return r;
 }
 
@@ -253,14 +267,27 @@ static int start(struct link *link, bool accepting, const struct link_config *co
     link_address_format(address, length, link->peer, sizeof(link->peer));
     set_options(link->wire.fd);
     bool plain = config->insecure || link_address_is_loopback(address);
+    bool reads_first = accepting && !config->key && config->keys;
+    uint8_t who = accepting ? ACCEPTED : CONNECTED;
     uint8_t mine = config->key ? SAYS_TLS : plain ? SAYS_PLAIN : SAYS_NEITHER;
+    int r = 0;
     if (config->timeout_ms)
         link->wire.deadline_ns = clock_monotonic_ns() + config->timeout_ms * 1000000ull;
-    int r = exchange_greetings(link, accepting ? ACCEPTED : CONNECTED, mine, &theirs, err);
+    if (reads_first) {
+        r = read_greeting(link, who, &theirs, err);
+        if (r < 0)
+            (void)!send_greeting(link, who, mine, NULL); /* it may tell them what is wrong */
+        if (r == 0 && theirs == SAYS_TLS)
+            mine = SAYS_TLS;
+    }
+    if (r == 0)
+        r = send_greeting(link, who, mine, err);
+    if (r == 0 && !reads_first)
+        r = read_greeting(link, who, &theirs, err);
     if (r == 0)
         r = agree(mine, theirs, link->peer, err);
-    if (r == 0 && config->key)
-        r = tls_create(&link->tls, &link->wire, config->key, accepting, link->peer, err);
+    if (r == 0 && mine == SAYS_TLS)
+        r = tls_create(&link->tls, &link->wire, config, accepting, link->peer, err);
     link->wire.deadline_ns = 0;
     if (r == 0)
         link_set_timeout(link, config->timeout_ms);

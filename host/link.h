@@ -14,18 +14,31 @@
 #include <pthread.h>
 
 enum { LINK_KEY_BYTES = 32, LINK_KEY_TEXT = 2 * LINK_KEY_BYTES + 1, LINK_DEFAULT_PORT = 7420 };
+enum { LINK_KEY_PRINT = 33 };
 
 struct link_key {
     uint8_t bytes[LINK_KEY_BYTES];
 };
 
 /*
- * A file made by `minivmm key`: one line of 64 hex digits. Refused: a file that group or others may
- * read or write, one that is somebody else's, and whatever is no regular file.
+ * A file made by `minivmm key`: one line of 64 hex digits; or a pair's (host/key_store.h). Refused:
+ * a file that group or others may read or write, one that is somebody else's, and whatever is no
+ * regular file.
  */
 int link_key_read(struct link_key *ret_key, const char *path, struct err *err) must_check;
 int link_key_make(struct link_key *ret_key, struct err *err) must_check;
 void link_key_format(const struct link_key *key, char ret_text[LINK_KEY_TEXT]);
+/*
+ * Its fingerprint, 32 hex digits: half of a SHA-256 of it. No secret. Who connects sends it in the
+ * clear: the name of the key, by which the other side finds it.
+ */
+int link_key_print(const struct link_key *key, char ret_print[LINK_KEY_PRINT],
+                   struct err *err) must_check;
+
+/* Keys of those who may call. `print` comes from anybody, and is any text; -errno: nobody's. */
+struct link_keys {
+    int (*find)(struct link_keys *keys, const char *print, struct link_key *ret_key);
+};
 
 /*
  * Addresses are "HOST", "HOST:PORT", "[::1]:PORT", ":PORT", and IPv6 without brackets and port;
@@ -36,6 +49,8 @@ struct link_attempt;
 
 struct link_config {
     const struct link_key *key;   /* NULL: plain; only read during connect and accept */
+    struct link_keys *keys;       /* accepting, without a key: who calls with one of these has a link
+                                   * with TLS, whoever else a plain one where that is allowed */
     bool insecure;                /* plain to another host is what somebody asked for */
     unsigned timeout_ms;          /* connecting, the handshake, and each read or write that does
                                    * not move; 0: none */

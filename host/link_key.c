@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "host/link.h"
+#include "host/link_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static int say_no_key(const char *path, const char *why, struct err *err)
 }
 
 /* Whoever may write it can change the key, whoever may read it can take part. */
-static int check_file(int fd, const char *path, struct err *err)
+int link_key_check_file(int fd, const char *path, struct err *err)
 {
     struct stat stat;
 
@@ -49,29 +49,40 @@ static int check_file(int fd, const char *path, struct err *err)
     return 0;
 }
 
-static int parse(struct link_key *ret_key, const char *text, size_t length, const char *path,
-                 struct err *err)
+bool link_key_parse(struct link_key *ret_key, const char digits[2 * LINK_KEY_BYTES])
 {
     struct link_key key;
 
-    if (length == DIGITS + 1 && text[DIGITS] == '\n')
-        length--;
-    if (length != DIGITS)
-        return say_no_key(path, "64 hex digits are one", err);
     for (size_t i = 0; i < LINK_KEY_BYTES; i++) {
-        int high = digit_value(text[2 * i]), low = digit_value(text[2 * i + 1]);
+        int high = digit_value(digits[2 * i]), low = digit_value(digits[2 * i + 1]);
         if (high < 0 || low < 0)
-            return say_no_key(path, "it holds more than hex digits", err);
+            return false;
         key.bytes[i] = (uint8_t)(high << 4 | low);
     }
     *ret_key = key;
     explicit_bzero(&key, sizeof(key));
-    return 0;
+    return true;
+}
+
+static int parse(struct link_key *ret_key, const char *text, size_t length, const char *path,
+                 struct err *err)
+{
+    const size_t head = sizeof(KEY_STORE_SECOND_LINE) - 1;
+
+    if (length > DIGITS + head && memcmp(text + DIGITS, KEY_STORE_SECOND_LINE, head) == 0)
+        length = DIGITS; /* a pair's: the rest is for host/key_store.c */
+    if (length == DIGITS + 1 && text[DIGITS] == '\n')
+        length--;
+    if (length != DIGITS)
+        return say_no_key(path, "64 hex digits are one", err);
+    return link_key_parse(ret_key, text) ? 0
+                                         : say_no_key(path, "it holds more than hex digits", err);
 }
 
 int link_key_read(struct link_key *ret_key, const char *path, struct err *err)
 {
-    char text[DIGITS + 2]; /* one more than is wanted tells too many */
+    char text[DIGITS + 2 + sizeof(KEY_STORE_SECOND_LINE)]; /* one more than is wanted tells too
+                                                            * many */
     size_t length = 0;
     ssize_t n = 0;
 
@@ -84,7 +95,7 @@ int link_key_read(struct link_key *ret_key, const char *path, struct err *err)
             err_hint(err, "make one with minivmm key > %s, and copy it to the other host", path);
         return r;
     }
-    int r = check_file(fd, path, err);
+    int r = link_key_check_file(fd, path, err);
     while (r == 0 && length < sizeof(text)) {
         n = read(fd, text + length, sizeof(text) - length);
         if (n < 0 && errno == EINTR)

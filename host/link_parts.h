@@ -30,6 +30,15 @@ int link_start(struct link **ret_link, int socket, bool accepting, const struct 
                struct err *err) must_check;
 int link_say_key_is_missing(const char *peer, struct err *err) must_check;
 
+/* Keys (link_key.c, key_store.c). */
+
+/* After the first line of a pair's file: "as", and what the other host calls this one. */
+#define KEY_STORE_SECOND_LINE "\nas "
+
+/* Whether it is a regular file that only its owner, who is us or root, can read and write. */
+int link_key_check_file(int fd, const char *path, struct err *err) must_check;
+bool link_key_parse(struct link_key *ret_key, const char digits[2 * LINK_KEY_BYTES]) must_check;
+
 /* The socket: bytes one way and the other, each by one thread. */
 
 struct wire {
@@ -47,9 +56,10 @@ int link_wire_send(struct wire *wire, struct iovec *iov, size_t count, int flags
 
 struct tls;
 
-/* Both handshakes, before the wire's deadline. The wire outlives it. */
-int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_key *key, bool accepting,
-               const char *peer, struct err *err) must_check;
+/* Both handshakes, before the wire's deadline. The wire outlives it. The config has a key or,
+ * accepting, keys. */
+int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_config *config,
+               bool accepting, const char *peer, struct err *err) must_check;
 enum { TLS_RECORD = 16384 };                                   /* room in which a record fits */
 ssize_t tls_receive(struct tls *tls, void *to, size_t length); /* as wire_receive */
 int tls_send(struct tls *tls, const void *from, size_t length) must_check;

@@ -21,11 +21,18 @@
 #include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * Who connects says which key it has: its fingerprint (link_key_print). One that was given by
+ * --key FILE may go by this name, too: older versions call it so.
+ */
 #define PSK_IDENTITY "minivmm"
+#define PRINT_LABEL  "minivmm key 1" /* ahead of the key in what is hashed */
 /* A pre-shared key is for SHA-256 unless said otherwise, which excludes AES-256-GCM. */
 #define PRIORITIES                                                                         \
     "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:-CIPHER-ALL:+AES-128-GCM:+CHACHA20-" \
@@ -57,6 +64,7 @@ struct calls {
     typeof(gnutls_record_recv) *record_recv;
     typeof(gnutls_bye) *bye;
     typeof(gnutls_strerror) *strerror;
+    typeof(gnutls_hash_fast) *hash_fast;
     gnutls_alloc_function *malloc; /* a variable of the library's */
 };
 
@@ -91,6 +99,7 @@ static const struct {
     CALL(record_recv),
     CALL(bye),
     CALL(strerror),
+    CALL(hash_fast),
     CALL(malloc),
 };
 #undef CALL
@@ -106,6 +115,8 @@ struct way {
     gnutls_psk_client_credentials_t client;
     gnutls_psk_server_credentials_t server;
     struct link_key key;
+    struct link_keys *keys; /* where the key is yet to be found; NULL */
+    bool second; /* its key is of this link only, and has no fingerprint to be known by */
     bool may_send, may_receive;
     int error; /* of the wire, which gnutls does not hand on */
 };
@@ -138,6 +149,34 @@ static int load(struct tls *tls, struct err *err)
         memcpy((uint8_t *)&tls->calls + call_names[i].offset, &symbol, sizeof(symbol));
     }
     return 0;
+}
+
+static int make_print(const struct calls *calls, const struct link_key *key,
+                      char ret_print[LINK_KEY_PRINT])
+{
+    struct {
+        char label[sizeof(PRINT_LABEL)];
+        struct link_key key;
+    } hashed = {.label = PRINT_LABEL, .key = *key};
+    uint8_t hash[32];
+
+    int code = calls->hash_fast(GNUTLS_DIG_SHA256, &hashed, sizeof(hashed), hash);
+    explicit_bzero(&hashed, sizeof(hashed));
+    for (size_t i = 0; code >= 0 && i < LINK_KEY_PRINT / 2; i++)
+        snprintf(ret_print + 2 * i, 3, "%02x", hash[i]);
+    return code;
+}
+
+int link_key_print(const struct link_key *key, char ret_print[LINK_KEY_PRINT], struct err *err)
+{
+    struct tls tls = {0};
+
+    int r = load(&tls, err);
+    if (r == 0 && make_print(&tls.calls, key, ret_print) < 0)
+        r = err_say(err, ERR_HOST, EIO, "libgnutls makes no SHA-256");
+    if (tls.library)
+        dlclose(tls.library);
+    return r;
 }
 
 /* What gnutls wants of the connection. */
@@ -220,12 +259,26 @@ static struct way *way_of(gnutls_session_t session, gnutls_alloc_function **ret_
     return way;
 }
 
+/* The name is whatever somebody sends. */
+static bool has_key(struct way *way, const char *name)
+{
+    char print[LINK_KEY_PRINT];
+
+    if (way->keys)
+        return way->keys->find(way->keys, name, &way->key) == 0;
+    return strcmp(name, PSK_IDENTITY) == 0 ||
+           (make_print(&way->tls->calls, &way->key, print) >= 0 && strcmp(name, print) == 0);
+}
+
 static int handle_key(gnutls_session_t session, const char *name, gnutls_datum_t *ret_key)
 {
     gnutls_alloc_function *allocate;
     struct way *way = way_of(session, &allocate);
 
-    if (!way || strcmp(name, PSK_IDENTITY) != 0)
+    if (!way)
+        return -1;
+    /* Who has no key here fails as with another key, and learns no names of keys. */
+    if (!has_key(way, name) && link_key_make(&way->key, NULL) < 0)
         return -1;
     ret_key->data = (*allocate)(LINK_KEY_BYTES); /* gnutls frees it */
     if (!ret_key->data)
@@ -275,8 +328,12 @@ static int say_failed(struct way *way, int code, const char *peer, struct err *e
     int error = error_of(way, code);
 
     if (is_other_key(way, code)) {
-        int r = err_say(err, ERR_FAILED, EACCES, "the keys differ, this one and that of %s", peer);
-        err_hint(err, "copy the key file of one host to the other one");
+        int r = way->keys ? err_say(err, ERR_FAILED, EACCES,
+                                    "this host has no such key as %s calls with", peer)
+                          : err_say(err, ERR_FAILED, EACCES,
+                                    "the keys differ, this one and that of %s", peer);
+        err_hint(err, "minivmm pair, on either host and with the other one's name, makes a key for "
+                      "both, or says how theirs differ; with --key FILE: the same file on both");
         return r;
     }
     if (error == -ETIMEDOUT)
@@ -292,6 +349,7 @@ static int give_key(struct way *way, bool accepting)
 {
     const struct calls *calls = &way->tls->calls;
     gnutls_datum_t key = {.data = way->key.bytes, .size = LINK_KEY_BYTES};
+    char print[LINK_KEY_PRINT];
     int code;
 
     if (accepting) {
@@ -304,7 +362,10 @@ static int give_key(struct way *way, bool accepting)
     code = calls->psk_allocate_client_credentials(&way->client);
     if (code < 0)
         return code;
-    code = calls->psk_set_client_credentials(way->client, PSK_IDENTITY, &key, GNUTLS_PSK_KEY_RAW);
+    snprintf(print, sizeof(print), "%s", PSK_IDENTITY);
+    code = way->second ? 0 : make_print(calls, &way->key, print);
+    if (code >= 0)
+        code = calls->psk_set_client_credentials(way->client, print, &key, GNUTLS_PSK_KEY_RAW);
     return code < 0 ? code : calls->credentials_set(way->session, GNUTLS_CRD_PSK, way->client);
 }
 
@@ -342,14 +403,18 @@ static int shake_hands(struct way *way, struct tls *tls, bool accepting)
     return code;
 }
 
-static int shake_both(struct tls *tls, const struct link_key *key, bool accepting, const char *peer,
-                      struct err *err)
+static int shake_both(struct tls *tls, const struct link_config *config, bool accepting,
+                      const char *peer, struct err *err)
 {
     struct way *first = accepting ? &tls->in : &tls->out;
     struct way *second = accepting ? &tls->out : &tls->in;
     const char *label = SECOND_KEY_LABEL;
 
-    first->key = *key;
+    second->second = true;
+    if (config->key)
+        first->key = *config->key;
+    else
+        first->keys = config->keys;
     int code = shake_hands(first, tls, accepting);
     if (code < 0)
         return say_failed(first, code, peer, err);
@@ -360,8 +425,8 @@ static int shake_both(struct tls *tls, const struct link_key *key, bool acceptin
     return code < 0 ? say_failed(second, code, peer, err) : 0;
 }
 
-int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_key *key, bool accepting,
-               const char *peer, struct err *err)
+int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_config *config,
+               bool accepting, const char *peer, struct err *err)
 {
     struct tls *tls = calloc(1, sizeof(*tls));
     int r = 0;
@@ -376,7 +441,7 @@ int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_key *k
     if (r == 0)
         r = load(tls, err);
     if (r == 0)
-        r = shake_both(tls, key, accepting, peer, err);
+        r = shake_both(tls, config, accepting, peer, err);
     if (r < 0) {
         tls_destroy(tls);
         return r;

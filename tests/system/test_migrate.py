@@ -231,7 +231,7 @@ def test_keys():
         plain, closed = other.standby(), other.standby("--key", keys["right"])
         one.bad(4, r"open.*\nhint: chmod 600", "migrate", "web1", closed, "--key", open_to_all)
         one.bad(1, "key", "migrate", "web1", closed, "--key", keys["wrong"])
-        one.bad(2, "wants a key\nhint: start this side with the same --key", "migrate", "web1", closed)
+        one.bad(2, "wants a key\nhint: minivmm pair gives both hosts one", "migrate", "web1", closed)
         one.bad(2, "does not use a key\nhint: .*--key", "migrate", "web1", plain, "--key", keys["right"])
         one.bad(3, "nowhere", "migrate", "web1", closed, "--key", "nowhere")
         assert os.listdir(other.root) == [".run"] or os.listdir(other.root) == [], os.listdir(other.root)
