@@ -92,16 +92,16 @@ int small_file_append(int folder, const char *name, mode_t mode)
 }
 
 /* Always a new file: nothing that lies there under this name is followed or written through. */
-static int open_beside(int folder, const char *name, const char *beside)
+static int open_beside(int folder, const char *name, const char *beside, mode_t wanted)
 {
     struct stat old;
-    mode_t mode = 0644;
+    mode_t mode = wanted ? wanted : 0644;
 
     if (unlinkat(folder, beside, 0) < 0 && errno != ENOENT)
         return -errno;
     if (fstatat(folder, name, &old, AT_SYMLINK_NOFOLLOW) < 0)
         old.st_mode = 0;
-    if (S_ISREG(old.st_mode))
+    if (S_ISREG(old.st_mode) && !wanted)
         mode = old.st_mode & 0666;
     int fd = openat(folder, beside, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
@@ -151,7 +151,7 @@ int small_file_replace(int folder, const char *name, const struct small_file *fi
 
     if (snprintf(beside, sizeof(beside), ".%s.new", name) >= (int)sizeof(beside))
         return say_not_written(-ENAMETOOLONG, folder, name, err);
-    int fd = open_beside(folder, name, beside);
+    int fd = open_beside(folder, name, beside, file->mode);
     if (fd < 0)
         return say_not_written(fd, folder, name, err);
     int r = file->lock ? lock_try(fd, false) : 0;

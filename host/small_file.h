@@ -19,6 +19,7 @@ struct small_file {
     const void *bytes;
     size_t length;
     bool durable; /* survives a power cut once this has returned */
+    mode_t mode;  /* from its first byte on; 0: that of the old file, or as the umask says */
 
     /*
      * NULL: no lock. Else the new file is locked (host/lock.h) before it has its name, so that
