@@ -29,6 +29,9 @@ int verb_rename(int argc, char **argv);
 int verb_remove(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_key(int argc, char **argv);
+int verb_pair(int argc, char **argv);
+int verb_unpair(int argc, char **argv);
+int verb_pairs(int argc, char **argv);
 int verb_check(int argc, char **argv);
 
 /* Prints what went wrong and returns the exit code that belongs to it. */

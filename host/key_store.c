@@ -93,7 +93,7 @@ int key_store_path(char ret_path[PATH_MAX], struct err *err)
     if (put_path(ret_path, secure_getenv("XDG_CONFIG_HOME"), "/minivmm/keys") ||
         put_path(ret_path, secure_getenv("HOME"), "/.config/minivmm/keys"))
         return 0;
-    int r = err_say(err, ERR_HOST, ENOENT, "there is no place for keys: HOME is not set");
+    int r = err_say(err, ERR_HOST, EINVAL, "there is no place for keys: HOME is not set");
     err_hint(err, "set HOME, or MINIVMM_KEYS_DIR to a folder");
     return r;
 }
