@@ -129,7 +129,7 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
 int verb_migrate(int argc, char **argv)
 {
     static const struct option table[] = {
-        [MIGRATE_KEY] = {"key", 0, "FILE", "what both hosts know: minivmm key > pair.key"},
+        [MIGRATE_KEY] = {"key", 0, "FILE", "this key, and not that of minivmm pair"},
         [MIGRATE_INSECURE] = {"insecure", 0, NULL,
                               "without a key, though others can read and change what is sent"},
         [MIGRATE_DOWNTIME] = {"downtime", 0, "MS", "how long it may stand still (300)"},
@@ -147,8 +147,8 @@ int verb_migrate(int argc, char **argv)
         .table = table,
         .count = array_size(table),
         .examples = "Examples:\n"
-                    "  minivmm migrate web1 hostB --key pair.key\n"
-                    "  minivmm migrate web1 hostB --key pair.key --shared-disk\n"
+                    "  minivmm migrate web1 hostB\n"
+                    "  minivmm migrate web1 hostB --shared-disk\n"
                     "  minivmm migrate web1 --cancel\n"
                     "\n"
                     "Usage: minivmm migrate VM HOST[:PORT] [OPTION...]\n"

@@ -151,7 +151,7 @@ int verb_protect(int argc, char **argv)
         [PROTECT_TO] = {"to", 0, "HOST[:PORT]", "where its twin shall be (\"peer\" in vm.json)"},
         [PROTECT_WITNESS] = {"witness", 0, "file:PATH",
                              "a folder that both hosts see (\"witness\" in vm.json)"},
-        [PROTECT_KEY] = {"key", 0, "FILE", "what both hosts know: minivmm key > pair.key"},
+        [PROTECT_KEY] = {"key", 0, "FILE", "this key, and not that of minivmm pair"},
         [PROTECT_INSECURE] = {"insecure", 0, NULL,
                               "without a key, though others can read and change what is sent"},
         [PROTECT_LEVEL] = {"level", 0, "memory|durable",
@@ -169,7 +169,7 @@ int verb_protect(int argc, char **argv)
         .table = table,
         .count = array_size(table),
         .examples = "Examples:\n"
-                    "  minivmm protect web1 --to hostB --witness file:/nfs/witness --key pair.key\n"
+                    "  minivmm protect web1 --to hostB --witness file:/nfs/witness\n"
                     "  minivmm protect web1\n"
                     "\n"
                     "Usage: minivmm protect VM [OPTION...]\n"

@@ -28,17 +28,21 @@ struct standby {
     const char *listen, *key_path;
     bool insecure;
     struct link_key key;
+    struct key_finder finder;
     char *path; /* of the folder */
     int place, socket, signals;
     unsigned children;
 };
 
-static struct arrival_config config_of(const struct standby *standby)
+static struct arrival_config config_of(struct standby *standby)
 {
-    return (struct arrival_config){.link = {.key = standby->key_path ? &standby->key : NULL,
+    bool keyed = standby->key_path;
+    return (struct arrival_config){.link = {.key = keyed ? &standby->key : NULL,
+                                            .keys = keyed ? NULL : &standby->finder.keys,
                                             .insecure = standby->insecure,
                                             .timeout_ms = HANDSHAKE_MS},
                                    .key_path = standby->key_path,
+                                   .finder = keyed ? NULL : &standby->finder,
                                    .place = standby->place,
                                    .path = standby->path};
 }
@@ -109,6 +113,17 @@ static int wait_for_vms(struct standby *standby, struct err *err)
     }
 }
 
+/* Then no paired host can come; this one itself can. */
+static void warn_of_keys(void)
+{
+    struct err err = {0};
+    int store = key_store_open(false, &err);
+    if (store >= 0)
+        close(store);
+    else if (store != -ENOENT)
+        log_err(LOG_WARNING, &err);
+}
+
 static int open_all(struct standby *standby, const char *folder, struct err *err)
 {
     sigset_t set;
@@ -119,6 +134,9 @@ static int open_all(struct standby *standby, const char *folder, struct err *err
         return err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno, "folder %s",
                        folder);
     int ret = standby->key_path ? link_key_read(&standby->key, standby->key_path, err) : 0;
+    key_finder_init(&standby->finder);
+    if (!standby->key_path)
+        warn_of_keys();
     if (ret == 0)
         ret = link_listen(&standby->socket, standby->listen, err);
     if (ret < 0)
@@ -152,9 +170,10 @@ int verb_standby(int argc, char **argv)
 {
     static const struct option table[] = {
         [STANDBY_LISTEN] = {"listen", 0, "ADDRESS:PORT", "where (every address, port 7420)"},
-        [STANDBY_KEY] = {"key", 0, "FILE", "what both hosts know: minivmm key > pair.key"},
-        [STANDBY_INSECURE] = {"insecure", 0, NULL,
-                              "without a key, from anybody who can connect, also from other hosts"},
+        [STANDBY_KEY] = {"key", 0, "FILE", "this key, and not those of minivmm pair"},
+        [STANDBY_INSECURE] =
+            {"insecure", 0, NULL,
+             "also without a key, from anybody who can connect, on other hosts too"},
         [STANDBY_HELP] = {"help", 'h', NULL, "this text"},
     };
     struct err err = {0};
@@ -163,16 +182,19 @@ int verb_standby(int argc, char **argv)
         .verb = "standby",
         .table = table,
         .count = array_size(table),
-        .examples = "Examples:\n"
-                    "  minivmm standby /srv/vms --key pair.key\n"
-                    "  minivmm standby . --listen 127.0.0.1:7420\n"
-                    "\n"
-                    "Usage: minivmm standby FOLDER [OPTION...]\n"
-                    "\n"
-                    "Waits for VMs that minivmm migrate sends here, and for those that are to have "
-                    "their twin here\n"
-                    "(minivmm protect). Each gets a folder in FOLDER, and runs in the background, "
-                    "also when this ends.\n",
+        .examples =
+            "Examples:\n"
+            "  minivmm standby /srv/vms\n"
+            "  minivmm standby . --listen 127.0.0.1:7420\n"
+            "\n"
+            "Usage: minivmm standby FOLDER [OPTION...]\n"
+            "\n"
+            "Waits for VMs that minivmm migrate sends here, and for those that are to have "
+            "their twin here\n"
+            "(minivmm protect), from hosts that this one is paired with (minivmm pair), and "
+            "from this one itself.\n"
+            "Each gets a folder in FOLDER, and runs in the background, "
+            "also when this ends.\n",
         .take = take_option,
         .ctx = &standby,
         .least = 1,

@@ -122,6 +122,11 @@ static void note_link(struct arrival *arrival, const struct arrival_config *conf
         arrival->key = *config->link.key;
     if (!config->key_path || !realpath(config->key_path, arrival->key_path))
         arrival->key_path[0] = '\0';
+    if (config->finder && config->finder->path[0]) {
+        arrival->has_key = true;
+        arrival->key = config->finder->key;
+        memcpy(arrival->key_path, config->finder->path, sizeof(arrival->key_path));
+    }
 }
 
 int arrival_accept(struct arrival **ret_arrival, int socket, const struct arrival_config *config,
@@ -135,8 +140,8 @@ int arrival_accept(struct arrival **ret_arrival, int socket, const struct arriva
     stream_buffer_init(&arrival->payload, 0);
     stream_buffer_init(&arrival->state, 0);
     arrival->folder.fd = -1;
-    note_link(arrival, config);
     int ret = link_accept(&arrival->link, socket, &config->link, err);
+    note_link(arrival, config);
     if (ret == 0) {
         link_set_timeout(arrival->link, MOVING_SILENCE_MS);
         ret = read_head(arrival, config->place, config->path, err);

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "ft/moving.h"
-#include "host/link.h"
+#include "host/key_store.h"
 #include "vmm/instance.h"
 
 struct arrival;
@@ -18,8 +18,10 @@ struct arrival;
 struct arrival_config {
     struct link_config link;
     const char *key_path; /* where its key is from; NULL */
-    int place;            /* the folder of VMs... */
-    const char *path;     /* ...with its path */
+    /* Where link.keys leads, which says where the key is from; NULL. */
+    const struct key_finder *finder;
+    int place;        /* the folder of VMs... */
+    const char *path; /* ...with its path */
 };
 
 /* Takes the socket over. 1: it was only a question, and is answered. */

@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "host/key_store.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -535,6 +536,7 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
     const char *to = json_string_value(json_object_get(arguments, "to"));
     const char *key = json_string_value(json_object_get(arguments, "key"));
     const json_t *downtime = json_object_get(arguments, "downtime_ms");
+    char path[PATH_MAX];
     int ret = control_check_keys(arguments, keys, err);
     if (ret < 0)
         return ret;
@@ -554,6 +556,10 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
         ret = take_flag(arguments, "verify", &migration->verify, err);
     if (ret == 0)
         ret = take_flag(arguments, "shared_disk", &migration->shared_disk, err);
+    if (ret == 0 && !key && !migration->insecure) {
+        ret = key_store_for(path, to, err);
+        key = path[0] ? path : NULL;
+    }
     migration->has_key = key;
     return ret == 0 && key ? link_key_read(&migration->key, key, err) : ret;
 }

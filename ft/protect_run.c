@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "ft/asker.h"
+#include "host/key_store.h"
 #include "host/peer_address.h"
 
 #include <errno.h>
@@ -218,6 +219,13 @@ static void note_failure(struct protect *protect, uint64_t try, const struct err
     loop_post(instance_loop(protect->instance), &protect->turn);
 }
 
+/* A pair's key may have been replaced since, or taken away. Any other file was read once. */
+static int read_key_again(const struct protection *saved, struct link_key *key, struct err *err)
+{
+    return saved->key[0] && key_store_has_path(saved->key) ? link_key_read(key, saved->key, err)
+                                                           : 0;
+}
+
 static const struct definition_ft *wishes(const struct protect *protect)
 {
     return &instance_config(protect->instance)->definition->ft;
@@ -299,7 +307,7 @@ static bool ask_one(struct protect *protect, const struct protection *saved, str
                                           .insecure = saved->insecure,
                                           .verify = verify,
                                           .following = &following};
-    if (wanted && check_to(to, err) == 0)
+    if (wanted && check_to(to, err) == 0 && read_key_again(saved, &key, err) == 0)
         (void)!primary_follow(protect->primary, &target, err);
     explicit_bzero(&key, sizeof(key));
     pthread_mutex_lock(&protect->lock);

@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "host/key_store.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -89,6 +90,8 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
         ret = take_flag(arguments, "insecure", &saved->insecure, err);
     if (ret == 0)
         ret = take_flag(arguments, "verify", &ret_wish->verify, err);
+    if (ret == 0 && !saved->key[0] && !saved->insecure)
+        ret = key_store_for(saved->key, saved->peer, err);
     if (ret == 0)
         ret = need(ft->peer_count > 0 ? ft->peers[0] : saved->peer, "where shall its twin be?",
                    "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "host/key_store.h"
 #include "host/link_parts.h"
 
 #include <errno.h>
@@ -91,7 +92,9 @@ int link_key_read(struct link_key *ret_key, const char *path, struct err *err)
     if (fd < 0) {
         int r = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
                         "cannot read the key %s", path);
-        if (r == -ENOENT)
+        if (r == -ENOENT && key_store_has_path(path))
+            err_hint(err, "minivmm pair gives this host and the other one a key");
+        else if (r == -ENOENT)
             err_hint(err, "make one with minivmm key > %s, and copy it to the other host", path);
         return r;
     }
