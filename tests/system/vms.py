@@ -19,7 +19,8 @@ class Folder:
 
     def __init__(self):
         self.root = Path(tempfile.mkdtemp(prefix="minivmm-vms-", dir="/var/tmp"))
-        self.env = {**os.environ, "MINIVMM_RUNTIME_DIR": str(self.root / ".run")}
+        self.env = {**os.environ, "MINIVMM_RUNTIME_DIR": str(self.root / ".run"),
+                    "MINIVMM_KEYS_DIR": str(self.root / ".keys")}
         self.processes = []
 
     def __enter__(self):
