@@ -20,7 +20,9 @@ _minivmm() {
     */--cpu) mapfile -t COMPREPLY < <(compgen -W "host x86-64-v2 x86-64-v3 x86-64-v4" -- "$word") ;;
     */--net) mapfile -t COMPREPLY < <(compgen -W "user passt tap bridge: none" -- "$word") ;;
     */--console) mapfile -t COMPREPLY < <(compgen -W "serial virtio" -- "$word") ;;
-    key/*) ;;
+    key/* | pairs/*) ;;
+    */--remote-command | */--as | */--name) ;;
+    pair/* | unpair/*) mapfile -t COMPREPLY < <(compgen -W "$("$program" pairs 2>/dev/null | awk 'NR > 1 { print $1 }')" -A hostname -- "$word") ;;
     */--level) mapfile -t COMPREPLY < <(compgen -W "memory durable" -- "$word") ;;
     */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;
     */--witness) mapfile -t COMPREPLY < <(compgen -W "file:" -- "$word") ;;
