@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 
+from labcommon import Skip
 from pairs import Pair
 from test_cli import MINIVMM
-from test_migrate import Host, ended, make
+from test_migrate import Host, ended, free_port, make
 
 HEX = re.compile(r"\b[0-9a-f]{64}\b")
 PRINT = re.compile(r"\b[0-9a-f]{32}\b")
@@ -329,3 +331,72 @@ def test_a_key_that_is_taken_away():
         assert why["role"] == "primary"
         pair(a, hosts.AT_B, "--as", hosts.AT_A)
         hosts.wait_for(a, role="primary", state="paired", timeout=60)
+
+
+# --- by a real ssh --------------------------------------------------------------------------------------------------
+
+SSHD = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {there}/host
+AuthorizedKeysFile {there}/user.pub
+StrictModes no
+PermitRootLogin yes
+UsePAM no
+PidFile none
+SetEnv MINIVMM_KEYS_DIR={keys}
+"""
+SSH_CONFIG = """
+Host hostb
+  HostName 127.0.0.1
+  Port {port}
+  IdentityFile {there}/user
+  UserKnownHostsFile {there}/known
+  StrictHostKeyChecking accept-new
+"""
+
+
+@contextlib.contextmanager
+def real_ssh(a, b):
+    """sshd as host B, which host A calls hostb."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    if not program or not shutil.which("ssh") or os.geteuid() != 0:
+        raise Skip("needs root, sshd and ssh (Debian: sudo apt install openssh-server openssh-client)")
+    there, port = a.root / ".ssh", free_port()
+    there.mkdir()
+    os.makedirs("/run/sshd", exist_ok=True)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", there / name], check=True)
+    for name, text in (("sshd", SSHD), ("ssh", SSH_CONFIG)):
+        (there / f"{name}.conf").write_text(text.format(port=port, there=there, keys=store(b)))
+    tools = a.root / ".tools"
+    tools.mkdir()
+    (tools / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {there}/ssh.conf "$@"\n')
+    (tools / "ssh").chmod(0o755)
+    a.env["PATH"] = f"{tools}:{os.environ['PATH']}"
+    with subprocess.Popen([program, "-D", "-e", "-f", there / "sshd.conf"], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert "listening" in server.stderr.readline(), "sshd does not listen"
+            yield
+        finally:
+            server.kill()
+
+
+def test_pair_by_real_ssh():
+    """OpenSSH on both sides: pair, --renew and unpair with a command for the shell there, and the mend where the host is
+    not known or has no minivmm in its PATH."""
+    with Host() as a, Host() as b, real_ssh(a, b):
+        there = ["--remote-command", f"env true; {MINIVMM}"]
+        pair(a, "hostb", "--as", "hosta", *there)
+        first = check_settled(a, b)
+        pair(a, "hostb", "--renew", *there)
+        assert check_settled(a, b) != first
+        a.bad(1, "ssh does not get to hostc.invalid\nhint: ssh hostc.invalid true", "pair", "hostc.invalid")
+        a.bad(1, "hostb finds no minivmm\nhint: ", "pair", "hostb", "--remote-command", "no-such-minivmm")
+        check_settled(a, b)
+        assert a.run("unpair", "hostb", *there).returncode == 0
+        assert not list(store(b).glob("*.key"))
+
+
+test_pair_by_real_ssh.slow = True
