@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_BEAT_MS = 50, DEFAULT_LOST_MS = 500, MS = 1000000 };
+enum { DEFAULT_BEAT_MS = 50, DEFAULT_LOST_MS = 500, WATCH_MS = 2000, MS = 1000000 };
 
 static const struct instance_config *vm_of(const struct protect *protect)
 {
@@ -149,16 +149,20 @@ static void fill_times(struct protect *protect)
 struct ft_config protect_config(const struct protect *protect, bool follows)
 {
     uint64_t lost = protect->following.lost_ms * (uint64_t)MS;
+    uint64_t ask = 2 * lost > 2000ull * MS ? 2 * lost : 2000ull * MS,
+             watch = WATCH_MS * (uint64_t)MS;
     return (struct ft_config){
         .node = protect->saved.node,
         .beat_ns = protect->following.beat_ms * (uint64_t)MS,
         .lost_ns = follows ? lost : lost * 2 / 3,
         .stall_ns = 4 * lost,
-        .ask_ns = 2 * lost > 2000ull * MS ? 2 * lost : 2000ull * MS,
+        .ask_ns = ask,
         .retry_ns = lost / 2,
         .gap_ns = lost / 2,
         .away_ns = lost * 5 / 3,
         .yield_ns = 3 * lost,
+        .watch_ns = watch,
+        .forced_ns = watch + 2 * ask + lost * 2,
     };
 }
 

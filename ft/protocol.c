@@ -146,6 +146,14 @@ static void confirm(const struct step *step)
     }
 }
 
+/* Whoever it may have to be left to gets its time: a twin, or who was the owner until now. */
+static bool yields(const struct step *step)
+{
+    const struct ft_protocol *p = step->p;
+    uint64_t time = p->record.twin == FT_FORCED ? p->config.forced_ns : p->config.yield_ns;
+    return p->state == FT_STARTING && p->record.twin != 0 && step->now - p->began_ns < time;
+}
+
 /* The next step towards what is wanted, unless one is under way. */
 static void strive(const struct step *step)
 {
@@ -163,9 +171,7 @@ static void strive(const struct step *step)
     }
     if (!may_want(step) || (p->state == FT_CLAIMING && !p->applied))
         return;
-    bool yields = p->state == FT_STARTING && p->record.twin != 0 &&
-                  step->now - p->began_ns < p->config.yield_ns;
-    if (yields)
+    if (yields(step))
         p->known = false; /* it may have been taken when we ask again */
     else if (p->loose || !is_as_wanted(p))
         exchange(step);
@@ -181,12 +187,31 @@ static void want(const struct step *step, uint64_t owner, uint64_t twin)
     strive(step);
 }
 
+static bool is_alone(const struct ft_protocol *p)
+{
+    return (p->state == FT_SOLO || p->state == FT_GATED) && !p->striving;
+}
+
+/* Nothing is wanted, it was only looked at; what was read may be old. */
+static void hear_news(const struct step *step, const struct ft_record *record)
+{
+    struct ft_protocol *p = step->p;
+    if (record->generation <= p->record.generation || record->owner == p->config.node)
+        return;
+    p->record = *record;
+    end(step, FT_DEPOSED);
+}
+
 static void hear_answer(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
     if (!p->asking || event->ask != p->ask)
         return;
     p->asking = false;
+    if (is_alone(p) && event->answer == FT_IS) {
+        hear_news(step, &event->record);
+        return;
+    }
     p->known = event->answer != FT_NO_ANSWER;
     if (event->answer == FT_EXCHANGED) {
         p->loose = false;
@@ -465,6 +490,7 @@ static void mind_the_gap(const struct step *step, uint64_t absent)
     p->heard_ns = p->waits_ns = step->now;
     p->unsure = p->sent;
     p->known = p->known && !p->striving;
+    p->began_ns = step->now; /* a clock that was set says nothing of the others' time */
     if (p->state == FT_SOLO && absent > p->config.away_ns) {
         if (p->link)
             lose_peer(step);
@@ -490,6 +516,9 @@ static void hear_tick(const struct step *step)
     }
     if (!p->asking && step->now - p->asked_ns >= config->retry_ns)
         strive(step);
+    if (!p->asking && is_alone(p) && config->watch_ns &&
+        step->now - p->asked_ns >= config->watch_ns)
+        ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns)
         say(step, FT_BEAT, 0);
     if (p->parting && step->now - p->parted_ns > config->stall_ns) {
@@ -578,6 +607,7 @@ void ft_protocol_init_solo(struct ft_protocol *protocol, const struct ft_config 
     protocol->wanted = *record;
     protocol->persisted = record->generation;
     protocol->known = true;
+    protocol->asked_ns = now;
 }
 
 void ft_protocol_init_follower(struct ft_protocol *protocol, const struct ft_config *config,

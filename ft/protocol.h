@@ -36,6 +36,13 @@
  * before a twin asks for the VM, it acknowledges nothing more, and its disks hold the last epoch
  * that it acknowledged. The generation is on stable storage before a node acts upon it.
  *
+ * A person may take the VM for a node whose owner is gone for good: by an exchange, too, for a
+ * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that
+ * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen. So whoever
+ * is SOLO or GATED reads the record all the time, and is DEPOSED when it is another's; and who has
+ * taken it starts forced_ns later. Where the old owner is alive and its questions are not answered
+ * in that time, both run: that is what the person has to know better.
+ *
  * What the driver promises:
  *
  *   Steps     One at a time; `now` never goes back, and goes on while the host sleeps. A step's
@@ -99,6 +106,9 @@ struct ft_config {
     uint64_t gap_ns;   /* so long without a tick, and what we heard last says nothing */
     uint64_t away_ns;  /* so long, and somebody may have been told to go on without us */
     uint64_t yield_ns; /* so long who starts leaves the VM to a twin, which has all of it */
+    uint64_t watch_ns; /* so often who is alone asks whether it still is the owner; 0: never */
+    uint64_t
+        forced_ns; /* so long who was made the owner waits: watch_ns, and two ask_ns at least */
 };
 
 struct ft_protocol {

@@ -15,7 +15,9 @@ static const struct ft_config config = {.node = US,
                                         .retry_ns = 50 * MS,
                                         .gap_ns = 100 * MS,
                                         .away_ns = 3000ull * MS,
-                                        .yield_ns = 200 * MS};
+                                        .yield_ns = 200 * MS,
+                                        .watch_ns = 10000ull * MS,
+                                        .forced_ns = 500 * MS};
 static struct ft_protocol protocol;
 static struct ft_actions actions;
 static uint64_t now;
@@ -258,6 +260,78 @@ START_TEST(who_starts_leaves_it_to_the_twin_for_a_while)
     answer(FT_EXCHANGED, 5, US, 0);
     STEP(.kind = FT_PERSISTED);
     EXPECT(FT_RUN, FT_OPEN);
+}
+END_TEST
+
+/* A clock that was set in between does not make it shorter. */
+START_TEST(who_was_made_the_owner_waits_longer)
+{
+    ft_protocol_init_owner(&protocol, &config, 4, now);
+    tick(1);
+    answer(FT_IS, 4, US, FT_FORCED);
+    for (unsigned i = 0; i < 8; i++) {
+        tick(60);
+        EXPECT(FT_ASK);
+        answer(FT_IS, 4, US, FT_FORCED);
+        expect_nothing();
+    }
+    tick(400);
+    for (unsigned i = 0; i < 8; i++) {
+        EXPECT(FT_ASK);
+        answer(FT_IS, 4, US, FT_FORCED);
+        expect_nothing();
+        tick(60);
+    }
+    tick(60);
+    answer(FT_IS, 4, US, FT_FORCED);
+    ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.twin, 0);
+}
+END_TEST
+
+static void be_alone_for(unsigned seconds)
+{
+    for (unsigned i = 0; i < seconds * 20; i++) {
+        tick(50);
+        if (i + 1 < seconds * 20)
+            expect_nothing();
+    }
+}
+
+START_TEST(who_is_alone_asks_and_ends_when_it_is_anothers)
+{
+    be_alone_for(10);
+    EXPECT(FT_ASK);
+    answer(FT_IS, 2, THEM, 0); /* what is read may be old */
+    expect_nothing();
+    be_alone_for(10);
+    EXPECT(FT_ASK);
+    answer(FT_NO_ANSWER, 0, 0, 0); /* nobody stops for a witness that is away */
+    expect_nothing();
+    ck_assert(ft_protocol_runs(&protocol) && !ft_protocol_is_gated(&protocol));
+    be_alone_for(10);
+    EXPECT(FT_ASK);
+    answer(FT_IS, 4, THEM, FT_FORCED);
+    EXPECT(FT_STOP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DEPOSED);
+    tick(50);
+    answer(FT_IS, 5, THEM, 0);
+    expect_nothing();
+}
+END_TEST
+
+/* What it wanted meanwhile is not forgotten over that question. */
+START_TEST(a_question_of_who_is_alone_does_not_hold_up_the_twin)
+{
+    be_alone_for(10);
+    EXPECT(FT_ASK);
+    connect_follower();
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    EXPECT(FT_GATE);
+    STEP(.kind = FT_CAPTURED, .epoch = 1);
+    hear(FT_ACK, 3, 1);
+    EXPECT(FT_RELEASE);
+    answer(FT_IS, 3, US, 0);
+    ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.twin, NUMBER);
 }
 END_TEST
 
@@ -598,6 +672,9 @@ int main(void)
     tcase_add_test(tcase, a_witness_that_knows_less_than_we_is_not_believed);
     tcase_add_test(tcase, a_vm_that_is_anothers_does_not_start);
     tcase_add_test(tcase, who_starts_leaves_it_to_the_twin_for_a_while);
+    tcase_add_test(tcase, who_was_made_the_owner_waits_longer);
+    tcase_add_test(tcase, who_is_alone_asks_and_ends_when_it_is_anothers);
+    tcase_add_test(tcase, a_question_of_who_is_alone_does_not_hold_up_the_twin);
     tcase_add_test(tcase, what_is_whole_is_acknowledged_and_then_the_twin_can_take_over);
     tcase_add_test(tcase, whom_the_witness_does_not_know_does_not_take_over);
     tcase_add_test(tcase, epochs_out_of_order_or_of_another_time_are_not_taken);
