@@ -21,13 +21,18 @@ static void handle_boot(struct world *world, void *arg, uint64_t life)
     node_boot(world, node);
 }
 
+void faults_return(struct world *world, struct node *node, uint64_t in)
+{
+    later(world, in, handle_boot, node, node->life);
+}
+
 void faults_doom(struct world *world, struct node *node)
 {
     if (!node->process)
         return;
     node_kill(world, node);
     node->up = false;
-    later(world, while_(world), handle_boot, node, node->life);
+    faults_return(world, node, world->mended ? 30 * MS : while_(world));
 }
 
 static void kill_node(struct world *world, struct node *node)
@@ -46,13 +51,17 @@ static void handle_thaw(struct world *world, void *arg, uint64_t life)
     node->frozen = false;
 }
 
-static void freeze(struct world *world, struct node *node)
+void faults_freeze(struct world *world, struct node *node, uint64_t time)
 {
     if (!node->process)
         return;
+    if (world->now <= node->looked_after) { /* it would not hear of it */
+        faults_doom(world, node);
+        return;
+    }
     tell(world, "%c: frozen", 'A' + node->name);
     node->frozen = true;
-    later(world, while_(world), handle_thaw, node, 0);
+    later(world, time, handle_thaw, node, 0);
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */
@@ -70,14 +79,19 @@ static void cut(struct world *world, int from, int to, uint64_t time)
     later(world, time, handle_joined, NULL, (uint64_t)from * PLACES + (uint64_t)to);
 }
 
-static void cut_some(struct world *world)
+void faults_cut(struct world *world, unsigned pattern, uint64_t time)
 {
-    uint64_t time = while_(world), pattern = chance(world, 64);
     static const int lines[6][2] = {{A, B},       {B, A},       {A, WITNESS},
                                     {WITNESS, A}, {B, WITNESS}, {WITNESS, B}};
     for (int i = 0; i < 6; i++)
         if (pattern >> i & 1)
             cut(world, lines[i][0], lines[i][1], time);
+}
+
+static void cut_some(struct world *world)
+{
+    uint64_t time = while_(world);
+    faults_cut(world, (unsigned)chance(world, 64), time);
 }
 
 static void cut_client(struct world *world)
@@ -107,7 +121,14 @@ static void handle_fast(struct world *world, void *arg, uint64_t number)
 
 static void handle_witness(struct world *world, void *arg, uint64_t number)
 {
-    world->witness_down = false;
+    world->witness_down = world->witness_frozen = false;
+}
+
+void faults_witness(struct world *world, bool freezes, uint64_t time)
+{
+    tell(world, "witness: %s", freezes ? "frozen" : "down");
+    *(freezes ? &world->witness_frozen : &world->witness_down) = true;
+    later(world, time, handle_witness, NULL, 0);
 }
 
 /* --- people ----------------------------------------------------------------------------------- */
@@ -152,6 +173,13 @@ static void switch_over(struct world *world)
     then_something(world);
 }
 
+static void force(struct world *world)
+{
+    node_force(world, &world->nodes[A]);
+    node_force(world, &world->nodes[B]);
+    then_something(world);
+}
+
 /* --- one of them ------------------------------------------------------------------------------ */
 
 static void handle_fault(struct world *world, void *arg, uint64_t number)
@@ -159,7 +187,7 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
     struct node *node = &world->nodes[chance(world, NODES)];
     if (world->mended)
         return;
-    switch (chance(world, 17)) {
+    switch (chance(world, 18)) {
     case 0:
     case 1:
         kill_node(world, node);
@@ -170,7 +198,7 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         break;
     case 3:
     case 4:
-        freeze(world, node);
+        faults_freeze(world, node, while_(world));
         break;
     case 5:
     case 6:
@@ -207,10 +235,11 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
     case 15:
         leave(world);
         break;
+    case 16:
+        force(world);
+        break;
     default:
-        tell(world, "witness: down");
-        world->witness_down = true;
-        later(world, while_(world), handle_witness, NULL, 0);
+        faults_witness(world, one_in(world, 3), while_(world));
         break;
     }
 }
@@ -230,7 +259,7 @@ void faults_mend(struct world *world)
     for (int from = 0; from < PLACES; from++)
         for (int to = 0; to < PLACES; to++)
             world->cut[from][to] = false;
-    world->witness_down = false;
+    world->witness_down = world->witness_frozen = false;
     world->slow = world->slow_disk = 0;
     for (int name = 0; name < NODES; name++) {
         struct node *node = &world->nodes[name];

@@ -18,6 +18,8 @@ static const struct ft_config config = {
     .gap_ns = 45 * MS,
     .away_ns = 150 * MS,
     .yield_ns = 200 * MS,
+    .watch_ns = 100 * MS,
+    .forced_ns = 500 * MS,
 };
 
 static uint64_t clock_of(const struct world *world, const struct node *node)
@@ -249,7 +251,7 @@ static void stage(struct world *world, struct node *node, const struct message *
 
 struct question {
     int from;
-    uint64_t life;
+    uint64_t life, asked;
     struct ft_action action;
     struct ft_event answer;
 };
@@ -257,11 +259,24 @@ struct question {
 static struct question
     questions[4096]; /* a ring: the oldest is answered long before it comes round */
 
+/* Who has taken the VM sees that the other one does not hear of it: and pulls its plug. */
+static void hear_nothing(struct world *world, struct node *node, uint64_t life)
+{
+    if (node->life != life || world->now > node->looked_after)
+        return;
+    tell(world, "%c: does not hear whose the VM is", 'A' + node->name);
+    faults_doom(world, node);
+}
+
 static void handle_answer(struct world *world, void *arg, uint64_t number)
 {
     struct question *question = arg;
     struct node *node = &world->nodes[question->from];
-    if (!node->process || node->life != question->life || world->cut[WITNESS][question->from])
+    if (!node->process || node->life != question->life)
+        return;
+    if (world->cut[WITNESS][question->from] || world->now > question->asked + config.ask_ns)
+        hear_nothing(world, node, question->life);
+    if (!node->process || world->cut[WITNESS][question->from])
         return;
     if (node->frozen)
         later(world, 2 * MS, handle_answer, arg, number);
@@ -274,8 +289,14 @@ static void handle_question(struct world *world, void *arg, uint64_t number)
     struct question *question = arg;
     const struct ft_action *action = &question->action;
     struct ft_event *answer = &question->answer;
-    if (world->witness_down || world->cut[question->from][WITNESS])
+    if (world->witness_down || world->cut[question->from][WITNESS]) {
+        hear_nothing(world, &world->nodes[question->from], question->life);
         return;
+    }
+    if (world->witness_frozen) {
+        later(world, 2 * MS, handle_question, arg, number);
+        return;
+    }
     *answer = (struct ft_event){.kind = FT_ANSWER, .ask = action->ask, .answer = FT_IS};
     if (action->kind == FT_EXCHANGE && action->expected == world->record.generation) {
         world->record = action->record;
@@ -291,7 +312,8 @@ static void ask_witness(struct world *world, struct node *node, const struct ft_
 {
     static unsigned next;
     struct question *question = &questions[next++ % (sizeof(questions) / sizeof(questions[0]))];
-    *question = (struct question){.from = node->name, .life = node->life, .action = *action};
+    *question = (struct question){
+        .from = node->name, .life = node->life, .asked = world->now, .action = *action};
     later(world, 100 + chance(world, one_in(world, 20) ? 200 * MS : 2 * MS), handle_question,
           question, 0);
 }
@@ -446,9 +468,14 @@ static void act(struct world *world, struct node *node, const struct ft_action *
 
 void node_event(struct world *world, struct node *node, const struct ft_event *event)
 {
+    static const struct ft_event tick = {.kind = FT_TICK};
     struct ft_actions actions;
+    uint64_t life = node->life, absent = clock_of(world, node) - node->protocol.tick_ns;
+    if (event->kind != FT_TICK && absent > config.gap_ns)
+        node_event(world, node, &tick);
+    if (node->life != life)
+        return;
     enum ft_state before = node->protocol.state;
-    uint64_t life = node->life;
     ft_protocol_step(&node->protocol, event, clock_of(world, node), &actions);
     if (node->protocol.state != before)
         tell(world, "%c: %s -> %s (generation %llu, sent %llu, acknowledged %llu)",
@@ -518,6 +545,30 @@ void node_boot(struct world *world, struct node *node)
     ft_protocol_init_owner(&node->protocol, &ours, node->persisted, clock_of(world, node));
 }
 
+void node_force(struct world *world, struct node *node)
+{
+    struct node *other = &world->nodes[!node->name];
+    uint64_t us = (uint64_t)node->name + 1;
+    bool hears = !world->witness_down && !world->witness_frozen;
+    if (node->process || !node->idle || world->guest_off || world->record.owner == us)
+        return;
+    if (!hears || world->cut[node->name][WITNESS] || world->cut[WITNESS][node->name] ||
+        !watch_is_whole(&node->disk))
+        return;
+    tell(world, "%c: a person takes the VM for it", 'A' + node->name);
+    world->record = (struct ft_record){
+        .generation = world->record.generation + 1, .owner = us, .twin = FT_FORCED};
+    watch_exchange(world, &world->record);
+    node->persisted = world->record.generation;
+    node->forced = true;
+    node->looked_after = 0;
+    world->forced++;
+    other->looked_after = world->now + config.forced_ns;
+    if (other->frozen || world->cut[other->name][WITNESS] || world->cut[WITNESS][other->name])
+        hear_nothing(world, other, other->life);
+    node_boot(world, node);
+}
+
 void node_kill(struct world *world, struct node *node)
 {
     if (!node->process)
@@ -545,6 +596,7 @@ static void follow(struct world *world, struct node *node, struct link *link, ui
     begin(world, node);
     node->link = link;
     node->follows = true;
+    node->forced = false;
     ft_protocol_init_follower(&node->protocol, &ours, node->persisted, &connected,
                               clock_of(world, node));
 }

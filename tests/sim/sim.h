@@ -9,7 +9,7 @@
  *
  * world.c has time, chance and what lies between them; node.c drives a protocol as a host would;
  * watch.c is the client, and looks after every step whether the promises hold; faults.c breaks
- * things.
+ * things by chance, grid.c in every way there is, at some moments.
  */
 #pragma once
 
@@ -83,6 +83,9 @@ struct node {
     unsigned doomed; /* it dies after so many actions; 0: it does not */
     uint64_t life;   /* of its process: what was meant for an earlier one is not for this one */
     uint64_t skew;   /* its clock is ahead */
+    bool forced;     /* a person has taken the VM for it, and it has not begun since */
+    /* It was taken from here: until then who has done so looks whether it hears of that. */
+    uint64_t looked_after;
 
     /* What survives a crash. */
     struct disk disk;
@@ -124,7 +127,7 @@ struct world {
     struct link *links;
     bool cut[PLACES][PLACES]; /* from, to */
     uint64_t slow, slow_disk; /* between the hosts, and each block; beside the usual */
-    bool witness_down;
+    bool witness_down, witness_frozen;
     bool mended; /* nothing breaks any more */
     struct ft_record record;
 
@@ -135,7 +138,7 @@ struct world {
     uint64_t whole[MOST_TWINS];  /* by number of the twin: the last epoch it has had whole */
     bool guest_off;
     uint64_t most_emitted; /* count */
-    uint64_t takeovers, pairings, partings, restarts;
+    uint64_t takeovers, pairings, partings, restarts, forced;
 };
 
 /* --- world.c ---------------------------------------------------------------------------------- */
@@ -164,6 +167,7 @@ void node_kill(struct world *world, struct node *node); /* its process */
 void node_switch(struct world *world, struct node *node);
 void node_leave(struct world *world, struct node *node); /* nobody shall follow any more */
 void node_guest_off(struct world *world, struct node *node);
+void node_force(struct world *world, struct node *node); /* a person makes it the owner */
 void node_event(struct world *world, struct node *node, const struct ft_event *event);
 /* A message came, or the link's end. */
 void node_receive(struct world *world, struct node *node, struct link *link,
@@ -177,6 +181,8 @@ struct disk disk_of(struct fact last, const struct disk *like);
 void client_start(struct world *world);
 void watch_emit(struct world *world, struct node *node, const struct held *held, bool free);
 void watch_staged(struct world *world, uint64_t twin, uint64_t epoch);
+/* Whether it has the last counts, up to the one that it has last. */
+bool watch_is_whole(const struct disk *disk);
 /* It begins to run: from its memory, or from its disk. */
 void watch_start(struct world *world, struct node *node);
 /* It heard that nobody needs it. */
@@ -187,4 +193,19 @@ void watch_exchange(struct world *world, const struct ft_record *record);
 
 void faults_plan(struct world *world, uint64_t until);
 void faults_mend(struct world *world);
-void faults_doom(struct world *world, struct node *node); /* its time has come */
+void faults_doom(struct world *world, struct node *node);                /* its time has come */
+void faults_return(struct world *world, struct node *node, uint64_t in); /* who is dead */
+void faults_freeze(struct world *world, struct node *node, uint64_t time);
+void faults_cut(struct world *world, unsigned pattern, uint64_t time); /* of six lines: 0 ... 63 */
+void faults_witness(struct world *world, bool freezes, uint64_t time);
+
+/* --- main.c ----------------------------------------------------------------------------------- */
+
+void run_until(struct world *world, uint64_t until);
+/* From here on all is well: it goes on, has its twin, and bears the loss of either. */
+void run_calm(struct world *world);
+
+/* --- grid.c ----------------------------------------------------------------------------------- */
+
+unsigned grid_cells(void);
+void grid_run(struct world *world, unsigned cell);

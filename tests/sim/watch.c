@@ -65,7 +65,8 @@ void watch_emit(struct world *world, struct node *node, const struct held *held,
         broken(world, "one node releases output for a generation", "%c for %llu, as the other did",
                'A' + node->name, (unsigned long long)generation);
     *emitter = (uint8_t)us;
-    if (free && (world->record.owner != us || world->record.twin != 0))
+    bool taken = world->record.twin == FT_FORCED; /* and nobody has begun since */
+    if (free && !taken && (world->record.owner != us || world->record.twin != 0))
         broken(world, "output is free only for who is alone",
                "%c lets it go, and generation %llu is %s", 'A' + node->name,
                (unsigned long long)world->record.generation,
@@ -105,17 +106,50 @@ void watch_dismissed(struct world *world, struct node *node)
                (unsigned long long)world->record.generation);
 }
 
+/* Of the last counts up to this one: what is not at its place. 0: they are all there. */
+static uint64_t find_wrong(const struct disk *disk, uint64_t count)
+{
+    for (unsigned i = 0; i < BLOCKS && count > 0; i++, count--)
+        if (disk->blocks[count % BLOCKS].count != count)
+            return count;
+    return 0;
+}
+
+bool watch_is_whole(const struct disk *disk)
+{
+    uint64_t last = 0;
+    for (unsigned i = 0; i < BLOCKS; i++)
+        if (disk->blocks[i].count > last)
+            last = disk->blocks[i].count;
+    return find_wrong(disk, last) == 0;
+}
+
+/* What was told and is not there is what the person has given up. */
+static void begin_anew(struct world *world, struct node *node)
+{
+    uint64_t count = node->memory.count;
+    node->forced = false;
+    tell(world, "%c: goes on from %llu, where %llu was told", 'A' + node->name,
+         (unsigned long long)count, (unsigned long long)world->most_emitted);
+    if (world->most_emitted > count)
+        world->most_emitted = count;
+    if (world->last_answer.count >= count) /* the last one may never have been answered */
+        world->last_answer.count = count ? count - 1 : 0;
+}
+
 /* On the disk are the last counts up to that of the memory, each at its place, and nothing else. */
 void watch_start(struct world *world, struct node *node)
 {
     const struct fact *memory = &node->memory;
-    for (uint64_t count = memory->count, i = 0; i < BLOCKS && count > 0; i++, count--)
-        if (node->disk.blocks[count % BLOCKS].count != count)
-            broken(world, "the disk is that of the epoch",
-                   "%c goes on from count %llu, and has %llu in the place of %llu",
-                   'A' + node->name, (unsigned long long)memory->count,
-                   (unsigned long long)node->disk.blocks[count % BLOCKS].count,
-                   (unsigned long long)count);
+    uint64_t wrong = find_wrong(&node->disk, memory->count);
+    if (wrong)
+        broken(world, "the disk is that of the epoch",
+               "%c goes on from count %llu, and has %llu in the place of %llu", 'A' + node->name,
+               (unsigned long long)memory->count,
+               (unsigned long long)node->disk.blocks[wrong % BLOCKS].count,
+               (unsigned long long)wrong);
+    if (node->forced)
+        begin_anew(world, node);
     if (memory->count < world->most_emitted)
         broken(world, "nothing that left is forgotten", "%c goes on from %llu, and %llu was told",
                'A' + node->name, (unsigned long long)memory->count,
