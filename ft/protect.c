@@ -338,6 +338,7 @@ static int save_twin(struct protect *protect, struct err *err)
     memcpy(saved->uuid, arrival->hello.uuid, sizeof(saved->uuid));
     snprintf(saved->witness, sizeof(saved->witness), "%s", following->witness);
     name_back(arrival, saved->peer, sizeof(saved->peer));
+    memcpy(saved->back, following->there, sizeof(saved->back));
     memcpy(saved->key, arrival->key_path, sizeof(saved->key));
     int ret = protection_draw_node(&saved->node, err);
     return ret < 0 ? ret : protection_write(vm_of(protect)->folder->fd, saved, err);
@@ -406,6 +407,10 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
     if (saved->role == PROTECTION_OFF)
         return 0;
     fill_times(protect);
+    protect->following.node = saved->node;
+    protect->following.durable = saved->durable;
+    memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
+    memcpy(protect->following.back, saved->back, sizeof(saved->back));
     int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
     if (ret == 0)
         ret = protect_stand(protect, err);

@@ -155,6 +155,7 @@ static int set_up(struct protect *protect, const struct wish *wish, struct err *
         return ret;
     saved->generation = protect->saved.generation;
     saved->role = PROTECTION_OWNER;
+    memcpy(saved->back, wish->back, sizeof(saved->back));
     memcpy(saved->uuid, instance_config(protect->instance)->identity->uuid, sizeof(saved->uuid));
     pthread_mutex_lock(&protect->lock);
     protect->saved = *saved;

@@ -5,15 +5,17 @@
  *   {"role": "owner", "twin", or "off"
  *    "uuid": "6f1ed002-ab5a-4b0c-8d5e-3a4c5d6e7f80",
  *    "node": "0123456789abcdef", "generation": 42, "peer_node": "fedcba9876543210",
- *    "peer": "hostB:7420", "witness": "file:/net/witness", "key": "/etc/minivmm/pair.key",
- *    "insecure": false, "durable": false, "timeout_ms": 0, "min_us": 0, "max_us": 0}
+ *    "peer": "hostB:7420", "back": "hostA:7420", "witness": "file:/net/witness", "key":
+ * "/etc/minivmm/pair.key", "insecure": false, "durable": false, "timeout_ms": 0, "min_us": 0,
+ * "max_us": 0}
  *
- * Rules: 1. Each key is there, and no key twice; one that nobody knows is passed over. 2. Numbers
- * of nodes are 16 hexadecimal digits (not every tool that reads JSON has 64 bits), small letters;
- * node is not 0, peer_node is another one or 0. 3. The UUID is not zero. 4. generation is from 0 to
- * what a witness can count to; times are at most an hour, and min_us at most max_us where both are
- * said. 5. The peer is an address without blanks, or empty; the witness says something; the key's
- * path is whole, or empty. Each is text that a terminal shows as it is.
+ * Rules: 1. Each key but "back" is there, and no key twice; one that nobody knows is passed
+ * over. 2. Numbers of nodes are 16 hexadecimal digits (not every tool that reads JSON has 64 bits),
+ * small letters; node is not 0, peer_node is another one or 0. 3. The UUID is not zero. 4.
+ * generation is from 0 to what a witness can count to; times are at most an hour, and min_us at
+ * most max_us where both are said. 5. The peer is an address without blanks, or empty, as is back;
+ * the witness says something; the key's path is whole, or empty. Each is text that a terminal shows
+ * as it is.
  */
 #include "ft/protection.h"
 
@@ -69,6 +71,8 @@ const char *protection_find_wrong(const struct protection *protection)
         return "\"peer_node\" is the node itself";
     if (!is_address(p->peer))
         return "\"peer\" is no address";
+    if (!is_address(p->back))
+        return "\"back\" is no address";
     if (!p->witness[0] || !is_plain(p->witness))
         return "\"witness\" is none";
     if ((p->key[0] && p->key[0] != '/') || !is_plain(p->key))
@@ -159,6 +163,8 @@ static const char *take_all(struct protection *protection, const json_t *root)
         return "\"peer_node\" is missing, or is no number of 16 digits";
     if (!take_text(root, "peer", p->peer, sizeof(p->peer)))
         return "\"peer\" is missing, or is no address";
+    if (json_object_get(root, "back") && !take_text(root, "back", p->back, sizeof(p->back)))
+        return "\"back\" is no address";
     if (!take_text(root, "witness", p->witness, sizeof(p->witness)))
         return "\"witness\" is missing, or is none";
     if (!take_text(root, "key", p->key, sizeof(p->key)))
@@ -204,6 +210,8 @@ char *protection_format(const struct protection *protection)
                              "witness", p->witness, "key", p->key, "insecure", (int)p->insecure,
                              "durable", (int)p->durable, "timeout_ms", (json_int_t)p->timeout_ms,
                              "min_us", (json_int_t)p->min_us, "max_us", (json_int_t)p->max_us);
+    if (p->back[0] && root)
+        json_object_set_new(root, "back", json_string(p->back));
     text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (text && asprintf(&lines, "%s\n", text) < 0)

@@ -43,6 +43,7 @@ static void expect_same(const struct protection *a, const struct protection *b)
     ck_assert(a->node == b->node && a->peer_node == b->peer_node);
     ck_assert_uint_eq(a->generation, b->generation);
     ck_assert_str_eq(a->peer, b->peer);
+    ck_assert_str_eq(a->back, b->back);
     ck_assert_str_eq(a->witness, b->witness);
     ck_assert_str_eq(a->key, b->key);
     ck_assert(a->insecure == b->insecure && a->durable == b->durable);
@@ -71,6 +72,24 @@ static void write_good(int folder, const struct protection *protection)
 }
 
 /* --- the file --------------------------------------------------------------------------------- */
+
+/* Older folders do not have it. */
+START_TEST(where_our_own_standby_is_may_be_missing)
+{
+    struct protection protection = sample, parsed;
+    memset(protection.back, 'b', sizeof(protection.back) - 1);
+    char *text = protection_format(&protection);
+    ck_assert_ptr_null(protection_parse(&parsed, text, strlen(text)));
+    expect_same(&protection, &parsed);
+    char *address = strstr(text, "bbb");
+    *address = ' ';
+    ck_assert_ptr_nonnull(protection_parse(&parsed, text, strlen(text)));
+    memcpy(strstr(text, "\"back\""), "\"kcab\"", 6);
+    ck_assert_ptr_null(protection_parse(&parsed, text, strlen(text)));
+    ck_assert_str_eq(parsed.back, "");
+    free(text);
+}
+END_TEST
 
 START_TEST(what_is_written_is_read)
 {
@@ -468,6 +487,7 @@ int main(void)
     tcase_add_unchecked_fixture(tcase, rig_suite_begin, rig_suite_end);
     tcase_add_checked_fixture(tcase, rig_begin, NULL);
     tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, where_our_own_standby_is_may_be_missing);
     tcase_add_test(tcase, what_is_written_is_read);
     tcase_add_test(tcase, the_text_is_what_it_was_from_the_beginning);
     tcase_add_test(tcase, a_number_is_drawn_that_nobody_has);
