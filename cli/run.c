@@ -2,6 +2,7 @@
 /* minivmm run: a VM in the foreground, its console on this terminal, or in the background. */
 #include "cli/run.h"
 #include "cli/detach.h"
+#include "cli/force_owner.h"
 #include "cli/hold.h"
 #include "cli/news.h"
 #include "cli/restoring.h"
@@ -624,6 +625,12 @@ int verb_run(int argc, char **argv)
     if (ret < 0 || help) {
         run_words_finish(&run.words);
         return help ? run_print_help() : fail(&err);
+    }
+    if (run.words.force_owner)
+        ret = force_owner(run.words.folder, run.words.torn, &err);
+    if (ret < 0) {
+        run_words_finish(&run.words);
+        return fail(&err);
     }
     return run_all(&run);
 }

@@ -28,6 +28,8 @@ enum {
     RUN_DETACH,
     RUN_NO_REBOOT,
     RUN_EXIT_PORT,
+    RUN_FORCE_OWNER,
+    RUN_TORN,
     RUN_VERBOSE,
     RUN_HELP
 };
@@ -56,6 +58,9 @@ static const struct option run_options[] = {
     [RUN_NO_REBOOT] = {"no-reboot", 0, NULL, "end when the guest reboots"},
     [RUN_EXIT_PORT] = {"exit-port", 0, NULL,
                        "for test guests: a byte written to port 0xf4 is the exit code"},
+    [RUN_FORCE_OWNER] = {"force-owner", 0, NULL,
+                         "a protected VM whose owner is gone for good: asks for its name"},
+    [RUN_TORN] = {"torn", 0, NULL, "with --force-owner: a twin whose disks may be torn, too"},
     [RUN_VERBOSE] = {"verbose", 'v', NULL, "say more"},
     [RUN_HELP] = {"help", 'h', NULL, "this text"},
 };
@@ -103,7 +108,8 @@ int run_print_help(void)
 static bool is_of_machine(int what)
 {
     return what != RUN_EPHEMERAL && what != RUN_FROM && what != RUN_DETACH &&
-           what != RUN_NO_REBOOT && what != RUN_EXIT_PORT && what != RUN_VERBOSE;
+           what != RUN_NO_REBOOT && what != RUN_EXIT_PORT && what != RUN_VERBOSE &&
+           what != RUN_FORCE_OWNER && what != RUN_TORN;
 }
 
 static int take_cpu(struct definition *definition, const char *value, struct err *err)
@@ -184,6 +190,12 @@ static int take_option(struct run_words *words, int what, const char *value, str
     case RUN_EXIT_PORT:
         words->exit_port = true;
         break;
+    case RUN_FORCE_OWNER:
+        words->force_owner = true;
+        break;
+    case RUN_TORN:
+        words->torn = true;
+        break;
     case RUN_VERBOSE:
         log_set_level(LOG_DEBUG);
         break;
@@ -224,6 +236,17 @@ static int check_folder(const struct run_words *words, struct err *err)
                       words->machine_option, words->folder);
     err_hint(err, "write it into %s/vm.json", words->folder);
     return ret;
+}
+
+/* For a VM that is there, and as it is. */
+static int check_force(const struct run_words *words, struct err *err)
+{
+    if (words->torn && !words->force_owner)
+        return err_say(err, ERR_USAGE, EINVAL, "run: --torn goes with --force-owner");
+    if (words->force_owner && (!words->folder || words->from || words->ephemeral))
+        return err_say(err, ERR_USAGE, EINVAL,
+                       "run: --force-owner is for a VM's folder, without --from and --ephemeral");
+    return 0;
 }
 
 static int check_from(struct run_words *words, const char *name, struct err *err)
@@ -284,7 +307,9 @@ int run_words_read(struct run_words *words, int argc, char **argv, bool *ret_hel
         if (ret < 0)
             return ret;
     }
-    int ret = words->from ? check_from(words, image, err) : 0;
+    int ret = check_force(words, err);
+    if (ret == 0 && words->from)
+        ret = check_from(words, image, err);
     if (ret < 0 || words->folder)
         return ret < 0 ? ret : check_folder(words, err);
     ret = image ? run_devices_set_image(&words->devices, image, err) : 0;

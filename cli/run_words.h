@@ -13,6 +13,7 @@ struct run_words {
     uint8_t uuid[16];
     bool uuid_said;
     bool ephemeral, detach, no_reboot, exit_port;
+    bool force_owner, torn;     /* cli/force_owner.h */
     const char *machine_option; /* the first that is not for a VM's folder */
 };
 

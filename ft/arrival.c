@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "ft/compare.h"
 #include "ft/handover.h"
+#include "ft/ownership.h"
 #include "ft/page_frames.h"
 #include "host/disk_yield.h"
 #include "host/lock.h"
@@ -23,7 +24,10 @@ static int answer_question(struct arrival *arrival, int place, struct err *err)
     stream_read(&arrival->payload.stream, wanted, sizeof(wanted));
     if (stream_error(&arrival->payload.stream) < 0)
         return err_say(err, ERR_FAILED, EBADMSG, "a frame ASK makes no sense");
-    enum frame_ack answer = handover_place(place, ours, NULL) < 0 ||
+    const uint8_t nowhere[MOVING_TICKET] = {0};
+    bool of_owner = memcmp(wanted, nowhere, sizeof(wanted)) == 0;
+    enum frame_ack answer = of_owner ? ownership_answer(place, ticket)
+                            : handover_place(place, ours, NULL) < 0 ||
                                     memcmp(ours, wanted, sizeof(ours)) != 0
                                 ? FRAME_UNKNOWN
                                 : handover_answer(place, ticket);

@@ -40,7 +40,7 @@
  *   ERROR   u32 kind (core/err.h), then sentence and hint, each u16 length and text
  *   RELEASED  the shared disks are on stable storage, and nobody has them open
  *   GO      16 bytes ticket: the VM is yours
- *   ASK     16 bytes ticket, 16 bytes place: whose is it?
+ *   ASK     16 bytes ticket, 16 bytes place: whose is it? Or UUID and zeroes: has anybody that VM?
  *   FOLLOW  before HELLO: it is not to move, but to be followed (ft/following.h)
  *   CHANGES of the STATE of the epoch before, in the place of this one's: u32 bytes, of which it
  * has as many; what has changed (ft/delta.h) WORD    of the protocol of fault tolerance: u32 kind,

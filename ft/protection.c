@@ -123,13 +123,19 @@ static int say_owned(const struct protection *protection, const struct ft_record
     if (protection->role == PROTECTION_TWIN) {
         r = err_say(err, ERR_STATE, EBUSY, "%s is a twin: the VM runs at %s (generation %llu)",
                     name, where, generation);
-        err_hint(err, "it takes over by itself, as long as 'minivmm standby' runs here");
+        err_hint(err,
+                 "it takes over by itself, as long as 'minivmm standby' runs here; where that "
+                 "host is gone for good: minivmm run %s --force-owner",
+                 name);
     } else {
         r = err_say(err, ERR_STATE, EBUSY,
                     "%s belongs to %s, which has taken it over (generation %llu)", name, where,
                     generation);
-        err_hint(err, "it runs there, and what this folder has is older; with 'minivmm standby' "
-                      "here it becomes the twin");
+        err_hint(err,
+                 "it runs there, and what this folder has is older; with 'minivmm standby' "
+                 "here it becomes the twin; where that host is gone for good: minivmm run %s "
+                 "--force-owner",
+                 name);
     }
     return r;
 }

@@ -64,6 +64,14 @@ int witness_read(struct witness *witness, const uint8_t uuid[16], struct ft_reco
     return witness->ops->read(witness, uuid, ret_record, err);
 }
 
+int witness_since(const char *address, const uint8_t uuid[16], uint64_t generation,
+                  int64_t *ret_seconds)
+{
+    bool is_file = strncmp(address, "file:", 5) == 0;
+
+    return is_file ? witness_file_since(address + 5, uuid, generation, ret_seconds) : -ENOENT;
+}
+
 int witness_exchange(struct witness *witness, const uint8_t uuid[16], uint64_t expected,
                      const struct ft_record *next, struct ft_record *ret_is, struct err *err)
 {

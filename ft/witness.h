@@ -31,6 +31,10 @@ void witness_close(struct witness *witness); /* NULL is fine */
 int witness_read(struct witness *witness, const uint8_t uuid[16], struct ft_record *ret_record,
                  struct err *err) must_check;
 
+/* When this generation began, by the witness's clock: seconds since 1970. -ENOENT: not known. */
+int witness_since(const char *address, const uint8_t uuid[16], uint64_t generation,
+                  int64_t *ret_seconds) must_check;
+
 /*
  * next->generation is expected + 1. 0: done, and it stays so whatever becomes of us. -EAGAIN: it is
  * not of that generation, *ret_is is what is there instead. Anything else: it is not known whether

@@ -452,3 +452,18 @@ int witness_file_open(struct witness **ret_witness, const char *path, const uint
     *ret_witness = &file->base;
     return 0;
 }
+
+int witness_file_since(const char *path, const uint8_t uuid[16], uint64_t generation,
+                       int64_t *ret_seconds)
+{
+    struct name name = name_of(uuid, generation);
+    struct stat stat;
+    int folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int r = folder < 0 || fstatat(folder, name.text, &stat, AT_SYMLINK_NOFOLLOW) < 0 ? -ENOENT : 0;
+
+    if (folder >= 0)
+        close(folder);
+    if (r == 0)
+        *ret_seconds = stat.st_mtime;
+    return r;
+}

@@ -24,6 +24,8 @@ enum { WITNESS_FILE_KEEP = 1000 }; /* so many of a VM's records at least */
 /* known: a VM's that it has a record of; NULL: any folder will do. */
 int witness_file_open(struct witness **ret_witness, const char *path, const uint8_t known[16],
                       struct err *err) must_check;
+int witness_file_since(const char *path, const uint8_t uuid[16], uint64_t generation,
+                       int64_t *ret_seconds) must_check;
 
 /*
  * ft/witness_folder.c: whether a record in this folder would be one. Looks at the file system and

@@ -25,6 +25,7 @@
  *                elsewhere, and could have been taken over, as far as is known here
  *   output       "silent_ms": the same as gap_ms, until the first frame of the guest left here;
  *                only where that was soon
+ *   forced       a person took the VM for this folder, from another one; "generation"
  *
  * The journal is appended to with one write(2) a line, and is the VM's, not the run's: it stays. A
  * sign of life is the file's own time of change: journal_tick touches it every few seconds.

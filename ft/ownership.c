@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/ownership.h"
+
+#include "ft/moving.h"
+#include "ft/witness.h"
+#include "host/link.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 3000 };
+
+/* --- may it be taken? ------------------------------------------------------------------------- */
+
+static int find_protection(struct ownership *ownership, const struct folder *folder,
+                           struct err *err)
+{
+    int ret = protection_find(&ownership->protection, folder, err);
+    if (ret == -ENOENT || ret == -ESTALE ||
+        (ret == 0 && ownership->protection.role == PROTECTION_OFF)) {
+        ret = err_say(err, ERR_STATE, EINVAL, "%s is not protected, and nobody else owns it",
+                      folder->name);
+        err_hint(err, "minivmm run %s", folder->name);
+    }
+    return ret;
+}
+
+/* An epoch goes to a twin's disks block by block; only the journal of the level durable ends what
+ * its host's end has cut off. */
+static int check_whole(const struct ownership *ownership, bool torn, struct err *err)
+{
+    const struct protection *protection = &ownership->protection;
+    if (protection->role != PROTECTION_TWIN || protection->durable || torn)
+        return 0;
+    int ret = err_say(err, ERR_STATE, EINVAL,
+                      "%s was a twin at the level memory: its disks may have one part of an epoch "
+                      "and lack the other",
+                      ownership->name);
+    err_hint(err,
+             "where that is better than nothing: minivmm run %s --force-owner --torn, and "
+             "have the guest check its file systems",
+             ownership->name);
+    return ret;
+}
+
+static int say_no_witness(const struct ownership *ownership, struct err *err)
+{
+    if (err) {
+        err->kind = ERR_STATE;
+        err_prefix(err, "%s cannot be taken without the witness", ownership->name);
+        err_hint(err, "nobody else could tell the other host; where the witness is gone for good, "
+                      "see \"After a power cut of both hosts\" in fault-tolerance.md");
+    }
+    return -ESTALE;
+}
+
+static int read_record(struct ownership *ownership, struct err *err)
+{
+    const struct protection *protection = &ownership->protection;
+    int ret = witness_open_known(&ownership->witness, protection->witness, protection->uuid, err);
+    if (ret == 0)
+        ret = witness_read(ownership->witness, protection->uuid, &ownership->record, err);
+    if (ret < 0)
+        return say_no_witness(ownership, err);
+    if (witness_since(protection->witness, protection->uuid, ownership->record.generation,
+                      &ownership->since) < 0)
+        ownership->since = 0;
+    return 0;
+}
+
+/* Who has a newer record than the witness does not believe what it says now. */
+static int check_record(const struct ownership *ownership, struct err *err)
+{
+    const struct ft_record *record = &ownership->record;
+    if (record->generation >= ownership->protection.generation && record->generation > 0 &&
+        record->owner != ownership->protection.node)
+        return 0;
+    int ret = protection_judge(&ownership->protection, record, ownership->name, err);
+    if (ret < 0)
+        return ret;
+    ret = err_say(err, ERR_STATE, EALREADY, "%s is this folder's already (generation %llu)",
+                  ownership->name, (unsigned long long)record->generation);
+    err_hint(err, "minivmm run %s", ownership->name);
+    return ret;
+}
+
+/* --- the other side --------------------------------------------------------------------------- */
+
+/* The answer, or -errno: nobody does. */
+static int ask_at(const struct ownership *ownership, const struct link_config *config,
+                  struct err *err)
+{
+    uint8_t question[2 * MOVING_TICKET] = {0};
+    struct stream_buffer payload;
+    struct link *link;
+    int ret = link_connect(&link, ownership->protection.peer, config, err);
+    if (ret < 0)
+        return ret;
+    memcpy(question, ownership->protection.uuid, sizeof(ownership->protection.uuid));
+    stream_buffer_init(&payload, 0);
+    moving_put(link_writer(link), FRAME_ASK, question, sizeof(question));
+    ret = stream_flush(link_writer(link)) < 0
+              ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost")
+              : moving_wait_ack(link_reader(link), &payload, err);
+    stream_buffer_finish(&payload);
+    link_destroy(link);
+    return ret;
+}
+
+static void ask_peer(struct ownership *ownership)
+{
+    const struct protection *protection = &ownership->protection;
+    struct link_key key = {0};
+    const struct link_config config = {.key = protection->key[0] ? &key : NULL,
+                                       .insecure = protection->insecure,
+                                       .timeout_ms = PATIENCE_MS};
+    ownership->peer = OWNERSHIP_NO_PEER;
+    if (!protection->peer[0])
+        return;
+    int ret = protection->key[0] ? link_key_read(&key, protection->key, &ownership->silence) : 0;
+    if (ret == 0)
+        ret = ask_at(ownership, &config, &ownership->silence);
+    explicit_bzero(&key, sizeof(key));
+    ownership->peer = ret == FRAME_YOURS ? OWNERSHIP_RUNS
+                      : ret < 0          ? OWNERSHIP_SILENT
+                                         : OWNERSHIP_ANSWERS;
+}
+
+static int say_runs(const struct ownership *ownership, struct err *err)
+{
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s runs at %s, which answers", ownership->name,
+                      ownership->protection.peer);
+    err_hint(err,
+             "to have it here: 'minivmm standby' here, and when it is paired 'minivmm "
+             "switchover %s' there",
+             ownership->name);
+    return ret;
+}
+
+static bool is_had(int place, const char *name, const uint8_t uuid[16])
+{
+    struct protection protection;
+    char path[PATH_MAX];
+    int folder = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0)
+        return false;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", folder);
+    bool had = protection_read(&protection, folder, NULL) == 0 &&
+               memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0 &&
+               folder_is_locked(path);
+    close(folder);
+    return had;
+}
+
+enum frame_ack ownership_answer(int place, const uint8_t uuid[16])
+{
+    int copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
+    struct dirent *entry;
+    bool had = false;
+    if (!list) {
+        if (copy >= 0)
+            close(copy);
+        return FRAME_UNKNOWN;
+    }
+    while (!had && (entry = readdir(list)))
+        had = entry->d_name[0] != '.' && is_had(place, entry->d_name, uuid);
+    closedir(list);
+    return had ? FRAME_YOURS : FRAME_NOT_MINE;
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+int ownership_look(struct ownership *ret_ownership, const struct folder *folder, bool torn,
+                   struct err *err)
+{
+    struct ownership *ownership = ret_ownership;
+    *ownership = (struct ownership){.name = folder->name};
+    int ret = find_protection(ownership, folder, err);
+    if (ret == 0)
+        ret = read_record(ownership, err);
+    if (ret == 0)
+        ret = check_record(ownership, err);
+    if (ret == 0)
+        ret = check_whole(ownership, torn, err);
+    if (ret < 0)
+        return ret;
+    ask_peer(ownership);
+    return ownership->peer == OWNERSHIP_RUNS ? say_runs(ownership, err) : 0;
+}
+
+int ownership_take(struct ownership *ownership, int folder, struct err *err)
+{
+    struct protection taken = ownership->protection;
+    struct ft_record is, next = {.generation = ownership->record.generation + 1,
+                                 .owner = taken.node,
+                                 .twin = FT_FORCED};
+    int ret = witness_exchange(ownership->witness, taken.uuid, ownership->record.generation, &next,
+                               &is, err);
+    if (ret == -EAGAIN)
+        return err_say(err, ERR_STATE, EAGAIN,
+                       "whose %s is has changed just now (generation %llu): somebody is there",
+                       ownership->name, (unsigned long long)is.generation);
+    if (ret < 0)
+        return ret;
+    taken.role = PROTECTION_OWNER;
+    taken.generation = next.generation;
+    taken.peer_node = ownership->record.owner;
+    ret = protection_write(folder, &taken, err);
+    if (ret == 0) {
+        ownership->protection = taken;
+        ownership->record = next;
+    }
+    return ret;
+}
+
+void ownership_finish(struct ownership *ownership)
+{
+    witness_close(ownership->witness);
+    ownership->witness = NULL;
+}
