@@ -304,8 +304,8 @@ class PairHost(Host):
     def run(self, *arguments, **options):
         return super().run(*arguments, by=self.net.inside(), **options)
 
-    def begin(self, *arguments, by=()):
-        return super().begin(*arguments, by=[*self.net.inside(), *by])
+    def begin(self, *arguments, by=(), **more):
+        return super().begin(*arguments, by=[*self.net.inside(), *by], **more)
 
     def pid(self, name="web1"):
         """Of the process that has this VM, also when it is only its twin; None: no such."""

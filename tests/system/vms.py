@@ -65,10 +65,10 @@ class Folder:
         assert result.stdout == "", result.stdout
         return result.stderr
 
-    def begin(self, *arguments, by=()):
+    def begin(self, *arguments, by=(), stdin=subprocess.DEVNULL):
         """A command that goes on beside us, or does until its VM ends; `by`: the words of what executes it."""
         process = subprocess.Popen([*by, MINIVMM, *map(str, arguments)], env=self.env, cwd=self.root,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
         return process
 
