@@ -117,8 +117,10 @@ static int handle_persist(void *ctx, const struct ft_record *record, struct err 
     struct protection saved = protect->saved;
     if (ft_protocol_is_gated(&protocol) && record->twin) {
         saved.peer_node = protocol.node;
-        if (protect->trying[0]) /* it may be another one than before */
+        if (protect->trying[0]) { /* it may be another one than before */
             snprintf(saved.peer, sizeof(saved.peer), "%s", protect->trying);
+            memcpy(saved.key, protect->trying_key, sizeof(saved.key));
+        }
     }
     saved.generation = record->generation;
     saved.role = record->owner == saved.node ? PROTECTION_OWNER : PROTECTION_TWIN;
@@ -130,6 +132,7 @@ static int handle_persist(void *ctx, const struct ft_record *record, struct err 
     protect->saved.generation = saved.generation;
     protect->saved.peer_node = saved.peer_node;
     memcpy(protect->saved.peer, saved.peer, sizeof(saved.peer));
+    memcpy(protect->saved.key, saved.key, sizeof(saved.key));
     protect->saved.role = saved.role;
     pthread_mutex_unlock(&protect->lock);
     return 0;

@@ -43,7 +43,8 @@ struct protect {
     struct arrival *arrival; /* the caller's */
 
     struct peer_choice choice;          /* its thread's */
-    char trying[FOLLOWING_WITNESS];     /* who is asked, or follows; under lock */
+    char trying[FOLLOWING_WITNESS];     /* who is asked, or follows; under lock, as the next */
+    char trying_key[PATH_MAX];          /* the file of the key; "" */
     bool taken_over, taken_over_handed; /* before its thread began */
     struct protect_home home;
 

@@ -219,11 +219,17 @@ static void note_failure(struct protect *protect, uint64_t try, const struct err
     loop_post(instance_loop(protect->instance), &protect->turn);
 }
 
-/* A pair's key may have been replaced since, or taken away. Any other file was read once. */
-static int read_key_again(const struct protection *saved, struct link_key *key, struct err *err)
+/* Whoever has a key of the store has another one for each host. And that may have been replaced
+ * since, or taken away; any other file was read once. */
+static int find_key(const struct protection *saved, const char *to, char ret_path[PATH_MAX],
+                    struct link_key *key, struct err *err)
 {
-    return saved->key[0] && key_store_has_path(saved->key) ? link_key_read(key, saved->key, err)
-                                                           : 0;
+    bool is_pairs = saved->key[0] ? key_store_has_path(saved->key) : !saved->insecure;
+    int ret = 0;
+    memcpy(ret_path, saved->key, PATH_MAX);
+    if (is_pairs && !peer_address_equal(to, saved->peer))
+        ret = key_store_for(ret_path, to, err);
+    return ret == 0 && is_pairs && ret_path[0] ? link_key_read(key, ret_path, err) : ret;
 }
 
 static const struct definition_ft *wishes(const struct protect *protect)
@@ -288,28 +294,30 @@ static int check_to(const char *to, struct err *err)
 /* Returns when nobody follows any more; false: it was followed. */
 static bool ask_one(struct protect *protect, const struct protection *saved, struct err *err)
 {
-    struct link_key key = {0};
-    char to[FOLLOWING_WITNESS];
+    struct link_key key = {0}, found = {0};
+    char to[FOLLOWING_WITNESS], path[PATH_MAX];
     choose(protect, wishes(protect), saved->peer, to);
     protect_home_look(protect, to);
+    int ret = find_key(saved, to, path, &found, err);
     pthread_mutex_lock(&protect->lock);
     memcpy(protect->trying, to, sizeof(to));
+    memcpy(protect->trying_key, path, sizeof(path));
     const struct following following = protect->following;
     bool verify = protect->verify;
-    if (saved->key[0])
-        key = protect->key;
+    key = path[0] && key_store_has_path(path) ? found : protect->key;
     bool wanted = is_wanted(protect); /* who gives it up says that first */
     if (wanted)
         primary_begin_anew(protect->primary);
     pthread_mutex_unlock(&protect->lock);
     const struct primary_target target = {.to = to,
-                                          .key = saved->key[0] ? &key : NULL,
+                                          .key = path[0] ? &key : NULL,
                                           .insecure = saved->insecure,
                                           .verify = verify,
                                           .following = &following};
-    if (wanted && check_to(to, err) == 0 && read_key_again(saved, &key, err) == 0)
+    if (wanted && ret == 0 && check_to(to, err) == 0)
         (void)!primary_follow(protect->primary, &target, err);
     explicit_bzero(&key, sizeof(key));
+    explicit_bzero(&found, sizeof(found));
     pthread_mutex_lock(&protect->lock);
     protect->trying[0] = '\0';
     bool unmet = protect->saved.generation == saved->generation && is_wanted(protect) &&

@@ -90,7 +90,7 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
         ret = take_flag(arguments, "insecure", &saved->insecure, err);
     if (ret == 0)
         ret = take_flag(arguments, "verify", &ret_wish->verify, err);
-    if (ret == 0 && !saved->key[0] && !saved->insecure)
+    if (ret == 0 && !saved->key[0] && !saved->insecure && saved->peer[0])
         ret = key_store_for(saved->key, saved->peer, err);
     if (ret == 0)
         ret = need(ft->peer_count > 0 ? ft->peers[0] : saved->peer, "where shall its twin be?",

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from labcommon import Skip
-from pairs import Pair
+from pairs import Pair, PairHost
 from test_cli import MINIVMM
 from test_migrate import Host, ended, free_port, make
 
@@ -250,20 +250,22 @@ def test_what_is_in_the_way():
 
 class PairedHosts(Pair):
     """At addresses of their own, which are not the loopback's, and paired; nobody stands between them. No interface has
-    these addresses: a host knows its own by that, and here one kernel is two of them."""
+    these addresses: else each would be told that the other one is itself."""
 
-    AT_A, AT_B = "10.97.0.1", "10.97.0.3"
+    AT_A, AT_B, AT_C = "10.97.0.1", "10.97.0.3", "10.97.0.4"
 
     def __init__(self, paired=True):
         super().__init__()
-        (code, said), = self.net.run_all([("ip", "route", "add", "local", "10.97.0.0/24", "dev", "lo")])
+        ways = "ip route add local $0/32 dev lo; for at; do ip route add local $at/32 dev lo src $0; done"
+        (code, said), = self.net.run_all([("sh", "-ec", ways, self.AT_A, self.AT_B, self.AT_C)])
         assert code == 0, said
-        let_ssh({self.AT_A: self.a, self.AT_B: self.b})
+        self.c = self.enter_context(PairHost(self.net))
+        let_ssh({self.AT_A: self.a, self.AT_B: self.b, self.AT_C: self.c})
         if paired:
             pair(self.a, self.AT_B, "--as", self.AT_A)
 
     def wait_for_vms(self, host):
-        at = self.AT_A if host is self.a else self.AT_B
+        at = {self.a: self.AT_A, self.b: self.AT_B, self.c: self.AT_C}[host]
         host.waiting = self.standbys[host] = host.begin("standby", ".", "--listen", f"{at}:7420")
         line = host.waiting.stderr.readline()
         assert "VMs may come to" in line, line
@@ -315,6 +317,23 @@ def test_protect_by_pair():
         hosts.kill(a)
         hosts.wait_for(b, role="primary", state="paired", timeout=60)  # host A is its twin now, by the new key
         assert json.loads((b.root / "web1/.protected").read_text())["peer"].startswith(hosts.AT_A)
+
+
+def test_each_host_has_its_own_key():
+    """When the host of the twin is gone for good, another one of ft.peers gets it, by the key of that pair."""
+    with PairedHosts() as hosts:
+        pair(hosts.a, hosts.AT_C, "--as", hosts.AT_A)
+        hosts.make(ft={"peers": [hosts.AT_B, hosts.AT_C], "peers_after_s": 0})
+        hosts.start_primary()
+        for host in (hosts.b, hosts.c):
+            hosts.wait_for_vms(host)
+        hosts.a.good("protect", "web1", "--witness", f"file:{hosts.witness}")
+        hosts.wait_for(hosts.a, state="paired", peer=hosts.AT_B)
+        hosts.b.waiting.kill()
+        hosts.kill(hosts.b)
+        hosts.wait_for(hosts.a, state="paired", peer=hosts.AT_C)
+        saved = json.loads((hosts.a.root / "web1/.protected").read_text())
+        assert saved["key"].endswith(f"{hosts.AT_C}.key"), saved
 
 
 def test_a_key_that_is_taken_away():
