@@ -48,12 +48,12 @@ struct link_keys {
 struct link_attempt;
 
 struct link_config {
-    const struct link_key *key;   /* NULL: plain; only read during connect and accept */
-    struct link_keys *keys;       /* accepting, without a key: who calls with one of these has a link
-                                   * with TLS, whoever else a plain one where that is allowed */
-    bool insecure;                /* plain to another host is what somebody asked for */
-    unsigned timeout_ms;          /* connecting, the handshake, and each read or write that does
-                                   * not move; 0: none */
+    const struct link_key *key; /* NULL: plain; only read during connect and accept */
+    struct link_keys *keys;     /* accepting, without a key: who calls with one of these has a link
+                                 * with TLS, whoever else a plain one where that is allowed */
+    bool insecure;              /* plain to another host is what somebody asked for */
+    unsigned timeout_ms;        /* connecting, the handshake, and each read or write that does
+                                 * not move; 0: none */
     struct link_attempt *attempt; /* who connects can be called off by it; NULL: by nobody */
 };
 

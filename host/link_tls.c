@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * TLS 1.3 with a key that both sides hold (RFC 8446, PSK with ECDHE: a key that is stolen later
- * opens nothing that was said before). No certificates. gnutls does the work; it is loaded when the
- * first link asks for it, so that a VM without links does not pay for it.
+ * opens nothing that was said before). No certificates. gnutls (host/tls_library.h)
+ * does the work.
  *
  * Two sessions share the connection, each for one direction:
  *
@@ -18,11 +18,10 @@
  */
 #include "host/link_parts.h"
 
+#include "host/tls_library.h"
 #include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,72 +39,6 @@
     "-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1"
 #define SECOND_KEY_LABEL "EXPORTER-minivmm-link-back"
 
-struct calls {
-    typeof(gnutls_init) *init;
-    typeof(gnutls_deinit) *deinit;
-    typeof(gnutls_priority_set_direct) *priority_set_direct;
-    typeof(gnutls_credentials_set) *credentials_set;
-    typeof(gnutls_psk_allocate_client_credentials) *psk_allocate_client_credentials;
-    typeof(gnutls_psk_set_client_credentials) *psk_set_client_credentials;
-    typeof(gnutls_psk_free_client_credentials) *psk_free_client_credentials;
-    typeof(gnutls_psk_allocate_server_credentials) *psk_allocate_server_credentials;
-    typeof(gnutls_psk_set_server_credentials_function) *psk_set_server_credentials_function;
-    typeof(gnutls_psk_free_server_credentials) *psk_free_server_credentials;
-    typeof(gnutls_session_set_ptr) *session_set_ptr;
-    typeof(gnutls_session_get_ptr) *session_get_ptr;
-    typeof(gnutls_transport_set_ptr) *transport_set_ptr;
-    typeof(gnutls_transport_set_push_function) *transport_set_push_function;
-    typeof(gnutls_transport_set_pull_function) *transport_set_pull_function;
-    typeof(gnutls_handshake) *handshake;
-    typeof(gnutls_alert_get) *alert_get;
-    typeof(gnutls_alert_send_appropriate) *alert_send_appropriate;
-    typeof(gnutls_prf_rfc5705) *prf_rfc5705;
-    typeof(gnutls_record_send) *record_send;
-    typeof(gnutls_record_recv) *record_recv;
-    typeof(gnutls_bye) *bye;
-    typeof(gnutls_strerror) *strerror;
-    typeof(gnutls_hash_fast) *hash_fast;
-    gnutls_alloc_function *malloc; /* a variable of the library's */
-};
-
-#define CALL(name)                                    \
-    {                                                 \
-        "gnutls_" #name, offsetof(struct calls, name) \
-    }
-static const struct {
-    const char *name;
-    size_t offset;
-} call_names[] = {
-    CALL(init),
-    CALL(deinit),
-    CALL(priority_set_direct),
-    CALL(credentials_set),
-    CALL(psk_allocate_client_credentials),
-    CALL(psk_set_client_credentials),
-    CALL(psk_free_client_credentials),
-    CALL(psk_allocate_server_credentials),
-    CALL(psk_set_server_credentials_function),
-    CALL(psk_free_server_credentials),
-    CALL(session_set_ptr),
-    CALL(session_get_ptr),
-    CALL(transport_set_ptr),
-    CALL(transport_set_push_function),
-    CALL(transport_set_pull_function),
-    CALL(handshake),
-    CALL(alert_get),
-    CALL(alert_send_appropriate),
-    CALL(prf_rfc5705),
-    CALL(record_send),
-    CALL(record_recv),
-    CALL(bye),
-    CALL(strerror),
-    CALL(hash_fast),
-    CALL(malloc),
-};
-#undef CALL
-
-_Static_assert(array_size(call_names) * sizeof(void *) == sizeof(struct calls), "none is missing");
-
 enum { BUFFER = 128 * 1024 }; /* several records for each system call */
 
 /* One session. */
@@ -122,7 +55,7 @@ struct way {
 };
 
 struct tls {
-    struct calls calls;
+    struct tls_calls calls;
     void *library;
     struct wire *wire;
     struct way out, in;
@@ -132,26 +65,7 @@ struct tls {
     size_t read_at, available;
 };
 
-static int load(struct tls *tls, struct err *err)
-{
-    /* It has destructors and thread-local data: once there, it stays. */
-    tls->library = dlopen("libgnutls.so.30", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (!tls->library) {
-        int r = err_say(err, ERR_HOST, ENOENT, "a link with a key needs libgnutls.so.30");
-        err_hint(err, "sudo apt install libgnutls30");
-        return r;
-    }
-    for (size_t i = 0; i < array_size(call_names); i++) {
-        void *symbol = dlsym(tls->library, call_names[i].name);
-        if (!symbol)
-            return err_say(err, ERR_HOST, ENOSYS, "this host's libgnutls.so.30 lacks %s",
-                           call_names[i].name);
-        memcpy((uint8_t *)&tls->calls + call_names[i].offset, &symbol, sizeof(symbol));
-    }
-    return 0;
-}
-
-static int make_print(const struct calls *calls, const struct link_key *key,
+static int make_print(const struct tls_calls *calls, const struct link_key *key,
                       char ret_print[LINK_KEY_PRINT])
 {
     struct {
@@ -169,13 +83,14 @@ static int make_print(const struct calls *calls, const struct link_key *key,
 
 int link_key_print(const struct link_key *key, char ret_print[LINK_KEY_PRINT], struct err *err)
 {
-    struct tls tls = {0};
+    struct tls_calls calls;
+    void *library = NULL;
 
-    int r = load(&tls, err);
-    if (r == 0 && make_print(&tls.calls, key, ret_print) < 0)
+    int r = tls_library_load(&calls, &library, "the print of a key", err);
+    if (r == 0 && make_print(&calls, key, ret_print) < 0)
         r = err_say(err, ERR_HOST, EIO, "libgnutls makes no SHA-256");
-    if (tls.library)
-        dlclose(tls.library);
+    if (library)
+        dlclose(library);
     return r;
 }
 
@@ -347,7 +262,7 @@ static int say_failed(struct way *way, int code, const char *peer, struct err *e
 
 static int give_key(struct way *way, bool accepting)
 {
-    const struct calls *calls = &way->tls->calls;
+    const struct tls_calls *calls = &way->tls->calls;
     gnutls_datum_t key = {.data = way->key.bytes, .size = LINK_KEY_BYTES};
     char print[LINK_KEY_PRINT];
     int code;
@@ -372,7 +287,7 @@ static int give_key(struct way *way, bool accepting)
 /* way->key is set. */
 static int shake_hands(struct way *way, struct tls *tls, bool accepting)
 {
-    const struct calls *calls = &tls->calls;
+    const struct tls_calls *calls = &tls->calls;
     unsigned flags = accepting ? GNUTLS_SERVER : GNUTLS_CLIENT;
 
     way->tls = tls;
@@ -439,7 +354,7 @@ int tls_create(struct tls **ret_tls, struct wire *wire, const struct link_config
     if (!tls || !tls->gathered || !tls->ahead)
         r = err_sys(err, ERR_HOST, ENOMEM, "a link to %s", peer);
     if (r == 0)
-        r = load(tls, err);
+        r = tls_library_load(&tls->calls, &tls->library, "a link with a key", err);
     if (r == 0)
         r = shake_both(tls, config, accepting, peer, err);
     if (r < 0) {
@@ -455,7 +370,7 @@ static void end_way(struct way *way)
 {
     if (!way->tls)
         return;
-    const struct calls *calls = &way->tls->calls;
+    const struct tls_calls *calls = &way->tls->calls;
     if (way->session)
         calls->deinit(way->session);
     if (way->client)
