@@ -14,6 +14,7 @@
 #include "host/key_store.h"
 #include "host/link_parts.h"
 #include "host/lock.h"
+#include "host/secret_file.h"
 #include "host/small_file.h"
 
 #include <dirent.h>
@@ -249,7 +250,7 @@ int key_store_read(int store, const char *name, struct key_pair *ret_pair, struc
     if (fd < 0)
         return err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
                        "cannot read the key file %s", file);
-    int r = link_key_check_file(fd, file, err);
+    int r = secret_file_check(fd, file, "the key", err);
     if (r == 0) {
         r = small_file_read(fd, MOST_BYTES, &text, &length);
         if (r == -EFBIG)

@@ -2,12 +2,11 @@
 #include "host/key_store.h"
 #include "host/link_parts.h"
 
+#include "host/secret_file.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DIGITS = 2 * LINK_KEY_BYTES };
@@ -26,28 +25,6 @@ static int say_no_key(const char *path, const char *why, struct err *err)
 
     err_hint(err, "minivmm key > FILE makes one; both hosts need the same");
     return r;
-}
-
-/* Whoever may write it can change the key, whoever may read it can take part. */
-int link_key_check_file(int fd, const char *path, struct err *err)
-{
-    struct stat stat;
-
-    if (fstat(fd, &stat) < 0)
-        return err_sys(err, ERR_FAILED, errno, "cannot read the key %s", path);
-    if (!S_ISREG(stat.st_mode))
-        return say_no_key(path, "it is not a regular file", err);
-    if (stat.st_uid != geteuid() && stat.st_uid != 0) {
-        int r = err_say(err, ERR_STATE, EPERM, "the key %s belongs to another user", path);
-        err_hint(err, "sudo chown $USER %s", path);
-        return r;
-    }
-    if (stat.st_mode & 077) {
-        int r = err_say(err, ERR_STATE, EPERM, "the key %s can be read or written by others", path);
-        err_hint(err, "chmod 600 %s, and make a new one if somebody may have read it", path);
-        return r;
-    }
-    return 0;
 }
 
 bool link_key_parse(struct link_key *ret_key, const char digits[2 * LINK_KEY_BYTES])
@@ -80,25 +57,30 @@ static int parse(struct link_key *ret_key, const char *text, size_t length, cons
                                          : say_no_key(path, "it holds more than hex digits", err);
 }
 
+static int open_key(int *ret_fd, const char *path, struct err *err)
+{
+    int r = secret_file_open(ret_fd, path, "the key", err);
+
+    if (r == -EINVAL)
+        return say_no_key(path, "it is not a regular file", err);
+    if (r == -ENOENT && key_store_has_path(path))
+        err_hint(err, "minivmm pair gives this host and the other one a key");
+    else if (r == -ENOENT)
+        err_hint(err, "make one with minivmm key > %s, and copy it to the other host", path);
+    return r;
+}
+
 int link_key_read(struct link_key *ret_key, const char *path, struct err *err)
 {
     char text[DIGITS + 2 + sizeof(KEY_STORE_SECOND_LINE)]; /* one more than is wanted tells too
                                                             * many */
     size_t length = 0;
     ssize_t n = 0;
+    int fd;
 
-    /* A pipe must not make us wait. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) {
-        int r = err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno,
-                        "cannot read the key %s", path);
-        if (r == -ENOENT && key_store_has_path(path))
-            err_hint(err, "minivmm pair gives this host and the other one a key");
-        else if (r == -ENOENT)
-            err_hint(err, "make one with minivmm key > %s, and copy it to the other host", path);
+    int r = open_key(&fd, path, err);
+    if (r < 0)
         return r;
-    }
-    int r = link_key_check_file(fd, path, err);
     while (r == 0 && length < sizeof(text)) {
         n = read(fd, text + length, sizeof(text) - length);
         if (n < 0 && errno == EINTR)

@@ -35,8 +35,6 @@ int link_say_key_is_missing(const char *peer, struct err *err) must_check;
 /* After the first line of a pair's file: "as", and what the other host calls this one. */
 #define KEY_STORE_SECOND_LINE "\nas "
 
-/* Whether it is a regular file that only its owner, who is us or root, can read and write. */
-int link_key_check_file(int fd, const char *path, struct err *err) must_check;
 bool link_key_parse(struct link_key *ret_key, const char digits[2 * LINK_KEY_BYTES]) must_check;
 
 /* The socket: bytes one way and the other, each by one thread. */
