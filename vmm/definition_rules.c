@@ -65,32 +65,36 @@ const char *definition_wrong_peer(const char *text)
     return !*after || (*after == ':' && is_port(after + 1)) ? NULL : wrong;
 }
 
-static bool is_url(const char *text, size_t length)
+/* A list of one or more, each of which begins so. Who opens it looks closer. */
+static bool is_list(const char *text, const char *one, const char *other)
 {
-    size_t scheme = strncmp(text, "http://", 7) == 0    ? 7
-                    : strncmp(text, "https://", 8) == 0 ? 8
-                                                        : 0;
-    for (size_t i = 0; i < length; i++)
-        if (text[i] <= ' ' || text[i] > '~')
+    for (;; text++) {
+        const char *begin = strncmp(text, one, strlen(one)) == 0                ? one
+                            : other && strncmp(text, other, strlen(other)) == 0 ? other
+                                                                                : NULL;
+        size_t length = strcspn(text, ",");
+        if (!begin || length <= strlen(begin))
             return false;
-    return scheme && length > scheme;
+        for (size_t i = 0; i < length; i++)
+            if (text[i] <= ' ' || text[i] > '~')
+                return false;
+        text += length;
+        if (!*text)
+            return true;
+    }
 }
 
 const char *definition_wrong_witness(const char *text)
 {
-    static const char wrong[] = "must be file:PATH or etcd:URL[,URL...]";
+    static const char wrong[] = "must be file:PATH, etcd://HOST[:PORT][,...] or etcd:URL[,URL...]";
     if (strncmp(text, "file:", 5) == 0)
         return text[5] ? NULL : wrong;
     if (strncmp(text, "etcd:", 5) != 0)
         return wrong;
-    for (text += 5;; text++) {
-        size_t length = strcspn(text, ",");
-        if (!is_url(text, length))
-            return wrong;
-        text += length;
-        if (!*text)
-            return NULL;
-    }
+    text += 5;
+    bool good = strncmp(text, "//", 2) == 0 ? is_list(text + 2, "", NULL)
+                                            : is_list(text, "http://", "https://");
+    return good ? NULL : wrong;
 }
 
 /* --- one object ----------------------------------------------------------------------------- */

@@ -355,7 +355,7 @@ END_TEST
 static const struct {
     const char *path; /* in the schema, words between slashes */
     const char *text; /* a definition, with the sample for %s */
-    const char *samples[16];
+    const char *samples[24];
 } patterns[] = {
     {"properties/memory/anyOf/0",
      "{\"boot\":{\"kernel\":\"k\"},\"memory\":\"%s\"}",
@@ -393,7 +393,8 @@ static const struct {
      {"web2", "10.0.0.2:1", "[fe80::1]:7000", "fe80::1", "web2:", ":7000", ""}},
     {"properties/ft/properties/witness",
      "{\"boot\":{\"kernel\":\"k\"},\"ft\":{\"witness\":\"%s\"}}",
-     {"file:w", "file:/a b", "etcd:http://a", "etcd:http://a:1,https://b/",
+     {"file:w", "file:/a b", "etcd://a", "etcd://a:1,b,[::1]:2", "etcd://", "etcd://a,",
+      "etcd://,a", "etcd://a b", "etcd:http://a", "etcd:http://a:1,https://b/",
       "file:", "etcd:", "etcd:a", "etcd:http://", "etcd:http://a,", "etcd:http://a,b",
       "etcd:http://a b", "http://a", ""}},
 };

@@ -217,7 +217,8 @@ static const struct wrong values[] = {
     {"{" DISK ",\n\"ft\": {\"peer\": \"web2:0\"}}",
      "2:16: ft.peer must be HOST or HOST:PORT, an IPv6 address in brackets, not \"web2:0\""},
     {"{" DISK ",\n\"ft\": {\"witness\": \"etcd:10.0.0.1\"}}",
-     "2:19: ft.witness must be file:PATH or etcd:URL[,URL...], not \"etcd:10.0.0.1\""},
+     "2:19: ft.witness must be file:PATH, etcd://HOST[:PORT][,...] or etcd:URL[,URL...], not "
+     "\"etcd:10.0.0.1\""},
     {"{" DISK ",\n\"ft\": {\"epoch\": {\"min_ms\": 50, \"max_ms\": 20}}}",
      "2:28: ft.epoch.min_ms is 50, and max_ms only 20"},
     {"{" DISK ",\n\"ft\": {\"heartbeat_ms\": 100, \"timeout_ms\": 299}}",
