@@ -19,7 +19,8 @@ static int say_unknown(const char *address, const char *scheme, struct err *err)
     else if (nearest && *scheme)
         err_hint(err, "did you mean %s:...?", nearest);
     else
-        err_hint(err, "file:PATH is a folder on storage that both hosts have");
+        err_hint(err, "file:PATH is a folder on storage that both hosts have, etcd://HOST,HOST... "
+                      "an etcd");
     return r;
 }
 
@@ -33,12 +34,9 @@ static int open_witness(struct witness **ret_witness, const char *address, const
         memcpy(scheme, address, length);
     if (address[length] && strcmp(scheme, "file") == 0)
         return witness_file_open(ret_witness, address + length + 1, known, err);
-    if (!address[length] || strcmp(scheme, "etcd") != 0)
-        return say_unknown(address, scheme, err);
-    int r = err_say(err, ERR_HOST, EOPNOTSUPP, "%.200s: etcd as a witness is not there yet",
-                    address);
-    err_hint(err, "file:PATH is a folder on storage that both hosts have");
-    return r;
+    if (address[length] && strcmp(scheme, "etcd") == 0)
+        return witness_etcd_open(ret_witness, address + length + 1, known, err);
+    return say_unknown(address, scheme, err);
 }
 
 int witness_open(struct witness **ret_witness, const char *address, struct err *err)

@@ -15,8 +15,10 @@
 struct witness;
 
 /*
- * "file:PATH", a folder on storage that both hosts have (ft/witness_file.c). Errors name it and the
- * mend: not there, not writable, a file system without what it takes.
+ * "file:PATH", a folder on storage that both hosts have (ft/witness_file.c), or the members of an
+ * etcd, "etcd://HOST[:PORT],..." or "etcd:http[s]://HOST[:PORT],..." (ft/witness_etcd.c). Errors
+ * name it and the mend: not there, not writable, a file system without what it takes, nobody who
+ * answers, not the right password.
  */
 int witness_open(struct witness **ret_witness, const char *address, struct err *err) must_check;
 /*

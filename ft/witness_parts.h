@@ -42,6 +42,10 @@ int witness_folder_new_name(char ret_name[WITNESS_NAME], uint64_t ret_attempt[2]
                             struct err *err) must_check;
 int witness_folder_say(int error, const char *what, const char *path, struct err *err);
 
+/* ft/witness_etcd.c; address is what comes after "etcd:". */
+int witness_etcd_open(struct witness **ret_witness, const char *address, const uint8_t known[16],
+                      struct err *err) must_check;
+
 /* ft/witness_text.c: the text of one record. */
 
 enum { WITNESS_TEXT_MAX = 512 };

@@ -12,6 +12,7 @@ enum { FAKE_ANSWERS = 16, FAKE_REQUEST = 4096 };
 
 #define FAKE_HANGS "hang" /* says nothing until the other side has had enough */
 #define FAKE_DRIPS "drip" /* goes on to say a little, for ever */
+#define FAKE_MADE  "made" /* as an etcd that has made this very transaction before */
 
 struct fake {
     struct thread thread;
@@ -49,6 +50,22 @@ static inline void fake_drip(int fd)
         (void)send(fd, "a", 1, MSG_NOSIGNAL);
 }
 
+/* The value that it was to put is there already. */
+static inline void fake_say_made(int fd, const char *request)
+{
+    const char *put = strstr(request, "request_put\":");
+    char answer[2048], body[1500] = "";
+
+    if (put)
+        snprintf(body, sizeof(body),
+                 "{\"header\":{\"cluster_id\":\"1\"},\"responses\":[{\"response_range\":{\"kvs\":["
+                 "{\"mod_revision\":\"9\",%.*s]}}]}",
+                 (int)strcspn(put + 14, "}") + 1, put + 14);
+    snprintf(answer, sizeof(answer), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
+    (void)send(fd, answer, strlen(answer), MSG_NOSIGNAL);
+}
+
 static inline void run_fake(void *arg)
 {
     struct fake *fake = arg;
@@ -64,6 +81,8 @@ static inline void run_fake(void *arg)
             poll(&gone, 1, PATIENCE_MS);
         else if (strcmp(answer, FAKE_DRIPS) == 0)
             fake_drip(fd);
+        else if (strcmp(answer, FAKE_MADE) == 0)
+            fake_say_made(fd, fake->requests[i]);
         else
             (void)send(fd, answer, strlen(answer), MSG_NOSIGNAL);
         close(fd);

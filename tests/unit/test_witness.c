@@ -49,7 +49,7 @@ static void refuse(const char *address, int error, const char *text, const char 
 
 START_TEST(an_address_says_which_kind)
 {
-    refuse("etcd://10.0.0.1:2379", EOPNOTSUPP, "not there yet", "file:PATH");
+    refuse("etcd:10.0.0.1", EINVAL, "no address of an etcd", "etcd://HOST");
     refuse("fiel:/mnt/w", EINVAL, "fiel:/mnt/w", "did you mean file:");
     refuse("ectd:http://a", EINVAL, "ectd:http://a", "did you mean etcd:");
     refuse("consul:x", EINVAL, "consul:x", "file:PATH");
