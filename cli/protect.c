@@ -149,8 +149,9 @@ int verb_protect(int argc, char **argv)
 {
     static const struct option table[] = {
         [PROTECT_TO] = {"to", 0, "HOST[:PORT]", "where its twin shall be (\"peer\" in vm.json)"},
-        [PROTECT_WITNESS] = {"witness", 0, "file:PATH",
-                             "a folder that both hosts see (\"witness\" in vm.json)"},
+        [PROTECT_WITNESS] =
+            {"witness", 0, "file:PATH",
+             "a folder that both hosts see, or etcd://HOST,... (\"witness\" in vm.json)"},
         [PROTECT_KEY] = {"key", 0, "FILE", "this key, and not that of minivmm pair"},
         [PROTECT_INSECURE] = {"insecure", 0, NULL,
                               "without a key, though others can read and change what is sent"},

@@ -312,7 +312,7 @@ static int check_witness(struct protect *protect, struct err *err)
     ret = err_say(err, ERR_STATE, ESTALE,
                   "the witness %s says something else here than where the VM runs",
                   following->witness);
-    err_hint(err, "both hosts must see the same storage under that path");
+    err_hint(err, "both hosts must see the same storage under that path, or the same etcd");
     return ret;
 }
 

@@ -97,7 +97,8 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
                    "--to HOST[:PORT], or \"ft\": {\"peer\": ...} in vm.json", err);
     if (ret == 0)
         ret = need(saved->witness, "who shall know which host may run it?",
-                   "--witness file:PATH of storage that both hosts see, or \"ft\": {\"witness\": "
+                   "--witness file:PATH of storage that both hosts see, or etcd://HOST,...; or "
+                   "\"ft\": {\"witness\": "
                    "...} in vm.json",
                    err);
     return ret;

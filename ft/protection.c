@@ -107,8 +107,11 @@ static int say_old(const struct protection *protection, const struct ft_record *
                     name, (unsigned long long)record->generation,
                     (unsigned long long)protection->generation);
 
-    err_hint(err, "the witness's records were lost, or an old copy of them brought back: look "
-                  "where the VM runs");
+    err_hint(
+        err,
+        "the witness's records were lost, or an old copy of them brought back: look "
+        "where the VM runs; if nowhere, remove its record at the witness, and " FOLDER_PROTECTED
+        " in the folder that shall go on");
     return r;
 }
 
