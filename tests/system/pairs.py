@@ -34,6 +34,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from echoes import Clients
+from etcds import Etcd, configure
 from labcommon import Skip
 from test_clone import MIB
 from test_migrate import Host, free_port
@@ -300,6 +301,7 @@ class PairHost(Host):
     def __init__(self, net):
         super().__init__()
         self.net = net
+        self.env["XDG_CONFIG_HOME"] = str(self.root / ".config")
 
     def run(self, *arguments, **options):
         return super().run(*arguments, by=self.net.inside(), **options)
@@ -318,11 +320,12 @@ class PairHost(Host):
 
 
 class Pair(contextlib.ExitStack):
-    """Two hosts, a witness, and web1 at the first."""
+    """Two hosts, a witness, and web1 at the first. The witness is a folder, or an etcd of so many members
+    with TLS."""
 
     ADDRESS = "10.99.0.2"
 
-    def __init__(self, key=False, name="web1", back=False):
+    def __init__(self, key=False, name="web1", back=False, etcd=0):
         super().__init__()
         need_network()
         self.name, self.key, self.back, self.line = name, key, back, Line
@@ -332,6 +335,9 @@ class Pair(contextlib.ExitStack):
             self.hosts = [self.a, self.b]
             self.witness = self.a.root / "witness"
             self.witness.mkdir()
+            self.etcd = stack.enter_context(Etcd(etcd, tls=True, clients=True, net=self.net)) if etcd else None
+            for host in self.hosts if etcd else ():
+                configure(host.env["XDG_CONFIG_HOME"], **self.etcd.trust())
             self.lines, self.standbys, self.stopped = {}, {}, []
             self.enter_context(stack.pop_all())
 
@@ -385,8 +391,8 @@ class Pair(contextlib.ExitStack):
         secret = ["--key", self.key_file(host)] if self.key else ["--insecure"]
         if self.back and host in self.lines:  # where it can have its own twin, once it has been taken over
             options = [*options, "--back", self.lines[host].address]
-        return host.good("protect", self.name, "--to", self.lines[to].address, "--witness", f"file:{self.witness}",
-                         *secret, *options)
+        return host.good("protect", self.name, "--to", self.lines[to].address, "--witness",
+                         self.etcd.address if self.etcd else f"file:{self.witness}", *secret, *options)
 
     def other(self, host):
         return self.b if host is self.a else self.a
