@@ -13,6 +13,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* A request that the guard hears the end of. They are kept for the next ones. */
+struct shadow {
+    struct disk_request request;
+    struct disk_request *original;
+    struct disk_tap *tap;
+    struct shadow *next; /* of those that rest */
+    unsigned mark;
+};
+
 struct disk_tap {
     struct disk disk;
     struct disk *inner;
@@ -20,6 +29,11 @@ struct disk_tap {
     struct disk_tap_handlers handlers; /* change NULL: closed */
     struct disk_queue waiting;         /* the first one was told of in vain, or need not be */
     struct turn turn;
+    struct disk_tap_guard guard; /* allows NULL: none */
+    struct shadow *resting;
+    struct disk_request flush; /* our own */
+    atomic_bool flushes;       /* is wanted */
+    bool flushing;
 };
 
 static struct disk_tap *tap_of(struct disk *disk)
@@ -29,10 +43,72 @@ static struct disk_tap *tap_of(struct disk *disk)
 
 /* --- telling -------------------------------------------------------------------------------- */
 
+static bool is_guarded(const struct disk_tap *tap, const struct disk_request *request)
+{
+    return tap->guard.allows && request->op != DISK_READ && request->op != DISK_FLUSH;
+}
+
 static bool may_go(struct disk_tap *tap, const struct disk_request *request)
 {
+    if (is_guarded(tap, request) && !tap->guard.allows(tap->guard.ctx, request))
+        return false;
     return !tap->handlers.change || request->op == DISK_READ ||
            tap->handlers.change(tap->handlers.ctx, request);
+}
+
+static void handle_ended(struct disk_request *request, int result)
+{
+    struct shadow *shadow = container_of(request, struct shadow, request);
+    struct disk_tap *tap = shadow->tap;
+    struct disk_request *original = shadow->original;
+
+    shadow->next = tap->resting;
+    tap->resting = shadow;
+    if (tap->guard.allows)
+        tap->guard.ended(tap->guard.ctx, shadow->mark, result);
+    original->done(original, result);
+}
+
+/* NULL: no memory, and its end would not be heard of. */
+static struct shadow *take_shadow(struct disk_tap *tap)
+{
+    struct shadow *shadow = tap->resting;
+
+    if (!shadow)
+        return malloc(sizeof(*shadow));
+    tap->resting = shadow->next;
+    return shadow;
+}
+
+static void pass(struct disk_tap *tap, struct disk_request *request)
+{
+    if (is_guarded(tap, request)) {
+        unsigned mark = tap->guard.begins(tap->guard.ctx);
+        struct shadow *shadow = take_shadow(tap);
+        if (shadow) {
+            *shadow = (struct shadow){
+                .request = *request, .original = request, .tap = tap, .mark = mark};
+            shadow->request.done = handle_ended;
+            request = &shadow->request;
+        } /* else it never ends for the guard, which is on the safe side */
+    }
+    disk_submit(tap->inner, request);
+}
+
+static void handle_flushed(struct disk_request *request, int result)
+{
+    struct disk_tap *tap = request->arg;
+
+    tap->flushing = false;
+    if (tap->guard.allows)
+        tap->guard.flushed(tap->guard.ctx, result);
+}
+
+static void begin_flush(struct disk_tap *tap)
+{
+    tap->flushing = true;
+    tap->flush = (struct disk_request){.op = DISK_FLUSH, .done = handle_flushed, .arg = tap};
+    disk_submit(tap->inner, &tap->flush);
 }
 
 static void tap_submit(struct disk *disk, struct disk_request *request)
@@ -40,7 +116,7 @@ static void tap_submit(struct disk *disk, struct disk_request *request)
     struct disk_tap *tap = tap_of(disk);
 
     if (!tap->waiting.first && may_go(tap, request))
-        disk_submit(tap->inner, request);
+        pass(tap, request);
     else
         disk_queue_add(&tap->waiting, request);
 }
@@ -49,11 +125,15 @@ static void handle_turn(void *arg)
 {
     struct disk_tap *tap = arg;
 
-    if (!tap->waiting.first)
+    bool flushes = !tap->flushing && atomic_exchange(&tap->flushes, false);
+
+    if (!tap->waiting.first && !flushes)
         return;
     tap->client.begin(tap->client.ctx);
+    if (flushes)
+        begin_flush(tap);
     while (tap->waiting.first && may_go(tap, tap->waiting.first))
-        disk_submit(tap->inner, disk_queue_take(&tap->waiting));
+        pass(tap, disk_queue_take(&tap->waiting));
     disk_kick(tap->inner);
     tap->client.end(tap->client.ctx);
 }
@@ -133,6 +213,11 @@ static void tap_destroy(struct disk *disk)
 
     disk_destroy(tap->inner);
     turn_finish(&tap->turn);
+    while (tap->resting) {
+        struct shadow *shadow = tap->resting;
+        tap->resting = shadow->next;
+        free(shadow);
+    }
     free(tap);
 }
 
@@ -168,6 +253,18 @@ void disk_tap_close(struct disk_tap *tap)
 
 void disk_tap_go_on(struct disk_tap *tap)
 {
+    turn_ask(&tap->turn);
+}
+
+void disk_tap_set_guard(struct disk_tap *tap, const struct disk_tap_guard *guard)
+{
+    tap->guard = guard ? *guard : (struct disk_tap_guard){0};
+    turn_ask(&tap->turn);
+}
+
+void disk_tap_flush(struct disk_tap *tap)
+{
+    tap->flushes = true;
     turn_ask(&tap->turn);
 }
 

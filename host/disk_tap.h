@@ -31,6 +31,27 @@ struct disk_tap_handlers {
 };
 
 /*
+ * Who notes which parts of the disk have changed: asked first, also while the tap is closed, and
+ * for as long as it is here. On the disk's loop, and must not block.
+ */
+struct disk_tap_guard {
+    /* WRITE, DISCARD, ZEROES may begin. False: not now, as with change(). Asked again then, so that
+     * more than one question may come before one passes. */
+    bool (*allows)(void *ctx, const struct disk_request *request);
+    /* It passes now, and is over: it has what begins() said as its mark. */
+    unsigned (*begins)(void *ctx);
+    void (*ended)(void *ctx, unsigned mark, int result);
+    void (*flushed)(void *ctx, int result); /* disk_tap_flush */
+    void *ctx;
+};
+
+/* The disk's loop stands still. NULL: nobody. What waits is asked again then. */
+void disk_tap_set_guard(struct disk_tap *tap, const struct disk_tap_guard *guard);
+/* What has ended before this is on stable storage when flushed() is called. One at a time; any
+ * thread. */
+void disk_tap_flush(struct disk_tap *tap);
+
+/*
  * The disk's loop stands still. What is under way at the opening was not told of: drain before
  * where that matters. What waits at the closing goes on untold when the loop does (but told, if the
  * tap is open again by then).

@@ -28,6 +28,7 @@
 #define FOLDER_UNWANTED   ".unwanted"
 #define FOLDER_PROTECTED  ".protected" /* ft/protection.h */
 #define FOLDER_EPOCHS     ".epochs"    /* ft/epoch_journal.h */
+#define FOLDER_CHANGES    ".changes"   /* ft/changes_file.h */
 
 struct folder {
     char *path; /* whole, without symbolic links */

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: MIT */
+#include "ft/changes.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/thread.h"
+#include "host/disk_point.h"
+#include "host/disk_tap.h"
+#include "vmm/folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    AHEAD = 8, /* regions that are marked before who writes in order comes there */
+    RETRY_MS = 1000
+};
+
+struct followed {
+    struct changes *changes;
+    struct disk *disk;
+    struct disk_tap *tap;
+    int image; /* its file */
+    uint32_t place;
+    struct changes_disk about; /* while there is a lineage, as the next */
+    size_t first;              /* word */
+    bool waits;
+};
+
+struct changes {
+    struct changes_config config;
+    struct followed disks[MACHINE_MAX_DISKS];
+    unsigned count;
+    struct thread thread;
+    bool guarded; /* the taps ask */
+
+    /* A new file, until it is switched to. */
+    int fresh_fd;
+    struct changes_head fresh;
+
+    pthread_mutex_t lock; /* all of this */
+    pthread_cond_t changed;
+    int fd; /* -1: no lineage */
+    struct changes_head head;
+    size_t words;
+    uint64_t *now, *before;  /* marked since the cut, and before it */
+    uint64_t *there;         /* bits that are on stable storage, whatever comes */
+    uint64_t *image;         /* the thread's: what it writes */
+    bool has_before, spoilt; /* spoilt: a write has failed, and who knows what is there now */
+    uint64_t before_epoch;
+    unsigned generation, under_way[2]; /* changes of this one and the one before */
+    unsigned flushes;                  /* that have not come back */
+    bool flush_failed;
+    bool wants, busy, quiet;
+};
+
+/* --- bits ------------------------------------------------------------------------------------- */
+
+static bool has_bit(const uint64_t *words, uint64_t bit)
+{
+    return words[bit / CHANGES_WORD] >> bit % CHANGES_WORD & 1;
+}
+
+static void set_bit(uint64_t *words, uint64_t bit)
+{
+    words[bit / CHANGES_WORD] |= 1ull << bit % CHANGES_WORD;
+}
+
+static void clear_words(struct changes *changes, uint64_t *words)
+{
+    memset(words, 0, changes->words * sizeof(*words));
+}
+
+static void free_bits(struct changes *changes)
+{
+    free(changes->now);
+    free(changes->before);
+    free(changes->there);
+    free(changes->image);
+    changes->now = changes->before = changes->there = changes->image = NULL;
+    changes->words = 0;
+}
+
+static int make_bits(struct changes *changes, size_t words)
+{
+    free_bits(changes);
+    changes->words = words;
+    changes->now = calloc(words + 1, sizeof(uint64_t));
+    changes->before = calloc(words + 1, sizeof(uint64_t));
+    changes->there = calloc(words + 1, sizeof(uint64_t));
+    changes->image = calloc(words + 1, sizeof(uint64_t));
+    return changes->now && changes->before && changes->there && changes->image ? 0 : -ENOMEM;
+}
+
+/* --- marking ---------------------------------------------------------------------------------- */
+
+static void want(struct changes *changes)
+{
+    changes->wants = true;
+    pthread_cond_broadcast(&changes->changed);
+}
+
+/* Who wrote to the region before this one goes on to those behind it. */
+static void mark_ahead(struct followed *disk, uint64_t last)
+{
+    struct changes *changes = disk->changes;
+    uint64_t *now = changes->now + disk->first;
+    uint64_t regions = ((disk->about.size - 1) >> disk->about.shift) + 1;
+    uint64_t half = last + AHEAD / 2;
+    if (half >= regions || has_bit(changes->there + disk->first, half))
+        return;
+    for (uint64_t region = last + 1; region < regions && region <= last + AHEAD; region++)
+        set_bit(now, region);
+    want(changes);
+}
+
+static bool handle_allows(void *ctx, const struct disk_request *request)
+{
+    struct followed *disk = ctx;
+    struct changes *changes = disk->changes;
+    bool there = true;
+    if (request->length == 0)
+        return true;
+    pthread_mutex_lock(&changes->lock);
+    if (changes->fd >= 0) {
+        uint64_t first = request->offset >> disk->about.shift;
+        uint64_t last = (request->offset + request->length - 1) >> disk->about.shift;
+        bool in_order = request->op == DISK_WRITE && first > 0 &&
+                        has_bit(changes->now + disk->first, first - 1);
+        for (uint64_t region = first; region <= last; region++) {
+            set_bit(changes->now + disk->first, region);
+            there &= has_bit(changes->there + disk->first, region);
+        }
+        if (in_order)
+            mark_ahead(disk, last);
+    }
+    if (!there) {
+        disk->waits = true;
+        want(changes);
+    }
+    pthread_mutex_unlock(&changes->lock);
+    return there;
+}
+
+static unsigned handle_begins(void *ctx)
+{
+    struct changes *changes = ((struct followed *)ctx)->changes;
+    pthread_mutex_lock(&changes->lock);
+    unsigned mark = changes->generation % 2;
+    changes->under_way[mark]++;
+    pthread_mutex_unlock(&changes->lock);
+    return mark;
+}
+
+static void handle_ended(void *ctx, unsigned mark, int result)
+{
+    struct changes *changes = ((struct followed *)ctx)->changes;
+    pthread_mutex_lock(&changes->lock);
+    changes->under_way[mark]--;
+    changes->spoilt |= result < 0 && result != -ECANCELED;
+    pthread_mutex_unlock(&changes->lock);
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void wake_all(struct changes *changes)
+{
+    for (unsigned i = 0; i < changes->count; i++) {
+        struct followed *disk = &changes->disks[i];
+        if (disk->waits)
+            disk_tap_go_on(disk->tap);
+        disk->waits = false;
+    }
+}
+
+/* What is not noted must not be taken for equal: the file goes, and who waits goes on. Where that
+ * cannot be said for sure, nothing is written to the disks. False: not yet. */
+static bool give_up(struct changes *changes, int error)
+{
+    struct err err = {0};
+    int ret = changes_file_remove(changes->config.folder);
+    err_sys(&err, ERR_FAILED, -error,
+            ret < 0 ? "%s: cannot write " FOLDER_CHANGES ", and its disks wait"
+                    : "%s: cannot write " FOLDER_CHANGES ", so that its next twin gets all of it",
+            changes->config.name);
+    log_err(LOG_WARNING, &err);
+    return ret == 0;
+}
+
+/* With the lock; without it while it writes. */
+static void write_bits(struct changes *changes)
+{
+    int fd = changes->fd;
+    for (size_t i = 0; i < changes->words; i++) {
+        changes->image[i] = changes->now[i] | changes->before[i];
+        changes->there[i] &= changes->image[i];
+    }
+    changes->wants = false;
+    changes->busy = true;
+    pthread_mutex_unlock(&changes->lock);
+    int ret = changes_file_write_bits(fd, changes->image, changes->words);
+    bool gone = ret < 0 && give_up(changes, ret);
+    pthread_mutex_lock(&changes->lock);
+    changes->busy = false;
+    if (ret == 0)
+        memcpy(changes->there, changes->image, changes->words * sizeof(uint64_t));
+    if (gone) {
+        close(changes->fd);
+        changes->fd = -1;
+    }
+    if (ret == 0 || gone)
+        wake_all(changes);
+    else
+        changes->wants = true;
+    pthread_cond_broadcast(&changes->changed);
+    if (ret < 0 && !gone) {
+        const struct timespec at = clock_timespec(clock_monotonic_ns() + RETRY_MS * 1000000ull);
+        while (!changes->quiet && pthread_cond_clockwait(&changes->changed, &changes->lock,
+                                                         CLOCK_MONOTONIC, &at) != ETIMEDOUT)
+            continue;
+    }
+}
+
+static void run(void *arg)
+{
+    struct changes *changes = arg;
+    pthread_mutex_lock(&changes->lock);
+    while (!changes->quiet) {
+        if (changes->wants && changes->fd >= 0)
+            write_bits(changes);
+        else
+            pthread_cond_wait(&changes->changed, &changes->lock);
+    }
+    pthread_mutex_unlock(&changes->lock);
+}
+
+/* --- forgetting ------------------------------------------------------------------------------- */
+
+/* Swapping costs nothing, so there is no second cut before the first one is stored. */
+void changes_cut(struct changes *changes, uint64_t epoch, bool all)
+{
+    pthread_mutex_lock(&changes->lock);
+    if (changes->fd >= 0 && (all || !changes->has_before)) {
+        for (size_t i = 0; i < changes->words && all; i++)
+            changes->now[i] |= changes->before[i];
+        uint64_t *now = changes->now;
+        changes->now = changes->before;
+        changes->before = now;
+        clear_words(changes, changes->now);
+        changes->has_before = true;
+        changes->before_epoch = epoch;
+        changes->flushes = 0; /* one that is under way began before what is noted here */
+        changes->generation++;
+    }
+    pthread_mutex_unlock(&changes->lock);
+}
+
+void changes_note_stored(struct changes *changes, uint64_t epoch)
+{
+    pthread_mutex_lock(&changes->lock);
+    bool ends = changes->fd >= 0 && changes->has_before && !changes->spoilt && !changes->quiet &&
+                changes->flushes == 0 && epoch >= changes->before_epoch &&
+                changes->under_way[(changes->generation + 1) % 2] == 0;
+    if (ends) {
+        changes->flushes = changes->count;
+        changes->flush_failed = false;
+        for (unsigned i = 0; i < changes->count; i++)
+            disk_tap_flush(changes->disks[i].tap);
+    }
+    pthread_mutex_unlock(&changes->lock);
+}
+
+static void handle_flushed(void *ctx, int result)
+{
+    struct changes *changes = ((struct followed *)ctx)->changes;
+    pthread_mutex_lock(&changes->lock);
+    changes->flush_failed |= result < 0;
+    if (changes->flushes > 0 && --changes->flushes == 0 && !changes->flush_failed) {
+        clear_words(changes, changes->before);
+        changes->has_before = false;
+        want(changes); /* the file need not say it at once, but then fewer are looked at */
+    }
+    pthread_mutex_unlock(&changes->lock);
+}
+
+/* --- lineages --------------------------------------------------------------------------------- */
+
+static void guard(struct changes *changes)
+{
+    for (unsigned i = 0; i < changes->count && !changes->guarded; i++) {
+        const struct disk_tap_guard guard = {.allows = handle_allows,
+                                             .begins = handle_begins,
+                                             .ended = handle_ended,
+                                             .flushed = handle_flushed,
+                                             .ctx = &changes->disks[i]};
+        disk_tap_set_guard(changes->disks[i].tap, &guard);
+    }
+    changes->guarded = true;
+}
+
+static void place_disks(struct changes *changes)
+{
+    for (unsigned i = 0; i < changes->count; i++) {
+        struct followed *disk = &changes->disks[i];
+        const struct changes_disk *about = changes_head_find(&changes->head, disk->place);
+        disk->about = *about;
+        disk->first = changes_first_word(&changes->head, about);
+    }
+}
+
+/* With the lock. bits NULL: none. */
+static int take(struct changes *changes, int fd, const struct changes_head *head,
+                const uint64_t *bits)
+{
+    while (changes->busy)
+        pthread_cond_wait(&changes->changed, &changes->lock);
+    if (changes->fd >= 0)
+        close(changes->fd);
+    changes->fd = -1;
+    int ret = make_bits(changes, changes_all_words(head));
+    if (ret < 0)
+        return ret;
+    changes->fd = fd;
+    changes->head = *head;
+    if (bits) {
+        memcpy(changes->now, bits, changes->words * sizeof(*bits));
+        memcpy(changes->there, bits, changes->words * sizeof(*bits));
+    }
+    changes->has_before = changes->spoilt = false;
+    changes->flushes = 0;
+    place_disks(changes);
+    return 0;
+}
+
+static int begin(struct changes *changes, int fd, const struct changes_head *head,
+                 const uint64_t *bits, struct err *err)
+{
+    pthread_mutex_lock(&changes->lock);
+    int ret = take(changes, fd, head, bits);
+    pthread_mutex_unlock(&changes->lock);
+    if (ret < 0) {
+        close(fd);
+        return err_sys(err, ERR_HOST, -ret, "cannot note what changes");
+    }
+    guard(changes);
+    return changes->thread.started ? 0
+                                   : thread_start(&changes->thread, "changes", run, changes, err);
+}
+
+static const char *find_difference(const struct changes *changes, const struct changes_head *head)
+{
+    if (memcmp(head->uuid, changes->config.uuid, sizeof(head->uuid)) != 0)
+        return "it is of another VM";
+    if (head->count != changes->count)
+        return "it has other disks";
+    for (unsigned i = 0; i < changes->count; i++) {
+        const struct followed *disk = &changes->disks[i];
+        const struct changes_disk *about = changes_head_find(head, disk->place);
+        if (!about || about->size != disk->disk->info.size)
+            return "a disk has another size";
+        const char *differs = changes_disk_differs(head, about, disk->image);
+        if (differs)
+            return differs;
+    }
+    return NULL;
+}
+
+static int say_mixed(const struct changes *changes, struct err *err)
+{
+    int ret = err_say(err, ERR_STATE, ESTALE,
+                      "the disks of %s are neither what they were nor what they are where it runs: "
+                      "they were just being brought up to date",
+                      changes->config.name);
+    err_hint(err, "it has to run where it ran last; with 'minivmm standby' here this one becomes "
+                  "its twin. Or restore a snapshot");
+    return ret;
+}
+
+static int say_failed(struct err *err, int error)
+{
+    return err_sys(err, ERR_FAILED, -error, "cannot write " FOLDER_CHANGES);
+}
+
+int changes_load(struct changes *changes, struct err *err)
+{
+    struct changes_head head;
+    struct err why = {0};
+    uint64_t *bits = NULL;
+    int fd = changes_file_open(changes->config.folder, &head, &bits, &why), ret;
+    if (fd == -ENOENT)
+        return 0;
+    if (fd >= 0 && head.flags & CHANGES_MIXED &&
+        memcmp(head.uuid, changes->config.uuid, sizeof(head.uuid)) == 0) {
+        free(bits);
+        close(fd);
+        return say_mixed(changes, err);
+    }
+    const char *differs = fd >= 0 ? find_difference(changes, &head) : why.text;
+    if (!differs) { /* from here on it is written to */
+        head.flags &= ~(uint32_t)CHANGES_AT_REST;
+        ret = changes_file_write_head(fd, &head);
+        ret = ret < 0 ? say_failed(err, ret) : begin(changes, fd, &head, bits, err);
+        free(bits);
+        return ret;
+    }
+    log_info("%s: what it has in common with its twin is not known: %s", changes->config.name,
+             differs);
+    free(bits);
+    if (fd >= 0)
+        close(fd);
+    ret = changes_file_remove(changes->config.folder);
+    return ret < 0 ? say_failed(err, ret) : 0;
+}
+
+int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEAGE],
+                    struct err *err)
+{
+    struct changes_head head = {0};
+    memcpy(head.uuid, changes->config.uuid, sizeof(head.uuid));
+    memcpy(head.lineage, lineage, sizeof(head.lineage));
+    int ret = 0;
+    for (unsigned i = 0; i < changes->count && ret == 0; i++)
+        ret = changes_head_add(&head, changes->disks[i].place, changes->disks[i].disk->info.size,
+                               changes->disks[i].image);
+    if (ret < 0)
+        return say_failed(err, ret);
+    if (changes->fresh_fd >= 0)
+        close(changes->fresh_fd);
+    changes->fresh = head;
+    changes->fresh_fd = changes_file_make(changes->config.folder, &head, err);
+    return changes->fresh_fd < 0 ? changes->fresh_fd : 0;
+}
+
+int changes_switch(struct changes *changes, struct err *err)
+{
+    int fd = changes->fresh_fd;
+    changes->fresh_fd = -1;
+    return begin(changes, fd, &changes->fresh, NULL, err);
+}
+
+void changes_drop(struct changes *changes)
+{
+    pthread_mutex_lock(&changes->lock);
+    while (changes->busy)
+        pthread_cond_wait(&changes->changed, &changes->lock);
+    int ret = changes_file_remove(changes->config.folder);
+    if (ret == 0 && changes->fd >= 0) {
+        close(changes->fd);
+        changes->fd = -1;
+    }
+    wake_all(changes);
+    pthread_mutex_unlock(&changes->lock);
+    if (ret < 0) { /* it is kept, then, and so stays true */
+        struct err err = {0};
+        err_sys(&err, ERR_FAILED, -ret, "%s: cannot remove " FOLDER_CHANGES, changes->config.name);
+        log_err(LOG_WARNING, &err);
+        return;
+    }
+    for (unsigned i = 0; i < changes->count && changes->guarded; i++)
+        disk_tap_set_guard(changes->disks[i].tap, NULL);
+    changes->guarded = false;
+}
+
+/* --- for others ------------------------------------------------------------------------------- */
+
+bool changes_lineage(struct changes *changes, uint8_t ret_lineage[CHANGES_LINEAGE])
+{
+    pthread_mutex_lock(&changes->lock);
+    bool there = changes->fd >= 0;
+    if (there)
+        memcpy(ret_lineage, changes->head.lineage, CHANGES_LINEAGE);
+    pthread_mutex_unlock(&changes->lock);
+    return there;
+}
+
+bool changes_find_disk(struct changes *changes, uint32_t place, struct changes_disk *ret_disk)
+{
+    pthread_mutex_lock(&changes->lock);
+    const struct changes_disk *disk = changes->fd >= 0 ? changes_head_find(&changes->head, place)
+                                                       : NULL;
+    if (disk)
+        *ret_disk = *disk;
+    pthread_mutex_unlock(&changes->lock);
+    return disk;
+}
+
+void changes_read(struct changes *changes, const struct changes_disk *disk, uint64_t *words)
+{
+    pthread_mutex_lock(&changes->lock);
+    const struct changes_disk *ours = changes->fd >= 0
+                                          ? changes_head_find(&changes->head, disk->place)
+                                          : NULL;
+    size_t first = ours ? changes_first_word(&changes->head, ours) : 0;
+    for (size_t i = 0; ours && i < changes_words(disk) && i < changes_words(ours); i++)
+        words[i] |= changes->now[first + i] | changes->before[first + i];
+    pthread_mutex_unlock(&changes->lock);
+}
+
+uint64_t changes_bytes(struct changes *changes)
+{
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&changes->lock);
+    for (uint32_t i = 0; changes->fd >= 0 && i < changes->head.count; i++) {
+        const struct changes_disk *disk = &changes->head.disks[i];
+        size_t first = changes_first_word(&changes->head, disk);
+        for (size_t word = first; word < first + changes_words(disk); word++)
+            bytes += (uint64_t)__builtin_popcountll(changes->now[word] | changes->before[word])
+                     << disk->shift;
+    }
+    pthread_mutex_unlock(&changes->lock);
+    return bytes;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int changes_create(struct changes **ret_changes, const struct changes_config *config,
+                   struct err *err)
+{
+    struct changes *changes = calloc(1, sizeof(*changes));
+    if (!changes)
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot note what changes");
+    changes->config = *config;
+    changes->fd = changes->fresh_fd = -1;
+    pthread_mutex_init(&changes->lock, NULL);
+    pthread_cond_init(&changes->changed, NULL);
+    *ret_changes = changes;
+    return 0;
+}
+
+int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place, struct err *err)
+{
+    unsigned index = 0;
+    if (changes->guarded)
+        return 0;
+    while (index < changes->count && changes->disks[index].place != place)
+        index++;
+    struct followed *followed = &changes->disks[index];
+    struct disk_tap *tap = disk_tap_of(disk);
+    if (!tap)
+        return err_say(err, ERR_STATE, ENOTSUP, "the writes to disk%u cannot be followed", place);
+    /* Of our own: it is looked at when the disk is gone. */
+    int image = fcntl(disk_point_image(disk), F_DUPFD_CLOEXEC, 3);
+    if (image < 0)
+        return err_sys(err, ERR_HOST, errno, "cannot note what changes");
+    if (index < changes->count)
+        close(followed->image);
+    else
+        changes->count++;
+    *followed = (struct followed){
+        .changes = changes, .disk = disk, .tap = tap, .image = image, .place = place};
+    return 0;
+}
+
+void changes_quiet(struct changes *changes)
+{
+    pthread_mutex_lock(&changes->lock);
+    changes->quiet = true;
+    pthread_cond_broadcast(&changes->changed);
+    pthread_mutex_unlock(&changes->lock);
+    thread_join(&changes->thread);
+    changes->thread.started = false;
+}
+
+/* Where it cannot be said, the next run knows less, and that is all. */
+static void rest(struct changes *changes)
+{
+    struct changes_head *head = &changes->head;
+    bool known = true;
+    for (uint32_t i = 0; i < head->count; i++)
+        for (unsigned j = 0; j < changes->count; j++)
+            if (changes->disks[j].place == head->disks[i].place)
+                known &= changes_disk_rest(&head->disks[i], changes->disks[j].image) == 0;
+    head->flags |= CHANGES_AT_REST;
+    if (known)
+        (void)!changes_file_write_head(changes->fd, head);
+}
+
+void changes_destroy(struct changes *changes)
+{
+    if (!changes)
+        return;
+    if (changes->fresh_fd >= 0)
+        close(changes->fresh_fd);
+    if (changes->fd >= 0) {
+        rest(changes);
+        close(changes->fd);
+    }
+    for (unsigned i = 0; i < changes->count; i++)
+        close(changes->disks[i].image);
+    free_bits(changes);
+    pthread_cond_destroy(&changes->changed);
+    pthread_mutex_destroy(&changes->lock);
+    free(changes);
+}

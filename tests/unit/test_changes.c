@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: MIT */
+/* What a VM notes of its disks' changes is on stable storage before the change is made, and what
+ * does not fit counts for nothing. */
+#include "tests/unit/power_cut.h"
+
+#include "core/clock.h"
+#include "ft/changes.h"
+#include "host/disk_point.h"
+#include "host/disk_tap.h"
+#include "tests/unit/folder_rig.h"
+
+enum { REGIONS = 200, BLOCK = 4096, MOST = 600 };
+
+#define REGION ((uint64_t)1 << CHANGES_LEAST_SHIFT)
+
+static const uint8_t lineage[CHANGES_LINEAGE] = "one common base", other[CHANGES_LINEAGE] = "other";
+
+/* One change that was let through. */
+struct passed {
+    uint64_t region;
+    size_t at; /* entries of the record there were */
+};
+
+static struct {
+    int folder;
+    struct loop *loop;
+    struct loop_timer timer;
+    struct disk *disk;
+    struct disk_tap *tap;
+    struct changes *changes;
+    struct disk_request request;
+    struct iovec iov;
+    uint8_t bytes[BLOCK];
+    bool done;
+    struct passed passed[MOST];
+    unsigned count;
+    uint64_t dice;
+} t;
+
+static unsigned roll(unsigned sides)
+{
+    t.dice = t.dice * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)(t.dice >> 33) % sides;
+}
+
+/* --- a VM with a disk ------------------------------------------------------------------------- */
+
+static void handle_nothing(void *ctx)
+{
+}
+
+static bool handle_change(void *ctx, const struct disk_request *request)
+{
+    if (request->op != DISK_FLUSH && t.count < MOST)
+        t.passed[t.count++] = (struct passed){request->offset / REGION, cut.on ? cut_now() : 0};
+    return true;
+}
+
+static void handle_done(struct disk_request *request, int result)
+{
+    ck_assert_int_eq(result, 0);
+    t.done = true;
+    loop_stop(t.loop);
+}
+
+static void open_disk(void)
+{
+    const struct disk_client client = {.begin = handle_nothing, .end = handle_nothing};
+    const struct disk_tap_handlers handlers = {.change = handle_change};
+    struct disk_config config = {
+        .path = rig_path("disk.img"), .format = DISK_FORMAT_RAW, .point = true, .tap = true};
+    struct err err = {0};
+    ck_assert_msg(disk_image_open(&t.disk, &config, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, &err), 0);
+    t.tap = disk_tap_of(t.disk);
+    disk_tap_open(t.tap, &handlers);
+}
+
+static void close_disk(void)
+{
+    disk_drain(t.disk);
+    disk_detach(t.disk);
+    disk_destroy(t.disk);
+}
+
+static void create(const char *uuid)
+{
+    struct changes_config config = {.folder = t.folder, .name = "web1"};
+    struct err err = {0};
+    memcpy(config.uuid, uuid, strlen(uuid));
+    ck_assert_int_eq(changes_create(&t.changes, &config, &err), 0);
+    ck_assert_int_eq(changes_add_disk(t.changes, t.disk, 0, &err), 0);
+}
+
+static void begin(const uint8_t new_lineage[CHANGES_LINEAGE])
+{
+    struct err err = {0};
+    ck_assert_msg(changes_prepare(t.changes, new_lineage, &err) == 0, "%s", err.text);
+    ck_assert_msg(changes_switch(t.changes, &err) == 0, "%s", err.text);
+}
+
+/* As a VM ends: in order. */
+static void end(void)
+{
+    changes_quiet(t.changes);
+    close_disk();
+    changes_destroy(t.changes);
+    t.changes = NULL;
+}
+
+static void set_up(void)
+{
+    struct err err = {0};
+    rig_begin();
+    memset(&t, 0, sizeof(t));
+    t.dice = 1;
+    t.folder = open(rig, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(rig_path("disk.img"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_eq(ftruncate(fd, (off_t)(REGIONS * REGION)), 0);
+    close(fd);
+    ck_assert_int_eq(loop_create(&t.loop, &err), 0);
+    open_disk();
+    create("ours");
+}
+
+static void tear_down(void)
+{
+    if (t.changes)
+        end();
+    loop_destroy(t.loop);
+    close(t.folder);
+}
+
+static void act(enum disk_op op, uint64_t offset, uint64_t length)
+{
+    t.iov = (struct iovec){t.bytes, length};
+    t.request = (struct disk_request){.op = op,
+                                      .offset = offset,
+                                      .length = length,
+                                      .iov = &t.iov,
+                                      .iov_count = op == DISK_WRITE || op == DISK_READ,
+                                      .done = handle_done};
+    t.done = false;
+    disk_submit(t.disk, &t.request);
+    disk_kick(t.disk);
+    while (!t.done)
+        ck_assert_int_eq(loop_run(t.loop), 0);
+}
+
+static void write_at(uint64_t region)
+{
+    memset(t.bytes, (int)roll(256), sizeof(t.bytes));
+    act(DISK_WRITE, region * REGION + BLOCK, BLOCK);
+}
+
+static bool is_marked(uint64_t region)
+{
+    uint64_t words[REGIONS / CHANGES_WORD + 1] = {0};
+    struct changes_disk disk;
+    if (!changes_find_disk(t.changes, 0, &disk))
+        return false;
+    changes_read(t.changes, &disk, words);
+    return words[region / CHANGES_WORD] >> region % CHANGES_WORD & 1;
+}
+
+static void handle_timer(void *arg)
+{
+    loop_stop(t.loop);
+}
+
+static void settle(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        loop_timer_init(&t.timer, t.loop, handle_timer, NULL);
+        ck_assert_int_eq(loop_timer_arm(&t.timer, clock_monotonic_ns()), 0);
+        ck_assert_int_eq(loop_run(t.loop), 0);
+        loop_timer_cancel(&t.timer);
+    }
+}
+
+/* --- marks ------------------------------------------------------------------------------------ */
+
+START_TEST(each_kind_of_change_is_marked_and_nothing_else)
+{
+    begin(lineage);
+    act(DISK_READ, 3 * REGION, BLOCK);
+    act(DISK_FLUSH, 0, 0);
+    ck_assert_uint_eq(changes_bytes(t.changes), 0);
+    write_at(5);
+    act(DISK_DISCARD, 10 * REGION, 2 * REGION);
+    act(DISK_ZEROES, 20 * REGION - BLOCK, 2 * BLOCK);
+    for (unsigned region = 0; region < REGIONS; region++)
+        ck_assert_int_eq(is_marked(region), region == 5 || region == 10 || region == 11 ||
+                                                region == 19 || region == 20);
+    ck_assert_uint_eq(changes_bytes(t.changes), 5 * REGION);
+}
+END_TEST
+
+START_TEST(without_a_lineage_nothing_is_noted)
+{
+    uint8_t found[CHANGES_LINEAGE];
+    struct err err = {0};
+    ck_assert_int_eq(changes_load(t.changes, &err), 0);
+    write_at(5);
+    ck_assert(!changes_lineage(t.changes, found));
+    begin(lineage);
+    write_at(6);
+    ck_assert(changes_lineage(t.changes, found));
+    ck_assert_mem_eq(found, lineage, sizeof(lineage));
+    begin(other); /* what the old one noted is gone */
+    ck_assert(!is_marked(6));
+    write_at(7);
+    changes_drop(t.changes);
+    ck_assert(!changes_lineage(t.changes, found));
+    ck_assert_int_lt(access(rig_path(FOLDER_CHANGES), F_OK), 0);
+    write_at(8);
+}
+END_TEST
+
+static bool keep_none(void)
+{
+    return false;
+}
+
+static bool keep_some(void)
+{
+    return roll(2);
+}
+
+static void check_marks(int folder, size_t point)
+{
+    struct changes_head head;
+    struct err err = {0};
+    uint64_t *bits;
+    int fd = changes_file_open(folder, &head, &bits, &err);
+    ck_assert_msg(fd >= 0, "at %zu: %s", point, err.text);
+    for (unsigned i = 0; i < t.count; i++) {
+        const struct passed *passed = &t.passed[i];
+        bool marked = bits[passed->region / 64] >> passed->region % 64 & 1;
+        ck_assert_msg(marked || passed->at > point,
+                      "at %zu: region %u is not marked, and was written to at %zu", point,
+                      (unsigned)passed->region, passed->at);
+    }
+    free(bits);
+    close(fd);
+}
+
+/* Its bit comes before it: from the moment on at which a write passes, whatever a power cut leaves
+ * of the file has it. */
+START_TEST(a_mark_is_on_stable_storage_before_its_write)
+{
+    begin(lineage);
+    cut_start(rig_path(FOLDER_CHANGES));
+    for (unsigned i = 0; i < 60; i++)
+        write_at(i % 3 ? roll(REGIONS) : i);
+    changes_quiet(t.changes);
+    cut.on = false;
+    ck_assert_uint_ge(t.count, 60);
+    ck_assert_int_eq(mkdir(rig_path("cut"), 0700), 0);
+    int folder = open(rig_path("cut"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool (*const keeps[])(void) = {keep_none, keep_some, cut_keep};
+    for (size_t point = 0; point <= cut.count; point++) {
+        for (unsigned i = 0; i < array_size(keeps); i++) {
+            cut_make(rig_path("cut/" FOLDER_CHANGES), point, true, keeps[i]);
+            check_marks(folder, point);
+        }
+    }
+    close(folder);
+    cut_finish();
+}
+END_TEST
+
+START_TEST(who_writes_in_order_finds_marks_ahead)
+{
+    begin(lineage);
+    cut_start(rig_path(FOLDER_CHANGES));
+    for (unsigned region = 0; region < 64; region++)
+        write_at(region);
+    changes_quiet(t.changes);
+    size_t writes = cut_now() / 2; /* each with its sync */
+    cut.on = false;
+    ck_assert_uint_lt(writes, 32);
+    cut_finish();
+}
+END_TEST
+
+/* --- forgetting ------------------------------------------------------------------------------- */
+
+static void stored(uint64_t epoch)
+{
+    changes_note_stored(t.changes, epoch);
+    settle();
+}
+
+/* The disk syncs in between. */
+static void expect_forgotten(uint64_t epoch, uint64_t region)
+{
+    uint64_t until = clock_monotonic_ns() + 20000000000ull;
+    changes_note_stored(t.changes, epoch);
+    while (is_marked(region) && clock_monotonic_ns() < until)
+        settle();
+    ck_assert(!is_marked(region));
+}
+
+START_TEST(what_the_twin_has_is_forgotten_unless_it_was_written_again)
+{
+    begin(lineage);
+    write_at(1);
+    write_at(90);
+    changes_cut(t.changes, 7, false);
+    write_at(2);
+    write_at(90);
+    stored(6);
+    ck_assert(is_marked(1));
+    changes_cut(t.changes, 8, false); /* does not count: the first is not stored yet */
+    write_at(3);
+    expect_forgotten(7, 1);
+    ck_assert(is_marked(2) && is_marked(3) && is_marked(90));
+    stored(8);
+    ck_assert(is_marked(2));
+    changes_cut(t.changes, 9, false);
+    expect_forgotten(20, 2);
+    ck_assert_uint_eq(changes_bytes(t.changes), 0);
+    write_at(1);
+    changes_cut(t.changes, 21, false);
+    write_at(100);
+    changes_cut(t.changes, 22, true); /* a twin that is whole as of now */
+    stored(21);
+    ck_assert(is_marked(1) && is_marked(100));
+    expect_forgotten(22, 1);
+    ck_assert_uint_eq(changes_bytes(t.changes), 0);
+}
+END_TEST
+
+/* The twin may have what is not on our own disk yet. */
+START_TEST(what_is_under_way_here_is_not_forgotten)
+{
+    begin(lineage);
+    write_at(1);
+    t.iov = (struct iovec){t.bytes, BLOCK};
+    t.request = (struct disk_request){.op = DISK_WRITE,
+                                      .offset = REGION,
+                                      .length = BLOCK,
+                                      .iov = &t.iov,
+                                      .iov_count = 1,
+                                      .done = handle_done};
+    disk_submit(t.disk, &t.request); /* without a kick: it has passed, and is not done */
+    changes_cut(t.changes, 1, false);
+    changes_note_stored(t.changes, 1);
+    ck_assert(is_marked(1));
+    t.done = false;
+    disk_kick(t.disk);
+    while (!t.done)
+        ck_assert_int_eq(loop_run(t.loop), 0);
+    expect_forgotten(1, 1);
+}
+END_TEST
+
+/* --- what counts for nothing ------------------------------------------------------------------ */
+
+static bool loads(const char *uuid)
+{
+    uint8_t found[CHANGES_LINEAGE];
+    struct err err = {0};
+    open_disk();
+    create(uuid);
+    ck_assert_msg(changes_load(t.changes, &err) == 0, "%s", err.text);
+    bool there = changes_lineage(t.changes, found);
+    ck_assert_int_eq(there, access(rig_path(FOLDER_CHANGES), F_OK) == 0);
+    return there;
+}
+
+static void run_once(void)
+{
+    begin(lineage);
+    write_at(50);
+    end();
+}
+
+START_TEST(the_next_run_goes_on)
+{
+    run_once();
+    ck_assert(loads("ours"));
+    ck_assert(is_marked(50));
+    write_at(60);
+    end();
+    ck_assert(loads("ours"));
+    ck_assert(is_marked(50) && is_marked(60) && !is_marked(55));
+}
+END_TEST
+
+START_TEST(of_another_vm)
+{
+    run_once();
+    ck_assert(!loads("another"));
+}
+END_TEST
+
+START_TEST(a_disk_that_was_written_to_meanwhile)
+{
+    run_once();
+    int fd = open(rig_path("disk.img"), O_RDWR | O_CLOEXEC);
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
+    ck_assert_int_eq(futimens(fd, times), 0);
+    close(fd);
+    ck_assert(!loads("ours"));
+}
+END_TEST
+
+START_TEST(a_disk_that_was_replaced)
+{
+    run_once();
+    int fd = open(rig_path("new.img"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_eq(ftruncate(fd, (off_t)(REGIONS * REGION)), 0);
+    close(fd);
+    ck_assert_int_eq(rename(rig_path("new.img"), rig_path("disk.img")), 0);
+    ck_assert(!loads("ours"));
+}
+END_TEST
+
+START_TEST(a_disk_that_has_grown)
+{
+    run_once();
+    ck_assert_int_eq(truncate(rig_path("disk.img"), (off_t)((REGIONS + 1) * REGION)), 0);
+    ck_assert(!loads("ours"));
+}
+END_TEST
+
+/* Whatever is wrong with the file: no byte of the head may change, and it has its length. */
+START_TEST(a_damaged_file)
+{
+    uint8_t bytes[CHANGES_HEAD];
+    struct changes_head head;
+    uint64_t *bits;
+    struct err err = {0};
+    run_once();
+    int fd = open(rig_path(FOLDER_CHANGES), O_RDWR | O_CLOEXEC);
+    ck_assert_int_eq(pread(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+    for (unsigned i = 0; i < 8 + 16 + 16 + 8 + 40 + 4; i++) {
+        uint8_t changed = bytes[i] ^ (uint8_t)(1 + roll(255));
+        ck_assert_int_eq(pwrite(fd, &changed, 1, i), 1);
+        ck_assert_int_eq(changes_file_open(t.folder, &head, &bits, &err), -ESTALE);
+        ck_assert_int_eq(pwrite(fd, &bytes[i], 1, i), 1);
+    }
+    struct stat stat;
+    ck_assert_int_eq(fstat(fd, &stat), 0);
+    for (off_t size = 0; size < stat.st_size; size += 1 + (off_t)roll(300)) {
+        ck_assert_int_eq(truncate(rig_path(FOLDER_CHANGES), size), 0);
+        ck_assert_int_eq(changes_file_open(t.folder, &head, &bits, &err), -ESTALE);
+    }
+    close(fd);
+    ck_assert(!loads("ours"));
+}
+END_TEST
+
+START_TEST(a_mix_does_not_run)
+{
+    struct changes_head head;
+    uint64_t *bits;
+    struct err err = {0};
+    run_once();
+    int fd = changes_file_open(t.folder, &head, &bits, &err);
+    head.flags |= CHANGES_MIXED;
+    ck_assert_int_eq(changes_file_write_head(fd, &head), 0);
+    free(bits);
+    close(fd);
+    ck_assert(changes_file_is_mixed(t.folder));
+    open_disk();
+    create("ours");
+    ck_assert_int_eq(changes_load(t.changes, &err), -ESTALE);
+    ck_assert(strstr(err.hint, "standby"));
+    ck_assert_int_eq(access(rig_path(FOLDER_CHANGES), F_OK), 0);
+}
+END_TEST
+
+/* --- failures --------------------------------------------------------------------------------- */
+
+START_TEST(a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest)
+{
+    uint8_t found[CHANGES_LINEAGE];
+    begin(lineage);
+    cut_start(rig_path(FOLDER_CHANGES));
+    cut.fail_percent = 100;
+    write_at(1);
+    changes_quiet(t.changes);
+    cut.on = false;
+    cut.fail_percent = 0;
+    ck_assert(!changes_lineage(t.changes, found));
+    ck_assert_int_lt(access(rig_path(FOLDER_CHANGES), F_OK), 0);
+    cut_finish();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("changes");
+    TCase *tcase = tcase_create("all");
+    tcase_add_unchecked_fixture(tcase, rig_suite_begin, rig_suite_end);
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, each_kind_of_change_is_marked_and_nothing_else);
+    tcase_add_test(tcase, without_a_lineage_nothing_is_noted);
+    tcase_add_test(tcase, a_mark_is_on_stable_storage_before_its_write);
+    tcase_add_test(tcase, who_writes_in_order_finds_marks_ahead);
+    tcase_add_test(tcase, what_the_twin_has_is_forgotten_unless_it_was_written_again);
+    tcase_add_test(tcase, what_is_under_way_here_is_not_forgotten);
+    tcase_add_test(tcase, the_next_run_goes_on);
+    tcase_add_test(tcase, of_another_vm);
+    tcase_add_test(tcase, a_disk_that_was_written_to_meanwhile);
+    tcase_add_test(tcase, a_disk_that_was_replaced);
+    tcase_add_test(tcase, a_disk_that_has_grown);
+    tcase_add_test(tcase, a_damaged_file);
+    tcase_add_test(tcase, a_mix_does_not_run);
+    tcase_add_test(tcase, a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest);
+    suite_add_tcase(suite, tcase);
+    return unit_main(suite);
+}
