@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/arrival_folder.h"
 
+#include "ft/arrival_base.h"
 #include "ft/compare.h"
 #include "ft/former.h"
 #include "ft/handover.h"
@@ -116,7 +117,8 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     int ret = folder_check_name(hello->name, err);
     if (ret < 0)
         return ret;
-    *folder = (struct arrival_folder){.place = place, .fd = -1};
+    *folder = (struct arrival_folder){
+        .place = place, .fd = -1, .former = -1, .former_changes = -1, .base.why = "it moves"};
     snprintf(folder->name, sizeof(folder->name), "%s", hello->name);
     if ((size_t)snprintf(folder->path, sizeof(folder->path), "%s/%s", path, hello->name) >=
         sizeof(folder->path))
@@ -125,6 +127,8 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     ret = make_marked(folder, hello, hidden, err);
     if (ret == 0)
         ret = give_name(folder, hello, following, hidden, err);
+    if (ret == 0 && following->generation)
+        arrival_base_find(folder, hello->uuid, following);
     if (ret < 0 && folder->fd >= 0) {
         close(folder->fd);
         folder->fd = -1;
@@ -179,12 +183,19 @@ int arrival_folder_add_disk(struct arrival_folder *folder, const struct moving_d
     int ret = check_place(folder, disk->place, err);
     if (ret < 0)
         return ret;
-    int fd = open_new(folder, disk->name, 0600, err);
-    if (fd < 0)
-        return fd;
-    folder->disks[folder->disk_count++] = (struct arrival_disk){.about = *disk, .fd = fd};
-    return ftruncate(fd, (off_t)disk->size) < 0
-               ? err_sys(err, ERR_FAILED, errno, "cannot make %s/%s", folder->path, disk->name)
+    folder->disks[folder->disk_count++] = (struct arrival_disk){.about = *disk, .fd = -1};
+    return 0;
+}
+
+int arrival_folder_make_disk(struct arrival_folder *folder, struct arrival_disk *disk,
+                             struct err *err)
+{
+    disk->fd = open_new(folder, disk->about.name, 0600, err);
+    if (disk->fd < 0)
+        return disk->fd;
+    return ftruncate(disk->fd, (off_t)disk->about.size) < 0
+               ? err_sys(err, ERR_FAILED, errno, "cannot make %s/%s", folder->path,
+                         disk->about.name)
                : 0;
 }
 
@@ -283,8 +294,11 @@ static json_t *read_definition(const struct arrival_folder *folder)
 
 int arrival_folder_end(struct arrival_folder *folder, struct err *err)
 {
+    int ret = arrival_base_adopt(folder, err);
+    if (ret < 0)
+        return ret;
     json_t *root = read_definition(folder);
-    int ret = root ? put_disks(folder, root) : -EBADMSG;
+    ret = root ? put_disks(folder, root) : -EBADMSG;
     char *text = ret == 0 ? json_dumps(root, JSON_INDENT(4)) : NULL;
     ret = text ? make_links(folder, root, err) : 0;
     json_decref(root);
@@ -314,7 +328,7 @@ int arrival_folder_look(struct arrival_folder **ret_folder, int fd, const char *
         return err_sys(err, ERR_HOST, error, "cannot look at the disks of %s", path);
     }
     folder->fd = own;
-    folder->place = -1;
+    folder->place = folder->former = folder->former_changes = -1;
     snprintf(folder->path, sizeof(folder->path), "%s", path);
     *ret_folder = folder;
     return 0;
@@ -408,6 +422,8 @@ int arrival_folder_put_block(struct arrival_folder *folder, const struct moving_
                              struct err *err)
 {
     int ret = arrival_folder_check_block(folder, block, err);
+    if (ret == 0)
+        ret = arrival_base_mix(folder, err);
     if (ret < 0)
         return ret;
     const struct arrival_disk *disk = disk_of(folder, block->place);
@@ -433,6 +449,14 @@ int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
     const struct compare_what what = {
         .size = disk->about.size, .read = read_disk, .ctx = (void *)(uintptr_t)disk};
     return compare_check(payload, disk->about.name, &what, err);
+}
+
+int arrival_folder_read_disk(const struct arrival_folder *folder, uint32_t place, uint64_t offset,
+                             uint8_t *bytes, uint32_t length, struct err *err)
+{
+    const struct arrival_disk *disk = disk_of(folder, place);
+    int ret = disk ? fd_read_at(disk->fd, bytes, length, offset) : -ENOENT;
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot read a disk of %s", folder->path) : 0;
 }
 
 void arrival_folder_push(struct arrival_folder *folder)
@@ -469,10 +493,12 @@ void arrival_folder_settle(struct arrival_folder *folder)
 void arrival_folder_finish(struct arrival_folder *folder, bool keep)
 {
     for (unsigned i = 0; i < folder->disk_count; i++)
-        close(folder->disks[i].fd);
+        if (folder->disks[i].fd >= 0)
+            close(folder->disks[i].fd);
     folder->disk_count = 0;
     if (folder->fd < 0)
         return;
+    arrival_base_finish(folder);
     if (!keep && is_still_ours(folder))
         remove_folder(folder->place, folder->name);
     if (!keep && folder->replaces)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ft/following.h"
+#include "ft/resync_talk.h"
 
 #include <jansson.h>
 
@@ -22,6 +23,11 @@ struct arrival_folder {
     struct moving_shared shared[MACHINE_MAX_DISKS];
     unsigned disk_count, shared_count, file_count;
     uint64_t file_bytes;
+
+    /* ft/arrival_base.h: a former folder, its note, and what of it goes on here. */
+    int former, former_changes; /* -1: none */
+    struct resync_base base;
+    bool mixed;
 };
 
 /* following: it comes to follow, and may take the place of a former one; generation 0: to move. */
@@ -47,6 +53,11 @@ int arrival_folder_open_disk(struct arrival_folder *folder, const struct moving_
                              struct err *err) must_check;
 void arrival_folder_leave(struct arrival_folder *folder); /* NULL is fine */
 
+/* Empty; in its folder, which has none of that name. */
+int arrival_folder_make_disk(struct arrival_folder *folder, struct arrival_disk *disk,
+                             struct err *err) must_check;
+int arrival_folder_read_disk(const struct arrival_folder *folder, uint32_t place, uint64_t offset,
+                             uint8_t *bytes, uint32_t length, struct err *err) must_check;
 /* There is such a disk, and the block lies in it. */
 int arrival_folder_check_block(struct arrival_folder *folder, const struct moving_block *block,
                                struct err *err) must_check;

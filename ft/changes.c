@@ -49,10 +49,11 @@ struct changes {
     uint64_t *now, *before;  /* marked since the cut, and before it */
     uint64_t *there;         /* bits that are on stable storage, whatever comes */
     uint64_t *image;         /* the thread's: what it writes */
-    bool has_before, spoilt; /* spoilt: a write has failed, and who knows what is there now */
+    bool has_now;            /* a mark since the cut */
+    bool has_before, spoilt; /* spoilt: a write or flush failed, and who knows what is there now */
     uint64_t before_epoch;
     unsigned generation, under_way[2]; /* changes of this one and the one before */
-    unsigned flushes;                  /* that have not come back */
+    unsigned flushes, flush_number;    /* of the disks, that have not come back */
     bool flush_failed;
     bool wants, busy, quiet;
 };
@@ -126,6 +127,7 @@ static bool handle_allows(void *ctx, const struct disk_request *request)
         return true;
     pthread_mutex_lock(&changes->lock);
     if (changes->fd >= 0) {
+        changes->has_now = true;
         uint64_t first = request->offset >> disk->about.shift;
         uint64_t last = (request->offset + request->length - 1) >> disk->about.shift;
         bool in_order = request->op == DISK_WRITE && first > 0 &&
@@ -243,16 +245,17 @@ static void run(void *arg)
 void changes_cut(struct changes *changes, uint64_t epoch, bool all)
 {
     pthread_mutex_lock(&changes->lock);
-    if (changes->fd >= 0 && (all || !changes->has_before)) {
+    if (changes->fd >= 0 && (all || (changes->has_now && !changes->has_before))) {
         for (size_t i = 0; i < changes->words && all; i++)
             changes->now[i] |= changes->before[i];
         uint64_t *now = changes->now;
         changes->now = changes->before;
         changes->before = now;
         clear_words(changes, changes->now);
+        changes->has_now = false;
         changes->has_before = true;
         changes->before_epoch = epoch;
-        changes->flushes = 0; /* one that is under way began before what is noted here */
+        changes->flushes = 0; /* one that is under way began before all this had ended */
         changes->generation++;
     }
     pthread_mutex_unlock(&changes->lock);
@@ -267,18 +270,20 @@ void changes_note_stored(struct changes *changes, uint64_t epoch)
     if (ends) {
         changes->flushes = changes->count;
         changes->flush_failed = false;
+        changes->flush_number++;
         for (unsigned i = 0; i < changes->count; i++)
-            disk_tap_flush(changes->disks[i].tap);
+            disk_tap_flush(changes->disks[i].tap, changes->flush_number);
     }
     pthread_mutex_unlock(&changes->lock);
 }
 
-static void handle_flushed(void *ctx, int result)
+static void handle_flushed(void *ctx, unsigned number, int result)
 {
     struct changes *changes = ((struct followed *)ctx)->changes;
     pthread_mutex_lock(&changes->lock);
-    changes->flush_failed |= result < 0;
-    if (changes->flushes > 0 && --changes->flushes == 0 && !changes->flush_failed) {
+    bool counts = changes->flushes > 0 && number == changes->flush_number;
+    changes->flush_failed |= counts && result < 0;
+    if (counts && --changes->flushes == 0 && !changes->flush_failed) {
         clear_words(changes, changes->before);
         changes->has_before = false;
         want(changes); /* the file need not say it at once, but then fewer are looked at */
@@ -329,6 +334,7 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
         memcpy(changes->now, bits, changes->words * sizeof(*bits));
         memcpy(changes->there, bits, changes->words * sizeof(*bits));
     }
+    changes->has_now = bits;
     changes->has_before = changes->spoilt = false;
     changes->flushes = 0;
     place_disks(changes);
@@ -400,8 +406,9 @@ int changes_load(struct changes *changes, struct err *err)
     }
     const char *differs = fd >= 0 ? find_difference(changes, &head) : why.text;
     if (!differs) { /* from here on it is written to */
+        bool rests = head.flags & CHANGES_AT_REST;
         head.flags &= ~(uint32_t)CHANGES_AT_REST;
-        ret = changes_file_write_head(fd, &head);
+        ret = rests ? changes_file_write_head(fd, &head) : 0;
         ret = ret < 0 ? say_failed(err, ret) : begin(changes, fd, &head, bits, err);
         free(bits);
         return ret;

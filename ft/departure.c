@@ -201,6 +201,7 @@ int departure_put_block(struct departure *departure, const struct moving_block *
     struct stream *stream = link_writer(departure->link);
     pthread_mutex_lock(departure->writing);
     moving_put_block(stream, &departure->at, block, &departure->tally);
+    departure->block_bytes += block->bytes ? block->length : 0;
     int ret = stream_says(stream, err);
     pthread_mutex_unlock(departure->writing);
     return ret;
@@ -399,9 +400,14 @@ void departure_finish(struct departure *departure)
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
+int departure_send_memory(struct departure *departure, struct err *err)
+{
+    return pages_all(&departure->pages, err);
+}
+
 int departure_send_all(struct departure *departure, struct err *err)
 {
-    int ret = pages_all(&departure->pages, err);
+    int ret = departure_send_memory(departure, err);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++)
         ret = send_disk(departure, &departure->disks[i], err);
     return ret;

@@ -47,6 +47,7 @@ struct departure {
     bool following;
 
     _Atomic uint64_t sent, total; /* bytes of memory and disks, for people */
+    _Atomic uint64_t block_bytes; /* of disks that have left; zeroes are none */
 };
 
 void departure_init(struct departure *departure, struct instance *instance,
@@ -70,6 +71,7 @@ void departure_unfollow_disks(struct departure *departure);
 void departure_abort(struct departure *departure); /* who reads a disk waits no longer; any thread,
                                                     * between init and finish, or zeroed */
 
+int departure_send_memory(struct departure *departure, struct err *err) must_check;
 /* All of it; then what was written meanwhile, of which *ret_bytes there were. */
 int departure_send_all(struct departure *departure, struct err *err) must_check;
 int departure_send_written(struct departure *departure, bool still, uint64_t *ret_bytes,

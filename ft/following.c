@@ -43,6 +43,8 @@ void following_put(struct stream *stream, const struct following *following)
     stream_put_u32(&buffer.stream, following->beat_ms);
     stream_put_u32(&buffer.stream, following->lost_ms);
     stream_put_u32(&buffer.stream, following->durable ? DURABLE : 0);
+    stream_write(&buffer.stream, following->lineage, sizeof(following->lineage));
+    stream_write(&buffer.stream, following->fresh, sizeof(following->fresh));
     put_text(&buffer.stream, following->witness);
     put_text(&buffer.stream, following->back);
     put_text(&buffer.stream, following->there);
@@ -76,6 +78,8 @@ int following_get(struct stream_buffer *payload, struct following *ret_following
     following.beat_ms = stream_get_u32(stream);
     following.lost_ms = stream_get_u32(stream);
     following.durable = stream_get_u32(stream) & DURABLE;
+    stream_read(stream, following.lineage, sizeof(following.lineage));
+    stream_read(stream, following.fresh, sizeof(following.fresh));
     if (!get_text(stream, following.witness) || !get_text(stream, following.back) ||
         !get_text(stream, following.there) || payload->read_at != payload->length ||
         !makes_sense(&following))

@@ -4,7 +4,8 @@
  *
  *   who runs it                                   who follows
  *     FOLLOW, HELLO, FILE..., DISK..., OPEN ────►   makes folder and machine; asks the witness
- *                                           ◄────  ACK welcome, with its numbers
+ *                                           ◄────  ACK welcome, with its numbers; what it has of
+ *                                                 these disks already (ft/resync_talk.h)
  *     PAGES, BLOCKS ... of epoch 1          ────►   into its memory and its disks
  *     STATE, COMMIT of epoch 1              ────►   looked at: it could go on from here
  *                                           ◄────  WORD ack
@@ -17,12 +18,15 @@
 #include "ft/moving.h"
 #include "ft/protocol.h"
 
-enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 1 };
+enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 2, FOLLOWING_LINEAGE = 16 };
 
 struct following {
     uint64_t node, generation; /* of who runs it */
     uint32_t beat_ms, lost_ms;
     bool durable;
+    /* What the disks have in common with one other folder (ft/changes.h), zeroes: nothing; and what
+     * that is called where the twin gets all of them. */
+    uint8_t lineage[FOLLOWING_LINEAGE], fresh[FOLLOWING_LINEAGE];
     char witness[FOLLOWING_WITNESS];
     char back[FOLLOWING_WITNESS];  /* where its own host waits for VMs; "": nowhere */
     char there[FOLLOWING_WITNESS]; /* where it has found the other one: the way back from there */

@@ -80,6 +80,18 @@ int former_put_aside(int place, const char *name, const uint8_t uuid[16],
     return ret;
 }
 
+int former_open(int place, const char *name, const uint8_t uuid[16],
+                const struct following *following)
+{
+    char aside[NAME_MAX + 1];
+    aside_name(name, aside);
+    int former = openat(place, aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (former < 0 || is_former(former, uuid, following))
+        return former;
+    close(former);
+    return -EEXIST;
+}
+
 void former_put_back(int place, const char *name)
 {
     char aside[NAME_MAX + 1];

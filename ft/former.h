@@ -14,6 +14,9 @@
  */
 int former_put_aside(int place, const char *name, const uint8_t uuid[16],
                      const struct following *following, struct err *err) must_check;
+/* One that is put aside, by the same rules: its descriptor; negative: there is none. */
+int former_open(int place, const char *name, const uint8_t uuid[16],
+                const struct following *following) must_check;
 void former_put_back(int place, const char *name); /* where the name is free; else nothing */
 /* Nobody needs it any more, but for its snapshots and its journal: they go to the folder that has
  * its name now. */

@@ -37,6 +37,10 @@ static const struct {
     [FRAME_FOLLOW] = {"FOLLOW", 1024},
     [FRAME_WORD] = {"WORD", 20},
     [FRAME_CHANGES] = {"CHANGES", 4 + DELTA_MOST},
+    [FRAME_BASE] = {"BASE", 512 << 10},
+    [FRAME_LOOK] = {"LOOK", 32},
+    [FRAME_LOOKED] = {"LOOKED", 16 + 4096},
+    [FRAME_SYNCED] = {"SYNCED", 8},
 };
 
 const char *frame_name(uint8_t kind)

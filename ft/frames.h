@@ -43,9 +43,11 @@
  *   ASK     16 bytes ticket, 16 bytes place: whose is it? Or UUID and zeroes: has anybody that VM?
  *   FOLLOW  before HELLO: it is not to move, but to be followed (ft/following.h)
  *   CHANGES of the STATE of the epoch before, in the place of this one's: u32 bytes, of which it
- * has as many; what has changed (ft/delta.h) WORD    of the protocol of fault tolerance: u32 kind,
- * u64 generation, u64 epoch COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32
- * CRC-32C of each MiB of it
+ *           has as many; what has changed (ft/delta.h)
+ *   WORD    of the protocol of fault tolerance: u32 kind, u64 generation, u64 epoch
+ *   BASE    what a twin has of the VM's disks already, LOOK and LOOKED, which compare them, and
+ *           SYNCED: ft/resync_talk.h
+ *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.
@@ -75,6 +77,10 @@ enum frame_kind {
     FRAME_FOLLOW,
     FRAME_WORD,
     FRAME_CHANGES,
+    FRAME_BASE,
+    FRAME_LOOK,
+    FRAME_LOOKED,
+    FRAME_SYNCED,
 };
 
 enum frame_ack {

@@ -2,6 +2,7 @@
 #include "ft/part.h"
 
 #include "ft/arrival.h"
+#include "ft/changes_file.h"
 #include "ft/copies.h"
 #include "ft/migration.h"
 #include "ft/protect.h"
@@ -115,6 +116,17 @@ static int load(struct ft_part *part, struct err *err)
     return 0;
 }
 
+/* It runs unprotected, and what it writes is not noted. */
+static int forget_changes(struct ft_part *part, struct err *err)
+{
+    const struct protection *protection = part->config.protection;
+    const struct folder *folder = instance_config(part->instance)->folder;
+    if (!folder || (protection && protection->role != PROTECTION_OFF))
+        return 0;
+    int ret = changes_file_remove(folder->fd);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot remove " FOLDER_CHANGES) : 0;
+}
+
 static int handle_begin(void *ctx, struct instance *instance, struct err *err)
 {
     struct ft_part *part = ctx;
@@ -126,6 +138,8 @@ static int handle_begin(void *ctx, struct instance *instance, struct err *err)
         ret = load(part, err);
     if (ret == 0)
         ret = protect_create(&part->protect, instance, err);
+    if (ret == 0 && !part->config.arrival)
+        ret = forget_changes(part, err);
     if (ret == 0 && part->config.protection)
         ret = protect_resume(part->protect, part->config.protection, err);
     if (ret == 0 && part->config.arrival)

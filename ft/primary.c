@@ -70,6 +70,7 @@ void primary_give_up(struct primary *primary)
     if (primary->breakable)
         link_break(primary->breakable);
     departure_abort(&primary->out);
+    resync_end(primary->resync);
     pthread_cond_broadcast(&primary->changed);
     pthread_mutex_unlock(&primary->lock);
 }
@@ -81,6 +82,7 @@ void primary_unsync(struct primary *primary)
     primary->unsynced = true;
     primary->given_up = true;
     departure_abort(&primary->out);
+    resync_end(primary->resync);
     pthread_cond_broadcast(&primary->changed);
     pthread_mutex_unlock(&primary->lock);
 }
@@ -152,6 +154,11 @@ static void clear(struct primary *primary)
         link_break(primary->out.link);
     thread_join(&primary->listener);
     primary->listener.started = false;
+    pthread_mutex_lock(&primary->lock);
+    struct resync *resync = primary->resync;
+    primary->resync = NULL;
+    pthread_mutex_unlock(&primary->lock);
+    resync_destroy(resync);
     if (primary->link)
         conductor_detach(primary->config.conductor);
     primary->link = 0;
@@ -206,6 +213,8 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         .total = primary->out.total + primary->out.pages.touched * PAGE_SIZE,
         .rounds = primary->rounds,
         .sync_bytes = primary->sync_bytes,
+        .resync = primary->last,
+        .total_resyncs = primary->total,
         .throttle = primary->pace.throttle,
         .reason = epoch_pace_reason_name(primary->gated ? primary->reason : PACE_FREE),
     };

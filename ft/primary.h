@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "ft/changes.h"
 #include "ft/conductor.h"
 #include "ft/epochs.h"
 #include "ft/outbox.h"
@@ -24,6 +25,7 @@ struct primary_config {
     struct instance *instance;
     struct conductor *conductor;
     struct outbox *outbox;
+    struct changes *changes;
     unsigned min_ms, max_ms; /* of an epoch; 0: as usual */
     unsigned pause_percent;  /* the most that the guest stands still, where it can be */
 };
@@ -73,13 +75,29 @@ bool primary_end_guest(struct primary *primary);
 /* On the main loop's thread: nothing of it is done on the loop any more. */
 void primary_abandon(struct primary *primary);
 
+/* What the last sync of a twin's disks was. */
+struct primary_resync {
+    bool done, delta;                  /* delta: it had them, and got what differs */
+    char why[200];                     /* it got all of them */
+    uint64_t disk_bytes;               /* of the disks */
+    uint64_t marked_bytes, sent_bytes; /* that may have differed; that left */
+    uint64_t sum_bytes;                /* of sums, to see which do */
+};
+
+struct primary_total {
+    uint64_t deltas, copies; /* syncs that came to an end, by what they were */
+    uint64_t sent_bytes;     /* of disks, in all of them */
+};
+
 struct primary_news {
     bool syncs;
     uint64_t sent, total; /* bytes of the first sync */
     uint64_t sync_bytes;  /* that it took; 0: it is not done */
     uint64_t held_bytes;  /* of output, and of disks' changes */
     unsigned rounds;
-    unsigned throttle;  /* percent that the guest is slowed down by */
+    unsigned throttle; /* percent that the guest is slowed down by */
+    struct primary_resync resync;
+    struct primary_total total_resyncs;
     const char *reason; /* why epochs do not begin as soon as they could; "" */
 };
 

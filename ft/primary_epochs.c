@@ -6,6 +6,7 @@
 #include "core/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -35,6 +36,7 @@ static void handle_first_moment(void *ctx)
                                 NULL) < 0)
             primary_give_up(primary);
     departure_unfollow_disks(out);
+    changes_cut(primary->config.changes, out->at.epoch, true);
     send_sums(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
     /* The twin may have been lost since the gate, and its end settled: nobody would open this. */
@@ -49,6 +51,7 @@ static void handle_moment(void *ctx)
     send_sums(primary);
     outbox_mark(primary->config.outbox, primary->out.at.epoch + 1);
     replica_disk_cut(primary->replica);
+    changes_cut(primary->config.changes, primary->out.at.epoch, false);
 }
 
 static int capture(struct primary *primary, void (*moment)(void *ctx), bool runs, struct err *err)
@@ -180,6 +183,28 @@ static void begin_pace(struct primary *primary)
     primary->pace.judged = primary->out.at.epoch - 1;
 }
 
+static void note_resync(struct primary *primary)
+{
+    struct primary_resync resync = {.done = true,
+                                    .delta = !primary->fresh,
+                                    .sent_bytes = primary->out.block_bytes,
+                                    .marked_bytes = primary->resync->marked,
+                                    .sum_bytes = primary->resync->sums,
+                                    .disk_bytes = primary->disk_bytes};
+    snprintf(resync.why, sizeof(resync.why), "%s", primary->resync->base.why);
+    pthread_mutex_lock(&primary->lock);
+    primary->last = resync;
+    primary->total.deltas += resync.delta;
+    primary->total.copies += !resync.delta;
+    primary->total.sent_bytes += resync.sent_bytes;
+    pthread_mutex_unlock(&primary->lock);
+    log_info("%s: its twin got %llu KiB of %llu KiB of disks%s%s",
+             instance_config(primary->config.instance)->name,
+             (unsigned long long)resync.sent_bytes >> 10,
+             (unsigned long long)resync.disk_bytes >> 10,
+             resync.delta ? ", what differs: it had the rest" : ": ", resync.why);
+}
+
 static int send_first(struct primary *primary, struct err *err)
 {
     const struct ft_event synced = {.kind = FT_SYNCED, .link = primary->link};
@@ -207,6 +232,7 @@ static int send_first(struct primary *primary, struct err *err)
     begin_pace(primary);
     machine_throttle(primary->machine, 0); /* from here on the pace does that */
     primary->sync_bytes = primary->out.sent;
+    note_resync(primary);
     return send_epoch(primary, err);
 }
 

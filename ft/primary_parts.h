@@ -10,12 +10,16 @@
 #include "ft/loop_step.h"
 #include "ft/primary.h"
 #include "ft/replica_disk.h"
+#include "ft/resync.h"
 
 struct primary {
     struct primary_config config;
     struct machine *machine;
     struct departure out;
     struct replica_disk *replica;
+    struct resync *resync;            /* while it is followed */
+    bool fresh;                       /* the changes are to begin anew */
+    uint8_t lineage[CHANGES_LINEAGE]; /* ...under this name */
     struct epochs epochs;
     struct thread listener;
     struct err why; /* it has ended: the listener's */
@@ -24,7 +28,7 @@ struct primary {
     struct capture_times times;
     struct epoch_pace pace;
     uint64_t early; /* pages of the epoch that left before its pause */
-    uint64_t sync_bytes;
+    uint64_t sync_bytes, disk_bytes;
     bool verify;            /* primary_target.verify */
     unsigned sync_throttle; /* percent */
     atomic_uint rounds;
@@ -37,6 +41,8 @@ struct primary {
     enum epoch_cause pressed; /* 0: nobody waits */
     enum pace_reason reason;
     uint64_t acked; /* epochs */
+    struct primary_resync last;
+    struct primary_total total;
     struct link *breakable;
     struct link_attempt attempt; /* before there is one */
 };

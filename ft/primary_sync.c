@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
 
 enum {
     CONNECT_MS = 10000,
@@ -32,6 +34,15 @@ static void note_ack(struct primary *primary)
     pthread_mutex_unlock(&primary->lock);
 }
 
+static int hear_synced(struct primary *primary, struct stream_buffer *payload, struct err *err)
+{
+    uint64_t epoch;
+    int ret = resync_get_synced(payload, &epoch, err);
+    if (ret == 0)
+        changes_note_stored(primary->config.changes, epoch);
+    return ret;
+}
+
 static int hear(struct primary *primary, struct stream_buffer *payload, struct err *err)
 {
     struct ft_event event = {.kind = FT_HEARD, .link = primary->link};
@@ -39,6 +50,10 @@ static int hear(struct primary *primary, struct stream_buffer *payload, struct e
     int ret = moving_read(link_reader(primary->out.link), &frame, payload, NULL, err);
     if (ret == 0 && frame.kind == FRAME_ERROR)
         return moving_get_error(payload, err);
+    if (ret == 0 && frame.kind == FRAME_LOOKED)
+        return resync_take(primary->resync, payload, err);
+    if (ret == 0 && frame.kind == FRAME_SYNCED)
+        return hear_synced(primary, payload, err);
     if (ret == 0 && frame.kind != FRAME_WORD)
         ret = err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
                       frame_name(frame.kind));
@@ -69,6 +84,7 @@ static void run_listener(void *arg)
         log_warning("%s is followed no more: %s", instance_config(primary->config.instance)->name,
                     err.text);
     primary->why = err;
+    resync_end(primary->resync);
     conductor_tell(primary->config.conductor, &gone);
 }
 
@@ -93,6 +109,23 @@ static int connect_to(struct primary *primary, const struct primary_target *targ
     return 0;
 }
 
+/* What the disks have in common with somebody, and what that is called if they have nothing. */
+static int name_lineages(struct primary *primary, struct following *following, struct err *err)
+{
+    struct departure *out = &primary->out;
+    int ret = 0;
+    for (unsigned i = 0; i < out->disk_count && ret == 0; i++)
+        ret = changes_add_disk(primary->config.changes, out->disks[i].disk,
+                               out->disks[i].about.place, err);
+    if (ret < 0)
+        return ret;
+    (void)changes_lineage(primary->config.changes, following->lineage);
+    if (getrandom(primary->lineage, sizeof(primary->lineage), 0) != sizeof(primary->lineage))
+        return err_sys(err, ERR_HOST, errno, "cannot draw a random number");
+    memcpy(following->fresh, primary->lineage, sizeof(following->fresh));
+    return 0;
+}
+
 static int introduce(struct primary *primary, const struct primary_target *target, struct err *err)
 {
     struct departure *out = &primary->out;
@@ -103,9 +136,38 @@ static int introduce(struct primary *primary, const struct primary_target *targe
     out->at = (struct frame){.generation = protocol.record.generation, .epoch = protocol.sent + 1};
     primary->acked = protocol.sent;
     snprintf(following.there, sizeof(following.there), "%s", target->to);
+    int ret = name_lineages(primary, &following, err);
+    if (ret < 0)
+        return ret;
     following_put(link_writer(out->link), &following);
-    int ret = departure_introduce(out, err);
+    ret = departure_introduce(out, err);
     return ret < 0 ? ret : departure_open(out, err);
+}
+
+/* Whether the twin has the disks already, and where they may differ. */
+static int hear_base(struct primary *primary, struct err *err)
+{
+    struct departure *out = &primary->out;
+    struct resync_base base = {0};
+    struct resync *resync;
+    struct frame frame;
+    int ret = moving_read(link_reader(out->link), &frame, &out->payload, NULL, err);
+    if (ret == 0 && frame.kind == FRAME_ERROR)
+        return moving_get_error(&out->payload, err);
+    if (ret == 0 && frame.kind != FRAME_BASE)
+        ret = err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
+                      frame_name(frame.kind));
+    if (ret == 0)
+        ret = resync_get_base(&out->payload, &base, err);
+    if (ret == 0)
+        ret = resync_create(&resync, &base, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(&primary->lock);
+    primary->resync = resync;
+    pthread_mutex_unlock(&primary->lock);
+    primary->fresh = !resync_is_delta(resync);
+    return primary->fresh ? changes_prepare(primary->config.changes, primary->lineage, err) : 0;
 }
 
 static int be_followed(struct primary *primary, struct err *err)
@@ -114,6 +176,8 @@ static int be_followed(struct primary *primary, struct err *err)
     struct ft_event event = {.kind = FT_CONNECTED};
     int ret = following_wait_welcome(link_reader(out->link), &out->payload, &event.node,
                                      &event.twin, err);
+    if (ret == 0)
+        ret = hear_base(primary, err);
     if (ret < 0)
         return ret;
     link_set_timeout(out->link, 0); /* from here on the protocol says who is gone */
@@ -130,7 +194,16 @@ static int be_followed(struct primary *primary, struct err *err)
 static int step_follow(void *ctx, struct err *err)
 {
     struct primary *primary = ctx;
-    return departure_follow(&primary->out, err);
+    bool runs = machine_runs(primary->machine);
+    int ret = departure_follow(&primary->out, err);
+    if (ret < 0 || !primary->fresh)
+        return ret;
+    if (runs)
+        machine_pause(primary->machine);
+    ret = changes_switch(primary->config.changes, err);
+    if (runs)
+        machine_resume(primary->machine);
+    return ret;
 }
 
 static int flush(struct primary *primary, struct err *err)
@@ -150,12 +223,20 @@ static void slow_down(struct primary *primary)
     machine_throttle(primary->machine, primary->sync_throttle);
 }
 
+static int send_all(struct primary *primary, struct err *err)
+{
+    if (primary->fresh)
+        return departure_send_all(&primary->out, err);
+    int ret = resync_send_disks(primary->resync, &primary->out, primary->config.changes, err);
+    return ret < 0 ? ret : departure_send_memory(&primary->out, err);
+}
+
 /* All of it, and then what was written meanwhile, until that is little, or gets no less though the
  * guest hardly runs any more. */
 static int send_rounds(struct primary *primary, struct err *err)
 {
     uint64_t before = UINT64_MAX, bytes = 0;
-    int ret = departure_send_all(&primary->out, err);
+    int ret = send_all(primary, err);
     /* Who looks for what has changed in a page looks twice. */
     primary->out.encoder.cache = primary->out.cache;
     primary->out.sink.copies = false;
@@ -179,6 +260,7 @@ int primary_meet(struct primary *primary, const struct primary_target *target, s
     int ret = departure_plan(&primary->out, err);
     if (ret == 0)
         ret = departure_plan_disks(&primary->out, err);
+    primary->disk_bytes = primary->out.total;
     if (ret == 0)
         ret = connect_to(primary, target, err);
     if (ret == 0)

@@ -3,7 +3,9 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/arrival_base.h"
 #include "ft/arrival_parts.h"
+#include "host/disk_point.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -231,6 +233,18 @@ static void catch_up(struct protect *protect)
     hold(protect);
 }
 
+/* Before it runs: which parts of its disks may differ from those of its other folder. */
+static int load_changes(struct protect *protect, struct err *err)
+{
+    int ret = 0;
+    for (unsigned i = 0; i < instance_disks(protect->instance) && ret == 0; i++) {
+        struct disk *disk = machine_disk(protect->machine, i);
+        if (disk_point_image(disk) >= 0)
+            ret = changes_add_disk(protect->changes, disk, i, err);
+    }
+    return ret < 0 ? ret : changes_load(protect->changes, err);
+}
+
 /* --- the twin --------------------------------------------------------------------------------- */
 
 /* From here on this is a twin's folder, and no longer one that is coming. */
@@ -238,6 +252,10 @@ static int handle_settle(void *ctx, struct err *err)
 {
     struct protect *protect = ctx;
     int folder = vm_of(protect)->folder->fd;
+    int ret = arrival_base_settle(&protect->arrival->folder, protect->saved.uuid,
+                                  &protect->arrival->following, err);
+    if (ret < 0)
+        return ret;
     if ((unlinkat(folder, FOLDER_ARRIVING, 0) < 0 && errno != ENOENT) || fsync(folder) < 0)
         return err_sys(err, ERR_FAILED, errno, "cannot settle as a twin");
     protect->arrival->stays = true;
@@ -271,7 +289,11 @@ static void handle_taken_over(void *ctx)
     protect->taken_over_handed = news.handed;
     log_warning("%s goes on here: the host that ran it is gone, or has handed it over",
                 vm_of(protect)->name);
-    int ret = protect_stand(protect, &err);
+    protect->was_paired = true;
+    int ret = load_changes(protect, &err);
+    if (ret < 0) /* without: its next twin gets all of it */
+        log_err(LOG_WARNING, &err);
+    ret = protect_stand(protect, &err);
     /* Who follows now hears of us what we have heard of the other one. */
     protect->following.node = protect->saved.node;
     memcpy(protect->following.back, protect->following.there, sizeof(protect->following.back));
@@ -351,6 +373,7 @@ static int welcome(struct protect *protect, uint64_t twin, struct err *err)
 {
     struct link *link = protect->arrival->link;
     following_put_welcome(link_writer(link), protect->saved.node, twin);
+    resync_put_base(link_writer(link), &protect->arrival->folder.base);
     if (stream_flush(link_writer(link)) < 0)
         return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
     link_set_timeout(link, 2 * protect->following.lost_ms);
@@ -410,11 +433,14 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
     if (saved->role == PROTECTION_OFF)
         return 0;
     fill_times(protect);
+    protect->was_paired = saved->peer_node != 0; /* one more failure is no reason to forget that */
     protect->following.node = saved->node;
     protect->following.durable = saved->durable;
     memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
     memcpy(protect->following.back, saved->back, sizeof(saved->back));
     int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
+    if (ret == 0)
+        ret = load_changes(protect, err);
     if (ret == 0)
         ret = protect_stand(protect, err);
     if (ret < 0)
@@ -490,7 +516,7 @@ static void end_guest(struct protect *protect)
                     vm_of(protect)->name);
 }
 
-void protect_abandon(struct protect *protect)
+static void abandon_all(struct protect *protect)
 {
     if (!protect->conductor && !protect->thread.started && !protect->outbox)
         return;
@@ -518,6 +544,23 @@ void protect_abandon(struct protect *protect)
     protect->outbox = NULL;
 }
 
+void protect_abandon(struct protect *protect)
+{
+    abandon_all(protect);
+    if (protect->changes) /* last: until here the guest may write */
+        changes_quiet(protect->changes);
+}
+
+static int make_changes(struct protect *protect, struct err *err)
+{
+    const struct instance_config *vm = vm_of(protect);
+    if (!vm->folder)
+        return 0;
+    struct changes_config config = {.folder = vm->folder->fd, .name = vm->name};
+    memcpy(config.uuid, vm->identity->uuid, sizeof(config.uuid));
+    return changes_create(&protect->changes, &config, err);
+}
+
 int protect_create(struct protect **ret_protect, struct instance *instance, struct err *err)
 {
     struct protect *protect = calloc(1, sizeof(*protect));
@@ -532,8 +575,12 @@ int protect_create(struct protect **ret_protect, struct instance *instance, stru
     loop_timer_init(&protect->tick, instance_loop(instance), protect_handle_tick, protect);
     protect_home_init(protect);
     fill_times(protect);
-    *ret_protect = protect;
-    return 0;
+    int ret = make_changes(protect, err);
+    if (ret < 0)
+        protect_destroy(protect);
+    else
+        *ret_protect = protect;
+    return ret;
 }
 
 void protect_destroy(struct protect *protect)
@@ -541,7 +588,10 @@ void protect_destroy(struct protect *protect)
     if (!protect)
         return;
     primary_destroy(protect->primary);
+    if (protect->secondary && !protect->arrival->come)
+        arrival_base_rest(&protect->arrival->folder);
     secondary_destroy(protect->secondary);
+    changes_destroy(protect->changes);
     explicit_bzero(&protect->key, sizeof(protect->key));
     pthread_cond_destroy(&protect->changed);
     pthread_mutex_destroy(&protect->lock);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/thread.h"
+#include "ft/changes.h"
 #include "ft/conductor.h"
 #include "ft/following.h"
 #include "ft/give_back.h"
@@ -36,6 +37,7 @@ struct protect {
     bool verify;                /* what people have asked for. Under lock, as the next */
     struct link_key key;        /* if saved.key says so */
 
+    struct changes *changes; /* of its disks; NULL: it has no folder */
     struct conductor *conductor;
     struct outbox *outbox;
     struct primary *_Atomic primary; /* made by its thread */

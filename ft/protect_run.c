@@ -168,6 +168,7 @@ static int make_primary(struct protect *protect, struct err *err)
     const struct primary_config config = {.instance = protect->instance,
                                           .conductor = protect->conductor,
                                           .outbox = protect->outbox,
+                                          .changes = protect->changes,
                                           .min_ms = ft->epoch_min_ms,
                                           .max_ms = ft->epoch_max_ms,
                                           .pause_percent = ft->pause_percent};

@@ -324,6 +324,14 @@ static void find_trouble(struct protect *protect, const struct ft_protocol *prot
     pthread_mutex_unlock(&protect->lock);
 }
 
+static json_t *describe_resync(const struct primary_resync *resync)
+{
+    return json_pack("{ss, ss, sI, sI, sI, sI}", "what", resync->delta ? "delta" : "full", "why",
+                     resync->why, "disk_bytes", (json_int_t)resync->disk_bytes, "looked_bytes",
+                     (json_int_t)resync->marked_bytes, "sent_bytes", (json_int_t)resync->sent_bytes,
+                     "sum_bytes", (json_int_t)resync->sum_bytes);
+}
+
 static void add_primary(struct protect *protect, json_t *answer)
 {
     struct primary_news news;
@@ -336,6 +344,8 @@ static void add_primary(struct protect *protect, json_t *answer)
     json_object_set_new(answer, "throttle_percent", json_integer(news.throttle));
     json_object_set_new(answer, "recent",
                         epochs_sum_up(primary_epochs(protect->primary), SUM_WINDOW));
+    if (news.resync.done)
+        json_object_set_new(answer, "resync", describe_resync(&news.resync));
     if (news.syncs)
         json_object_set_new(answer, "sync",
                             json_pack("{sI, sI, si}", "done", (json_int_t)news.sent, "total",
@@ -419,6 +429,7 @@ static void dismantle(struct protect *protect)
         machine_pause(protect->machine);
     outbox_destroy(protect->outbox);
     protect->outbox = NULL;
+    changes_drop(protect->changes);
     if (runs)
         machine_resume(protect->machine);
     protect->saved.role = PROTECTION_OFF;

@@ -3,6 +3,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/arrival_base.h"
 #include "ft/arrival_parts.h"
 #include "ft/compare.h"
 #include "ft/delta.h"
@@ -28,11 +29,14 @@ struct secondary {
     bool behind;                   /* that one could not be applied, as yet */
     uint64_t unsynced;             /* bytes of blocks, before that */
     struct thread thread;
+    struct thread syncer; /* once it is whole */
     atomic_bool busy;
 
     pthread_mutex_t lock; /* what is wanted, and the news */
     pthread_cond_t changed;
     bool applies, applies_last, takes_over, ends;
+    bool quiet;       /* nothing more is said of what is on stable storage */
+    uint64_t applied; /* the last epoch of which memory and disks have everything */
     struct secondary_news news;
 };
 
@@ -131,6 +135,75 @@ static int take_block(struct secondary *secondary, const struct frame *frame, st
     return ret;
 }
 
+/* --- what the disks have ---------------------------------------------------------------------- */
+
+static int take_look(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    struct arrival *arrival = secondary->arrival;
+    pthread_mutex_t *writing = conductor_writing(secondary->conductor);
+    struct stream *stream = link_writer(arrival->link);
+    uint8_t sums[RESYNC_SUMS];
+    struct resync_look look;
+    if (secondary->whole)
+        return arrival_out_of_place(frame, err);
+    int ret = resync_get_look(&arrival->payload, &look, err);
+    if (ret == 0)
+        ret = arrival_base_sum(&arrival->folder, &look, sums, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(writing);
+    resync_put_looked(stream, &look, sums);
+    ret = stream_flush(stream);
+    pthread_mutex_unlock(writing);
+    return ret < 0 ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost") : 0;
+}
+
+/* False: it is to end. */
+static bool wait_for_epochs(struct secondary *secondary, uint64_t *ret_applied)
+{
+    enum { SYNC_MS = 1000 };
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + SYNC_MS * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&secondary->lock);
+    while (!secondary->quiet && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&secondary->changed, &secondary->lock, CLOCK_MONOTONIC, &at);
+    *ret_applied = secondary->applied;
+    bool goes_on = !secondary->quiet;
+    pthread_mutex_unlock(&secondary->lock);
+    return goes_on;
+}
+
+/* Beside the epochs, which do not wait for it: who runs the VM forgets what is on stable storage on
+ * both sides. */
+static void run_syncer(void *arg)
+{
+    struct secondary *secondary = arg;
+    struct stream *stream = link_writer(secondary->arrival->link);
+    pthread_mutex_t *writing = conductor_writing(secondary->conductor);
+    uint64_t told = 0, applied;
+    int ret = 0;
+    while (ret == 0 && wait_for_epochs(secondary, &applied)) {
+        if (applied == told)
+            continue;
+        ret = arrival_folder_sync(&secondary->arrival->folder, NULL);
+        if (ret < 0)
+            break;
+        pthread_mutex_lock(writing);
+        resync_put_synced(stream, applied);
+        ret = stream_flush(stream);
+        pthread_mutex_unlock(writing);
+        told = applied;
+    }
+}
+
+static void be_quiet(struct secondary *secondary)
+{
+    pthread_mutex_lock(&secondary->lock);
+    secondary->quiet = true;
+    pthread_cond_broadcast(&secondary->changed);
+    pthread_mutex_unlock(&secondary->lock);
+}
+
 static int put_block(void *ctx, const struct moving_block *block, struct err *err)
 {
     struct arrival *arrival = ctx;
@@ -169,6 +242,7 @@ static int apply(struct secondary *secondary, struct err *err)
     int ret = staging_apply(secondary->staging, &disks, err);
     secondary->behind = ret < 0;
     pthread_mutex_lock(&secondary->lock);
+    secondary->applied = ret < 0 ? secondary->applied : secondary->epoch;
     secondary->news.apply_ns = clock_monotonic_ns() - begin;
     pthread_mutex_unlock(&secondary->lock);
     return ret;
@@ -207,7 +281,7 @@ static int settle(struct secondary *secondary, struct err *err)
     if (ret == 0)
         ret = secondary->config.settle(secondary->config.ctx, err);
     secondary->whole = ret == 0;
-    return ret;
+    return ret < 0 ? ret : thread_start(&secondary->syncer, "syncer", run_syncer, secondary, err);
 }
 
 static int commit(struct secondary *secondary, const struct frame *frame, struct err *err)
@@ -305,15 +379,22 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
         return commit(secondary, frame, err);
     case FRAME_WORD:
         return take_word(secondary, err);
+    case FRAME_LOOK:
+        return take_look(secondary, frame, err);
     default:
         return arrival_out_of_place(frame, err);
     }
 }
 
+static bool is_of_no_epoch(const struct frame *frame)
+{
+    return frame->kind == FRAME_WORD || frame->kind == FRAME_LOOK;
+}
+
 /* Of another epoch than the one that is due it could not be told apart later. */
 static bool is_due(const struct secondary *secondary, const struct frame *frame)
 {
-    if (frame->kind == FRAME_WORD)
+    if (is_of_no_epoch(frame))
         return true;
     return frame->generation == secondary->arrival->following.generation && frame->epoch > 0 &&
            (!secondary->whole || frame->epoch == secondary->epoch + 1);
@@ -348,7 +429,7 @@ static int take_next(struct secondary *secondary, struct err *err)
         ret = take_pages(secondary, &frame, err);
     else if (ret == 0)
         ret = frame_read_rest(stream, &frame, &arrival->payload,
-                              frame.kind == FRAME_WORD ? NULL : &arrival->tally, err);
+                              is_of_no_epoch(&frame) ? NULL : &arrival->tally, err);
     if (ret < 0)
         return moving_say(stream, ret, err);
     return pages ? 0 : take_frame(secondary, &frame, err);
@@ -453,6 +534,7 @@ static void run(void *arg)
     }
     conductor_tell(secondary->conductor, &gone);
     conductor_detach(secondary->conductor);
+    be_quiet(secondary);
     secondary->busy = false; /* from here on silence is what it is, our own twin's too */
     while (wait_for_wish(secondary)) {
         struct err why = {0};
@@ -528,6 +610,9 @@ void secondary_abandon(struct secondary *secondary)
     link_break(secondary->arrival->link);
     thread_join(&secondary->thread);
     secondary->thread.started = false;
+    be_quiet(secondary);
+    thread_join(&secondary->syncer);
+    secondary->syncer.started = false;
 }
 
 void secondary_destroy(struct secondary *secondary)

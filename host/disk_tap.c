@@ -32,7 +32,8 @@ struct disk_tap {
     struct disk_tap_guard guard; /* allows NULL: none */
     struct shadow *resting;
     struct disk_request flush; /* our own */
-    atomic_bool flushes;       /* is wanted */
+    atomic_uint wanted;        /* the number of the flush that was asked for last */
+    unsigned flushed;          /* ...that was begun last */
     bool flushing;
 };
 
@@ -82,7 +83,7 @@ static struct shadow *take_shadow(struct disk_tap *tap)
 
 static void pass(struct disk_tap *tap, struct disk_request *request)
 {
-    if (is_guarded(tap, request)) {
+    if (tap->guard.allows && request->op != DISK_READ) {
         unsigned mark = tap->guard.begins(tap->guard.ctx);
         struct shadow *shadow = take_shadow(tap);
         if (shadow) {
@@ -101,12 +102,15 @@ static void handle_flushed(struct disk_request *request, int result)
 
     tap->flushing = false;
     if (tap->guard.allows)
-        tap->guard.flushed(tap->guard.ctx, result);
+        tap->guard.flushed(tap->guard.ctx, tap->flushed, result);
+    if (tap->wanted != tap->flushed)
+        turn_ask(&tap->turn);
 }
 
 static void begin_flush(struct disk_tap *tap)
 {
     tap->flushing = true;
+    tap->flushed = tap->wanted;
     tap->flush = (struct disk_request){.op = DISK_FLUSH, .done = handle_flushed, .arg = tap};
     disk_submit(tap->inner, &tap->flush);
 }
@@ -125,7 +129,7 @@ static void handle_turn(void *arg)
 {
     struct disk_tap *tap = arg;
 
-    bool flushes = !tap->flushing && atomic_exchange(&tap->flushes, false);
+    bool flushes = !tap->flushing && tap->wanted != tap->flushed;
 
     if (!tap->waiting.first && !flushes)
         return;
@@ -262,9 +266,9 @@ void disk_tap_set_guard(struct disk_tap *tap, const struct disk_tap_guard *guard
     turn_ask(&tap->turn);
 }
 
-void disk_tap_flush(struct disk_tap *tap)
+void disk_tap_flush(struct disk_tap *tap, unsigned number)
 {
-    tap->flushes = true;
+    tap->wanted = number;
     turn_ask(&tap->turn);
 }
 

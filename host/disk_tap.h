@@ -38,18 +38,18 @@ struct disk_tap_guard {
     /* WRITE, DISCARD, ZEROES may begin. False: not now, as with change(). Asked again then, so that
      * more than one question may come before one passes. */
     bool (*allows)(void *ctx, const struct disk_request *request);
-    /* It passes now, and is over: it has what begins() said as its mark. */
+    /* It passes now, and is over, a flush too: it has what begins() said as its mark. */
     unsigned (*begins)(void *ctx);
     void (*ended)(void *ctx, unsigned mark, int result);
-    void (*flushed)(void *ctx, int result); /* disk_tap_flush */
+    void (*flushed)(void *ctx, unsigned number, int result); /* disk_tap_flush */
     void *ctx;
 };
 
 /* The disk's loop stands still. NULL: nobody. What waits is asked again then. */
 void disk_tap_set_guard(struct disk_tap *tap, const struct disk_tap_guard *guard);
-/* What has ended before this is on stable storage when flushed() is called. One at a time; any
- * thread. */
-void disk_tap_flush(struct disk_tap *tap);
+/* What has ended before this is on stable storage when flushed() is called with this number, or a
+ * later one that takes its place. Any thread. */
+void disk_tap_flush(struct disk_tap *tap, unsigned number);
 
 /*
  * The disk's loop stands still. What is under way at the opening was not told of: drain before

@@ -10,7 +10,8 @@
  * All numbers little-endian. A request has 8 of 64 bits: REQUEST, client, sequence, 4 of the
  * client's, 0. A client asks one after the other, and its sequence only rises. An answer: ANSWER,
  * client, sequence, count, sum, wrong (0), pages written, age in ms; the last two never go back.
- * Record N is in sector 1 + (N - 1) % RING, RING the number of the disk's sectors without one:
+ * Record N is in sector 1 + (N - 1) * stride % RING, stride=N (1), RING the number of the disk's
+ * sectors without one:
  * RECORD, count, client, sequence, the client's 4, the sum of the record before, its own sum.
  * Sector 0: HEAD, count, sum.
  */
@@ -75,7 +76,7 @@ static struct batch batches[2], *filling = &batches[0], *storing = &batches[1];
 static uint64_t count, sum; /* of all that was taken */
 static uint64_t stored;     /* so many are on the disk */
 
-static uint64_t wrongs, pages, visits, rate, next_tick, born;
+static uint64_t wrongs, pages, visits, rate, next_tick, born, stride;
 static uint8_t *memory;
 
 static volatile bool frames_came, disk_came, pressed;
@@ -218,7 +219,7 @@ static void offer_head(uint64_t last, uint64_t last_sum)
 
 static uint64_t sector_of(uint64_t number)
 {
-    return 1 + (number - 1) % disk.ring;
+    return 1 + (number - 1) * stride % disk.ring;
 }
 
 static void take_back(uint16_t head)
@@ -542,6 +543,7 @@ void guest_main(void)
     const uint8_t address[4] = {10, 99, 0, (uint8_t)option("host", 2)};
     pages = option("pages", 256);
     rate = option("rate", 1000);
+    stride = option("stride", 1);
     apic_khz = cpuid(0x40000010).b;
     check(apic_khz, "CPUID does not tell the frequency of the APIC timer");
     lay_out_memory();

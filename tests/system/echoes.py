@@ -255,7 +255,7 @@ def read_head(path):
     return count if magic == HEAD else 0
 
 
-def check_disk(path, told, head=None):
+def check_disk(path, told, head=None, stride=1):
     """Its count, of the head, which may be given. Every record that can be there is, each follows from the one before
     it, and everything that anybody was told of is among them."""
     with open(path, "rb") as disk:
@@ -266,7 +266,7 @@ def check_disk(path, told, head=None):
     assert head is None or last == head, f"the head of {path} counts {last}, not {head}"
     before = None
     for count in range(max(1, last - ring + 1), last + 1):
-        words = struct.unpack_from("<10Q", data, (1 + (count - 1) % ring) * SECTOR)
+        words = struct.unpack_from("<10Q", data, (1 + (count - 1) * stride % ring) * SECTOR)
         assert words[:2] == (RECORD, count), f"{path} at count {count} of {last}: {words}"
         assert before in [None, words[8]], f"{path}: record {count} does not follow from the one before it"
         assert _sum(words[8], words[1:8]) == words[9], f"{path}: the sum of record {count}"

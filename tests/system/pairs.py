@@ -343,9 +343,10 @@ class Pair(contextlib.ExitStack):
 
     # --- making and starting ---
 
-    def make(self, pages=256, rate=1000, size=8 * MIB, **more):
+    def make(self, pages=256, rate=1000, size=8 * MIB, stride=1, **more):
         """web1 at host A. The disk has room for all records of a test."""
-        self.a.make(self.name, kernel="echo.elf", boot={"kernel": "kernel", "cmdline": f"pages={pages} rate={rate}"},
+        cmdline = f"pages={pages} rate={rate} stride={stride}"
+        self.a.make(self.name, kernel="echo.elf", boot={"kernel": "kernel", "cmdline": cmdline},
                     nets=[{"mode": "bridge", "bridge": "br0"}], disks=[{"file": "disk.img", "format": "raw"}], **more)
         with open(self.disk(self.a), "wb") as image:
             image.truncate(size)

@@ -25,7 +25,8 @@ SEQUENCE = re.compile(r"^sequence (\d+)\r?\n", re.M)
 GREETING, HEADER, CRC = 16, 32, 4
 SLOW = 30 * MIB  # a second
 KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
-                        "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED", "FOLLOW", "WORD", "CHANGES"], 1))
+                        "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED", "FOLLOW", "WORD", "CHANGES", "BASE",
+                        "LOOK", "LOOKED", "SYNCED"], 1))
 ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED"], 1))
 
 

@@ -356,6 +356,21 @@ START_TEST(what_is_under_way_here_is_not_forgotten)
 }
 END_TEST
 
+/* One that was asked for before a later cut says nothing of what that has. */
+START_TEST(an_old_flush_does_not_count)
+{
+    begin(lineage);
+    write_at(1);
+    changes_cut(t.changes, 1, false);
+    changes_note_stored(t.changes, 1); /* asked for, and has had no turn */
+    changes_cut(t.changes, 2, true);
+    settle();
+    settle();
+    ck_assert(is_marked(1));
+    expect_forgotten(2, 1);
+}
+END_TEST
+
 /* --- what counts for nothing ------------------------------------------------------------------ */
 
 static bool loads(const char *uuid)
@@ -504,6 +519,7 @@ int main(void)
     tcase_add_test(tcase, who_writes_in_order_finds_marks_ahead);
     tcase_add_test(tcase, what_the_twin_has_is_forgotten_unless_it_was_written_again);
     tcase_add_test(tcase, what_is_under_way_here_is_not_forgotten);
+    tcase_add_test(tcase, an_old_flush_does_not_count);
     tcase_add_test(tcase, the_next_run_goes_on);
     tcase_add_test(tcase, of_another_vm);
     tcase_add_test(tcase, a_disk_that_was_written_to_meanwhile);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FIRST_TEXT = 4 + 8 + 8 + 4 + 4 + 4 + 2 * FOLLOWING_LINEAGE };
+
 static struct stream_buffer wire, payload;
 
 static void set_up(void)
@@ -37,6 +39,8 @@ static const struct following sample = {
     .beat_ms = 50,
     .lost_ms = 500,
     .durable = true,
+    .lineage = "one common base",
+    .fresh = "another",
     .witness = "file:/mnt/witness",
     .back = "[fe80::1]:7420",
 };
@@ -60,6 +64,8 @@ START_TEST(what_a_twin_is_told_arrives_as_it_left)
     ck_assert_int_eq(exchange(&sample, &read), 0);
     ck_assert(read.node == sample.node && read.generation == 7 && read.durable);
     ck_assert(read.beat_ms == 50 && read.lost_ms == 500);
+    ck_assert_mem_eq(read.lineage, sample.lineage, sizeof(read.lineage));
+    ck_assert_mem_eq(read.fresh, sample.fresh, sizeof(read.fresh));
     ck_assert_str_eq(read.witness, sample.witness);
     ck_assert_str_eq(read.back, sample.back);
 
@@ -109,7 +115,7 @@ START_TEST(what_is_short_long_or_changed_in_its_lengths_is_refused)
     stream_buffer_init_read(&more, bytes, payload.length + 1);
     ck_assert_int_lt(following_get(&more, &read, NULL), 0);
 
-    size_t at = 4 + 8 + 8 + 4 + 4 + 4; /* the first text's length */
+    size_t at = FIRST_TEXT; /* its length */
     static const uint16_t lengths[] = {0, 1, FOLLOWING_WITNESS, FOLLOWING_WITNESS + 1, UINT16_MAX};
     for (size_t i = 0; i < array_size(lengths); i++) {
         uint16_t length = htole16(lengths[i]);
@@ -126,7 +132,7 @@ START_TEST(a_text_with_a_zero_inside_is_none)
     struct following read;
     following_put(&wire.stream, &sample);
     next(FRAME_FOLLOW);
-    payload.bytes[4 + 8 + 8 + 4 + 4 + 4 + 2 + 6] = '\0';
+    payload.bytes[FIRST_TEXT + 2 + 6] = '\0';
     ck_assert_int_lt(following_get(&payload, &read, NULL), 0);
 }
 END_TEST
@@ -137,9 +143,9 @@ START_TEST(another_version_is_named)
     struct err err = {0};
     following_put(&wire.stream, &sample);
     next(FRAME_FOLLOW);
-    payload.bytes[0] = 2;
+    payload.bytes[0]++;
     ck_assert_int_eq(following_get(&payload, &read, &err), -EPROTONOSUPPORT);
-    ck_assert_msg(strstr(err.text, "version 2"), "%s", err.text);
+    ck_assert_msg(strstr(err.text, "version 3"), "%s", err.text);
 }
 END_TEST
 

@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_CHANGES };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_SYNCED };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -34,6 +34,10 @@ static const struct {
     {"FOLLOW", FRAME_FOLLOW, KIB},
     {"WORD", FRAME_WORD, 20},
     {"CHANGES", FRAME_CHANGES, 4 + 65535 * 8},
+    {"BASE", FRAME_BASE, 512 * KIB},
+    {"LOOK", FRAME_LOOK, 32},
+    {"LOOKED", FRAME_LOOKED, 16 + 4 * KIB},
+    {"SYNCED", FRAME_SYNCED, 8},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,

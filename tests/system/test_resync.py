@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""A host that comes back has nearly all of the VM's disks: only what differs goes over. The guest is the echo, whose
+records are so far apart that each is in a block of 4 KiB of its own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+
+from crashes import CrashPair
+from pairs import Pair
+from test_clone import MIB
+from test_protect import check_disk, need_protect
+from test_protect_points import Missed, reach, victim
+
+BLOCK, STRIDE, SIZE = 4096, 8, 300 * MIB
+SOME = 300  # answers, each a record
+RESYNC = ["LOOK", "LOOKED", "BLOCKS", "STATE", "COMMIT", "WORD ACK"]
+
+
+@contextlib.contextmanager
+def resyncing():
+    """A pair at host A and B whose VM has told clients something: (pair, what they were told)."""
+    need_protect()
+    with Pair(back=True) as pair:
+        pair.start_primary(size=SIZE, stride=STRIDE)
+        for host in pair.hosts:
+            pair.start_standby(host)
+        pair.protect()
+        yield pair, ask(pair)
+
+
+def ask(pair, answers=SOME):
+    """What clients are told; afterwards nobody writes."""
+    clients = pair.clients("udp", "udp", patience=20)
+    clients.wait_for_more(answers)
+    return clients.stop()
+
+
+def copy(path, name):
+    to = path.with_name(name)
+    subprocess.run(["cp", "--sparse=always", path, to], check=True)
+    return to
+
+
+def count_differing(one, other):
+    """Blocks."""
+    count = 0
+    with open(one, "rb") as first, open(other, "rb") as second:
+        while True:
+            some, same = first.read(MIB), second.read(MIB)
+            if not some:
+                return count
+            if some != same:
+                count += sum(some[at:at + BLOCK] != same[at:at + BLOCK] for at in range(0, len(some), BLOCK))
+
+
+def disks_become_equal(pair):
+    pair.a.wait_until(pair.disks_equal, "equal disks")
+
+
+def comes_back(pair, here, before):
+    """The other host's twin is whole again; what that took. `before`: the disk that it had."""
+    expected = BLOCK * count_differing(before, pair.disk(here))
+    pair.lines[pair.other(here)].mend()
+    resync = pair.wait_for(here, role="primary", state="paired")["resync"]
+    assert resync["what"] == "delta" and not resync["why"], resync
+    assert resync["disk_bytes"] == SIZE
+    # The guest flushes the head now and then; what it was reads the same.
+    assert expected <= resync["sent_bytes"] <= 1.1 * expected + BLOCK, f"{resync}, and {expected} differ"
+    assert resync["sum_bytes"] <= resync["looked_bytes"] // 200
+    return resync
+
+
+def test_the_old_primary_comes_back():
+    """After a takeover the old host becomes the twin with the disks that it has: what travels is what has changed, and
+    what it was ahead; then both have the same, and it takes over in its turn."""
+    with resyncing() as (pair, told):
+        pair.lines[pair.a].cut()
+        writing = pair.clients("udp", "udp", patience=20)
+        writing.wait_for_more(50)
+        pair.kill(pair.a)
+        writing.wait_for_more(SOME)
+        told = {**told, **writing.stop()}
+        before = copy(pair.disk(pair.a), "before.img")
+        comes_back(pair, pair.b, before)
+        disks_become_equal(pair)
+        told.update(ask(pair))
+        pair.kill(pair.b)
+        pair.wait_for(pair.a, role="primary", state=lambda state: state in ["solo", "paired"])
+        told.update(ask(pair, 20))
+        check_disk(pair.disk(pair.a), told, stride=STRIDE)
+        says = pair.wait_for(pair.a, state="paired")
+        assert says["resync"]["what"] == "delta", says
+
+
+def test_the_twin_comes_back():
+    """A twin that has died comes back in the same way, again and again, and so it does when the VM has ended meanwhile
+    and has started again, in order or not."""
+    with resyncing() as (pair, told):
+        for end in [None, "kill", "stop"]:
+            pair.lines[pair.b].cut()
+            pair.kill(pair.b)
+            pair.wait_for(pair.a, state="solo")
+            told.update(ask(pair, 50))
+            if end == "kill":
+                pair.kill(pair.a)
+            elif end == "stop":
+                pair.a.good("stop", "web1")
+            if end:
+                pair.a.wait_until(lambda: pair.a.pid() is None, "the end of the VM")
+                pair.start_primary()
+                told.update(ask(pair, 50))
+            comes_back(pair, pair.a, copy(pair.disk(pair.b), "before.img"))
+            disks_become_equal(pair)
+        told.update(ask(pair))
+        pair.kill(pair.a)
+        pair.wait_for(pair.b, role="primary")
+        check_disk(pair.disk(pair.b), told, stride=STRIDE)
+
+
+def gets_everything(change, why):
+    with resyncing() as (pair, told):
+        pair.lines[pair.a].cut()
+        pair.kill(pair.a)
+        pair.wait_for(pair.b, role="primary", state="solo")
+        change(pair)
+        pair.lines[pair.a].mend()
+        resync = pair.wait_for(pair.b, state="paired")["resync"]
+        assert resync["what"] == "full" and why in resync["why"], resync
+        disks_become_equal(pair)
+        told.update(ask(pair, 20))
+        check_disk(pair.disk(pair.b), told, stride=STRIDE)
+
+
+def test_a_disk_that_was_replaced():
+    """Where the old disk is not the same file any more all of it goes over, and it is said why."""
+    def replace(pair):
+        copy(pair.disk(pair.a), "new.img").rename(pair.disk(pair.a))
+    gets_everything(replace, "disk.img is another file")
+
+
+def test_without_a_note():
+    """The same where nothing is known of what has changed there."""
+    gets_everything(lambda pair: os.unlink(pair.a.root / "web1/.changes"), "nothing in common")
+
+
+def test_unprotected_in_between():
+    """What a VM writes without protection is not noted: the next twin gets all of it."""
+    with resyncing() as (pair, _):
+        assert (pair.a.root / "web1/.changes").exists()
+        pair.a.good("unprotect", "web1")
+        assert not (pair.a.root / "web1/.changes").exists()
+        ask(pair, 20)
+        pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+        shutil.rmtree(pair.b.root / "web1")  # of a VM that is protected no more
+        pair.protect()
+        resync = pair.wait_for(pair.a, state="paired")["resync"]
+        assert resync["what"] == "full", resync
+        disks_become_equal(pair)
+
+
+# --- crashes --------------------------------------------------------------------------------------------------------
+
+
+def in_resync(pair, word, when, who):
+    """One of them is killed at that word, and the next try sends what differs, too."""
+    pair.pair_up()
+    pair.killer(pair.there)()
+    pair.wait_for(pair.here, state="solo")
+    pair.asking.wait_for_more(20)
+    with pair.talk.at(word, when, victim(pair, who)) as hit:
+        pair.protect()
+        reach(hit, f"nobody said {word}: {pair.talk.words[-9:]}")
+    pair.settle()
+    pair.pair_up()
+    resync = pair.here.protection()["resync"]
+    assert resync["what"] == "delta", resync
+
+
+def crash(points):
+    need_protect()
+    with CrashPair(size=64 * MIB, stride=STRIDE) as pair:
+        for point in points:
+            for last in [False, True]:
+                try:
+                    in_resync(pair, *point)
+                    break
+                except Missed:
+                    pair.settle()
+                    assert not last, point
+                except Exception as error:
+                    raise AssertionError(f"{point}: {error}") from error
+        told = pair.asking.stop()
+        pair.kill(pair.here)
+        check_disk(pair.disk(pair.here), told, stride=STRIDE)
+
+
+def test_crashes_in_a_resync():
+    """Either of them is killed while a twin is brought up to date: the next try does not begin from nothing."""
+    crash([("LOOKED", "after", "twin"), ("BLOCKS", "after", "primary"), ("COMMIT", "before", "twin"),
+           ("WORD ACK", "before", "primary")])
+
+
+def test_all_crashes_in_a_resync():
+    """The same at each of its words."""
+    crash([(word, when, who) for word in RESYNC for when in ["before", "after"] for who in ["primary", "twin"]])
+
+
+test_all_crashes_in_a_resync.slow = True
+test_all_crashes_in_a_resync.time_limit = 900
