@@ -18,6 +18,7 @@
 #include "cli/verbs.h"
 #include "cli/vms.h"
 #include "core/log.h"
+#include "ft/changes_file.h"
 #include "ft/protection.h"
 #include "ft/snapshot.h"
 #include "host/copy.h"
@@ -244,7 +245,9 @@ static int move_all(struct restore *restore, struct err *err)
         if (ret < 0)
             return ret;
     }
-    return 0;
+    /* These disks have nothing in common with a twin's. */
+    int ret = changes_file_remove(restore->vm.fd);
+    return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot remove " FOLDER_CHANGES) : 0;
 }
 
 /* What another host has taken over stays as it is here. */

@@ -374,17 +374,6 @@ static const char *find_difference(const struct changes *changes, const struct c
     return NULL;
 }
 
-static int say_mixed(const struct changes *changes, struct err *err)
-{
-    int ret = err_say(err, ERR_STATE, ESTALE,
-                      "the disks of %s are neither what they were nor what they are where it runs: "
-                      "they were just being brought up to date",
-                      changes->config.name);
-    err_hint(err, "it has to run where it ran last; with 'minivmm standby' here this one becomes "
-                  "its twin. Or restore a snapshot");
-    return ret;
-}
-
 static int say_failed(struct err *err, int error)
 {
     return err_sys(err, ERR_FAILED, -error, "cannot write " FOLDER_CHANGES);
@@ -402,7 +391,7 @@ int changes_load(struct changes *changes, struct err *err)
         memcmp(head.uuid, changes->config.uuid, sizeof(head.uuid)) == 0) {
         free(bits);
         close(fd);
-        return say_mixed(changes, err);
+        return changes_say_mixed(changes->config.name, err);
     }
     const char *differs = fd >= 0 ? find_difference(changes, &head) : why.text;
     if (!differs) { /* from here on it is written to */

@@ -259,14 +259,25 @@ int changes_file_remove(int folder)
     return ret < 0 ? ret : fsync(folder) < 0 ? -errno : 0;
 }
 
-bool changes_file_is_mixed(int folder)
+int changes_say_mixed(const char *name, struct err *err)
+{
+    int ret = err_say(err, ERR_STATE, ESTALE,
+                      "the disks of %s are neither what they were nor what they are where it runs: "
+                      "they were just being brought up to date",
+                      name);
+    err_hint(err, "it has to run where it ran last; with 'minivmm standby' here this one becomes "
+                  "its twin. Or restore a snapshot");
+    return ret;
+}
+
+int changes_file_check(int folder, const char *name, struct err *err)
 {
     struct changes_head head;
     uint64_t *bits;
     int fd = changes_file_open(folder, &head, &bits, NULL);
-    if (fd < 0)
-        return false;
+    if (fd < 0) /* such a note is whole before anything is mixed */
+        return 0;
     free(bits);
     close(fd);
-    return head.flags & CHANGES_MIXED;
+    return head.flags & CHANGES_MIXED ? changes_say_mixed(name, err) : 0;
 }

@@ -74,5 +74,6 @@ int changes_file_write_bits(int fd, const uint64_t *bits, size_t words) must_che
 /* Nothing is in common with anybody, from here on, and after a power cut too. -errno. */
 int changes_file_remove(int folder) must_check;
 
-/* Whether the folder's disks are a mix (CHANGES_MIXED). */
-bool changes_file_is_mixed(int folder);
+/* ERR_STATE: the folder's disks are a mix (CHANGES_MIXED), and must not run. */
+int changes_file_check(int folder, const char *name, struct err *err) must_check;
+int changes_say_mixed(const char *name, struct err *err);

@@ -123,7 +123,10 @@ static int forget_changes(struct ft_part *part, struct err *err)
     const struct folder *folder = instance_config(part->instance)->folder;
     if (!folder || (protection && protection->role != PROTECTION_OFF))
         return 0;
-    int ret = changes_file_remove(folder->fd);
+    int ret = changes_file_check(folder->fd, folder->name, err);
+    if (ret < 0)
+        return ret;
+    ret = changes_file_remove(folder->fd);
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot remove " FOLDER_CHANGES) : 0;
 }
 

@@ -143,6 +143,34 @@ TELL(tell_held)
     one(sink, metric, news.held_bytes);
 }
 
+TELL(tell_resyncs)
+{
+    struct primary *primary = primary_of(source);
+    struct primary_news news;
+    if (!primary)
+        return;
+    primary_look(primary, &news);
+    sink->number(sink, metric, -1, "delta", news.total_resyncs.deltas);
+    sink->number(sink, metric, -1, "full", news.total_resyncs.copies);
+}
+
+TELL(tell_resync_bytes)
+{
+    struct primary *primary = primary_of(source);
+    struct primary_news news;
+    if (!primary)
+        return;
+    primary_look(primary, &news);
+    one(sink, metric, news.total_resyncs.sent_bytes);
+}
+
+TELL(tell_marked)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    if (protect && protect->changes && protect->conductor)
+        one(sink, metric, changes_bytes(protect->changes));
+}
+
 /* clang-format off */
 const struct metric protect_metrics[] = {
     {"minivmm_ft_state", "1 for the state that the VM's protection is in, 0 for the others.",
@@ -171,6 +199,12 @@ const struct metric protect_metrics[] = {
      METRIC_COUNTER, .group = "ft", .key = "switchovers", .tell = tell_switchovers},
     {"minivmm_ft_unprotected_seconds_total", "How long the VM ran without a twin, after it had one or was started to have one.",
      METRIC_COUNTER, .seconds = true, .group = "ft", .key = "unprotected_seconds", .tell = tell_unprotected},
+    {"minivmm_ft_resyncs_total", "How often a twin's disks became whole: it had them, and got what differs (delta), or got all of them (full).",
+     METRIC_COUNTER, .group = "ft", .key = "resyncs", .word_label = "what", .tell = tell_resyncs},
+    {"minivmm_ft_resync_bytes_total", "Bytes of disks that were sent for that.",
+     METRIC_COUNTER, .group = "ft", .key = "resync_bytes", .tell = tell_resync_bytes},
+    {"minivmm_ft_marked_bytes", "Parts of the disks that may differ from those on the other host.",
+     METRIC_GAUGE, .group = "ft", .key = "marked_bytes", .tell = tell_marked},
     {.name = NULL},
 };
 /* clang-format on */
