@@ -15,6 +15,7 @@
 
 enum { LINK_KEY_BYTES = 32, LINK_KEY_TEXT = 2 * LINK_KEY_BYTES + 1, LINK_DEFAULT_PORT = 7420 };
 enum { LINK_KEY_PRINT = 33 };
+enum { LINK_PATHS = 2, LINK_PATH_TEXT = 300 };
 
 struct link_key {
     uint8_t bytes[LINK_KEY_BYTES];
@@ -83,9 +84,45 @@ struct link;
  */
 int link_connect(struct link **ret_link, const char *address, const struct link_config *config,
                  struct err *err) must_check;
-/* Takes the accepted socket over, also on failure. */
+/* Takes the accepted socket over, also on failure. 1: it was another path of a link that some
+ * process on this host has, and is there now. */
 int link_accept(struct link **ret_link, int socket, const struct link_config *config,
                 struct err *err) must_check;
+
+/*
+ * Two paths. A link can have two addresses of the same peer, "HOST,HOST" with ports as above: then
+ * it has a connection by each, and its bytes go by one of them (the first that was made). Where
+ * they do not get on for a third of the peer's patience, or that connection ends, they go on by the
+ * other one, whole; the connection that was lost is made anew when it can be. With no connection
+ * left the link is at its end, as with one. Who accepts learns all that from who connects.
+ */
+struct link_times {
+    unsigned beat_ms;     /* so often something is heard on each path, or more often */
+    unsigned patience_ms; /* after which whoever uses the link takes its peer for gone */
+};
+
+/* As link_connect where there is one address. One of two is enough to begin with. */
+int link_connect_paths(struct link **ret_link, const char *addresses,
+                       const struct link_times *times, const struct link_config *config,
+                       struct err *err) must_check;
+/* Whether that is one address, or two that differ. */
+int link_check_addresses(const char *addresses, struct err *err) must_check;
+
+struct link_news {
+    unsigned count; /* of paths; 0: it has no second address */
+    int active;     /* -1: none */
+    uint64_t moves; /* from one path to the other */
+    struct {
+        bool alive;
+        uint64_t since_ns; /* CLOCK_MONOTONIC */
+        char address[LINK_PATH_TEXT];
+    } path[LINK_PATHS];
+};
+
+void link_look(struct link *link, struct link_news *ret_news); /* any thread */
+/* Called when any of that but since_ns changes, on threads of the link's, and must not wait for
+ * anything, nor call the link; until the link is destroyed, or with NULL. */
+void link_watch(struct link *link, void (*changes)(void *ctx), void *ctx);
 
 /*
  * One thread reads while another one writes; each stream belongs to one of them. Errors stick:

@@ -47,7 +47,7 @@ int link_address_parse(struct link_address *ret_address, const char *text, bool 
         port = colon && !bare ? colon + 1 : NULL;
     }
     size_t length = (size_t)(end - host);
-    if (!text[0] || length >= sizeof(address.host) || strpbrk(text, " \t\r\n/@"))
+    if (!text[0] || length >= sizeof(address.host) || strpbrk(text, " \t\r\n/@,"))
         return say_bad(text, err);
     memcpy(address.host, host, length);
     snprintf(address.port, sizeof(address.port), "%d", LINK_DEFAULT_PORT);

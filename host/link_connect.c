@@ -328,8 +328,7 @@ static int say_not_connected(int error, const struct link_address *address, unsi
     return r;
 }
 
-int link_connect(struct link **ret_link, const char *text, const struct link_config *config,
-                 struct err *err)
+int link_dial(int *ret_socket, const char *text, const struct link_config *config, struct err *err)
 {
     struct link_address address;
     struct addrinfo *list;
@@ -343,12 +342,28 @@ int link_connect(struct link **ret_link, const char *text, const struct link_con
         r = link_say_key_is_missing(text, err);
     int fd = r == 0 ? connect_to_any(list, config->timeout_ms, config->attempt) : -1;
     freeaddrinfo(list);
-    if (r == 0 && fd < 0)
-        r = say_not_connected(-fd, &address, config->timeout_ms, err);
-    if (r == 0)
-        r = link_start(ret_link, fd, false, config, err);
-    (void)try_socket(config->attempt, -1);
-    if (r < 0 && is_off(config->attempt))
+    if (r < 0)
+        return r;
+    if (fd < 0)
+        return say_not_connected(-fd, &address, config->timeout_ms, err);
+    *ret_socket = fd;
+    return 0;
+}
+
+int link_attempt_end(struct link_attempt *attempt, const char *text, int r, struct err *err)
+{
+    (void)try_socket(attempt, -1);
+    if (r < 0 && is_off(attempt))
         return err_say(err, ERR_STATE, ECANCELED, "connecting to %s was called off", text);
     return r;
+}
+
+int link_connect(struct link **ret_link, const char *text, const struct link_config *config,
+                 struct err *err)
+{
+    int fd;
+    int r = link_dial(&fd, text, config, err);
+    if (r == 0)
+        r = link_start(ret_link, fd, false, config, err);
+    return link_attempt_end(config->attempt, text, r, err);
 }

@@ -28,6 +28,13 @@ int link_address_find(struct addrinfo **ret_list, const struct link_address *add
 /* A connected socket becomes a link; it is taken over. */
 int link_start(struct link **ret_link, int socket, bool accepting, const struct link_config *config,
                struct err *err) must_check;
+/* The socket, in blocking mode. */
+int link_dial(int *ret_socket, const char *text, const struct link_config *config,
+              struct err *err) must_check;
+
+/* Connecting has come to its end, r; that is what is returned, or that it was called off. */
+int link_attempt_end(struct link_attempt *attempt, const char *text, int r,
+                     struct err *err) must_check;
 int link_say_key_is_missing(const char *peer, struct err *err) must_check;
 
 /* Keys (link_key.c, key_store.c). */
@@ -50,6 +57,35 @@ ssize_t link_wire_receive(struct wire *wire, void *to, size_t length);
 /* All of them; iov is used up. With MSG_DONTWAIT: -ETIMEDOUT where that would wait. */
 int link_wire_send(struct wire *wire, struct iovec *iov, size_t count, int flags) must_check;
 
+/* Links of more than one path (link_finder.c, link_paths.c). */
+
+enum { LINK_GREETING = 16, LINK_SESSION = 16 };
+
+/* What a connection is for, by who connects. */
+enum link_purpose { LINK_ALONE, LINK_FIRST, LINK_ANOTHER };
+
+struct link_opening {
+    bool accepting;
+    enum link_purpose purpose;
+    const uint8_t *session;  /* of another path, connecting */
+    const uint8_t *greeting; /* of the other side's: somebody has read it already; NULL: nobody */
+};
+
+/* link_start with all that; 1: another path came, and was passed on (finder_pass_on). */
+int link_open(struct link **ret_link, int socket, const struct link_opening *opening,
+              const struct link_config *config, struct err *err) must_check;
+/* For all that follows, together; 0: none. */
+void link_set_deadline(struct link *link, unsigned ms);
+void link_hang_up(struct link *link); /* who reads hears the end; for who writes all is as before */
+
+struct link_paths;
+/* Who has opened the first connection of several, or was opened to; takes the link over. */
+int link_lay_paths(struct link **ret_link, struct link_paths *paths, struct err *err) must_check;
+int finder_accept(struct link **ret_link, struct link *first, const struct link_config *config,
+                  struct err *err) must_check;
+/* The socket, which stays the caller's, to the process that has the session. */
+int finder_pass_on(struct wire *wire, const uint8_t greeting[LINK_GREETING],
+                   struct err *err) must_check;
 /* TLS (link_tls.c). */
 
 struct tls;

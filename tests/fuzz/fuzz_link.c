@@ -64,6 +64,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     require(send(ends[1], program.at, program.left, MSG_DONTWAIT) == (ssize_t)program.left);
     require(shutdown(ends[1], SHUT_WR) == 0);
     int ret = link_start(&link, ends[0], flags & ACCEPTING, &config, &err);
+    if (flags & ACCEPTING && program.left >= GREETING &&
+        (program.at[11] == LINK_FIRST || program.at[11] == LINK_ANOTHER)) {
+        /* It has to say more, and is no ordinary link: what it may be is judged in fuzz_paths. */
+        require(ret < 0 || is_right(program.at, program.left, flags));
+        link_destroy(ret == 0 ? link : NULL);
+        close(ends[1]);
+        return 0;
+    }
     require((ret == 0) == is_right(program.at, program.left, flags));
     if (ret == 0) {
         read_all(link, program.at + GREETING, program.left - GREETING);

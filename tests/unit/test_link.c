@@ -404,13 +404,12 @@ END_TEST
 
 START_TEST(our_own_greeting_thrown_back_is_refused)
 {
-    uint8_t greeting[16];
+    static const uint8_t greeting[16] = {'m', 'i', 'n', 'i', 'v', 'm', 'm', 0, 1, 2, 1};
     struct side side;
 
     side_start(&side, "127.0.0.1", NULL);
     int raw = connect_raw(&side);
-    ck_assert_int_eq(recv(raw, greeting, 16, MSG_WAITALL), 16);
-    ck_assert_int_eq(write(raw, greeting, 16), 16);
+    ck_assert_int_eq(write(raw, greeting, sizeof(greeting)), sizeof(greeting));
     ck_assert_int_eq(side_end(&side), -EPROTO);
     close(raw);
 }
