@@ -148,7 +148,8 @@ static int protect(struct call *call, struct err *err)
 int verb_protect(int argc, char **argv)
 {
     static const struct option table[] = {
-        [PROTECT_TO] = {"to", 0, "HOST[:PORT]", "where its twin shall be (\"peer\" in vm.json)"},
+        [PROTECT_TO] = {"to", 0, "HOST[:PORT]",
+                        "where its twin shall be (\"peer\" in vm.json); or HOST,HOST"},
         [PROTECT_WITNESS] =
             {"witness", 0, "file:PATH",
              "a folder that both hosts see, or etcd://HOST,... (\"witness\" in vm.json)"},

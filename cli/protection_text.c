@@ -277,6 +277,22 @@ static void print_twin(FILE *to, const json_t *protection)
     put(to, "memory", &line);
 }
 
+static void print_paths(FILE *to, const json_t *protection)
+{
+    size_t i;
+    json_t *path;
+    json_array_foreach(json_object_get(protection, "paths"), i, path)
+    {
+        struct line line = {""};
+        bool alive = json_is_true(json_object_get(path, "alive"));
+        add(&line, "%s, %s for %.0f s", said_text(path, "address"), alive ? "there" : "AWAY",
+            said_number(path, "since_s"));
+        if (json_is_true(json_object_get(path, "active")))
+            add(&line, "; epochs go by it");
+        put(to, i == 0 ? "paths" : "", &line);
+    }
+}
+
 void protection_print(FILE *to, const json_t *protection, const struct protection_pace *pace)
 {
     struct line line = {""};
@@ -291,6 +307,7 @@ void protection_print(FILE *to, const json_t *protection, const struct protectio
             ? "durable: an epoch counts when its twin has it on its disk"
             : "memory: an epoch counts when its twin has it in its memory");
     put(to, "level", &line);
+    print_paths(to, protection);
     print_primary(to, protection, pace);
     print_held(to, protection);
     print_home(to, protection);

@@ -22,15 +22,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_CHILDREN = 64, HANDSHAKE_MS = 10000 };
+enum { MOST_CHILDREN = 64, HANDSHAKE_MS = 10000, MOST_SOCKETS = 2 };
 
 struct standby {
-    const char *listen, *key_path;
+    const char *listen[MOST_SOCKETS], *key_path;
     bool insecure;
     struct link_key key;
     struct key_finder finder;
     char *path; /* of the folder */
-    int place, socket, signals;
+    int place, sockets[MOST_SOCKETS], signals;
+    unsigned listens; /* at so many addresses */
     unsigned children;
 };
 
@@ -59,9 +60,9 @@ static int receive(struct standby *standby, int socket)
     return run_arrival(arrival);
 }
 
-static void take_in(struct standby *standby)
+static void take_in(struct standby *standby, int listener)
 {
-    int socket = accept4(standby->socket, NULL, NULL, SOCK_CLOEXEC);
+    int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (socket < 0)
         return;
     if (standby->children >= MOST_CHILDREN) {
@@ -74,7 +75,8 @@ static void take_in(struct standby *standby)
         log_error("cannot take a VM in: %s", strerror(errno));
     if (child == 0) {
         sigset_t none;
-        close(standby->socket);
+        for (unsigned i = 0; i < standby->listens; i++)
+            close(standby->sockets[i]);
         close(standby->signals);
         setsid(); /* what ends the standby does not end its VMs */
         sigemptyset(&none);
@@ -100,16 +102,19 @@ static bool hear_signal(struct standby *standby)
 
 static int wait_for_vms(struct standby *standby, struct err *err)
 {
-    log_info("VMs may come to %s, at %s", standby->path, standby->listen);
+    log_info("VMs may come to %s, at %s%s%s", standby->path, standby->listen[0],
+             standby->listens > 1 ? " and " : "", standby->listens > 1 ? standby->listen[1] : "");
     for (;;) {
-        struct pollfd polled[] = {{.fd = standby->socket, .events = POLLIN},
+        struct pollfd polled[] = {{.fd = standby->sockets[0], .events = POLLIN},
+                                  {.fd = standby->sockets[1], .events = POLLIN},
                                   {.fd = standby->signals, .events = POLLIN}};
         if (poll(polled, array_size(polled), -1) < 0 && errno != EINTR)
             return err_sys(err, ERR_HOST, errno, "cannot wait for VMs");
-        if (polled[1].revents && hear_signal(standby))
+        if (polled[MOST_SOCKETS].revents && hear_signal(standby))
             return 0;
-        if (polled[0].revents)
-            take_in(standby);
+        for (unsigned i = 0; i < MOST_SOCKETS; i++)
+            if (polled[i].revents)
+                take_in(standby, standby->sockets[i]);
     }
 }
 
@@ -137,11 +142,13 @@ static int open_all(struct standby *standby, const char *folder, struct err *err
     key_finder_init(&standby->finder);
     if (!standby->key_path)
         warn_of_keys();
-    if (ret == 0)
-        ret = link_listen(&standby->socket, standby->listen, err);
+    for (unsigned i = 0; i < standby->listens && ret == 0; i++) {
+        ret = link_listen(&standby->sockets[i], standby->listen[i], err);
+        if (ret == 0)
+            fcntl(standby->sockets[i], F_SETFL, O_NONBLOCK);
+    }
     if (ret < 0)
         return ret;
-    fcntl(standby->socket, F_SETFL, O_NONBLOCK);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGINT);
@@ -157,8 +164,10 @@ enum { STANDBY_LISTEN, STANDBY_KEY, STANDBY_INSECURE, STANDBY_HELP };
 static int take_option(void *ctx, int what, const char *value, struct err *err)
 {
     struct standby *standby = ctx;
+    if (what == STANDBY_LISTEN && standby->listens == MOST_SOCKETS)
+        return err_say(err, ERR_USAGE, EINVAL, "--listen: two addresses at most; :PORT is all");
     if (what == STANDBY_LISTEN)
-        standby->listen = value;
+        standby->listen[standby->listens++] = value;
     else if (what == STANDBY_KEY)
         standby->key_path = value;
     else if (what == STANDBY_INSECURE)
@@ -169,7 +178,8 @@ static int take_option(void *ctx, int what, const char *value, struct err *err)
 int verb_standby(int argc, char **argv)
 {
     static const struct option table[] = {
-        [STANDBY_LISTEN] = {"listen", 0, "ADDRESS:PORT", "where (every address, port 7420)"},
+        [STANDBY_LISTEN] = {"listen", 0, "ADDRESS:PORT",
+                            "where (every address, port 7420); one or two"},
         [STANDBY_KEY] = {"key", 0, "FILE", "this key, and not those of minivmm pair"},
         [STANDBY_INSECURE] =
             {"insecure", 0, NULL,
@@ -177,7 +187,7 @@ int verb_standby(int argc, char **argv)
         [STANDBY_HELP] = {"help", 'h', NULL, "this text"},
     };
     struct err err = {0};
-    struct standby standby = {.listen = ":7420", .place = -1, .socket = -1, .signals = -1};
+    struct standby standby = {.listen = {":7420"}, .place = -1, .sockets = {-1, -1}, .signals = -1};
     struct verb_words words = {
         .verb = "standby",
         .table = table,
@@ -203,6 +213,8 @@ int verb_standby(int argc, char **argv)
     int ret = verb_words_read(&words, argc, argv, &err);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
+    if (standby.listens == 0)
+        standby.listens = 1;
     ret = open_all(&standby, words.words[0], &err);
     if (ret == 0)
         ret = wait_for_vms(&standby, &err);

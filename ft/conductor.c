@@ -314,6 +314,7 @@ uint64_t conductor_attach(struct conductor *conductor, struct link *link)
     conductor->link = link;
     uint64_t number = conductor->link_number = CONDUCTOR_FIRST_LINK + conductor->links++;
     pthread_mutex_unlock(&conductor->lock);
+    link_watch(link, conductor->config.paths_changed, conductor->config.ctx);
     return number;
 }
 
@@ -325,6 +326,8 @@ void conductor_detach(struct conductor *conductor)
     pthread_mutex_unlock(&conductor->lock);
     pthread_mutex_lock(&conductor->writing);
     pthread_mutex_lock(&conductor->lock);
+    if (conductor->link)
+        link_watch(conductor->link, NULL, NULL);
     conductor->link = NULL;
     pthread_mutex_unlock(&conductor->lock);
     pthread_mutex_unlock(&conductor->writing);
@@ -336,6 +339,15 @@ bool conductor_has_hung_up(struct conductor *conductor, uint64_t number)
     bool has = conductor->broken == number;
     pthread_mutex_unlock(&conductor->lock);
     return has;
+}
+
+void conductor_look_paths(struct conductor *conductor, struct link_news *ret_news)
+{
+    *ret_news = (struct link_news){.active = -1};
+    pthread_mutex_lock(&conductor->lock);
+    if (conductor->link)
+        link_look(conductor->link, ret_news);
+    pthread_mutex_unlock(&conductor->lock);
 }
 
 void conductor_finish_words(struct conductor *conductor)

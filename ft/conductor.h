@@ -36,6 +36,7 @@ struct conductor_config {
     /* Words of the other side may lie unread, because we are busy: its silence says nothing. Under
      * the lock; NULL: never. */
     bool (*is_busy)(void *ctx);
+    void (*paths_changed)(void *ctx); /* link_watch; NULL: nobody wants to know */
     void *ctx;
 };
 
@@ -61,6 +62,8 @@ void conductor_detach(struct conductor *conductor);
 bool conductor_has_hung_up(struct conductor *conductor, uint64_t number);
 /* Until what was to be said has left; not for longer than somebody else may be silent. */
 void conductor_finish_words(struct conductor *conductor);
+/* Of the attached link: count 0 where none is, or it has one path. Not under the lock of `act`. */
+void conductor_look_paths(struct conductor *conductor, struct link_news *ret_news);
 /* To be held by whoever else writes to the link, frame by frame. */
 pthread_mutex_t *conductor_writing(struct conductor *conductor);
 

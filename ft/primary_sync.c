@@ -96,8 +96,10 @@ static int connect_to(struct primary *primary, const struct primary_target *targ
                                        .insecure = target->insecure,
                                        .timeout_ms = CONNECT_MS,
                                        .attempt = &primary->attempt};
+    const struct link_times times = {.beat_ms = target->following->beat_ms,
+                                     .patience_ms = target->following->lost_ms};
     struct link *link;
-    int ret = link_connect(&link, target->to, &config, err);
+    int ret = link_connect_paths(&link, target->to, &times, &config, err);
     if (ret < 0)
         return ret;
     link_set_timeout(link, WELCOME_MS);

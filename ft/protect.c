@@ -97,7 +97,7 @@ static void act(void *ctx, const struct ft_action *action)
     }
 }
 
-/* Under the conductor's lock. */
+/* Under the conductor's lock, or that of a link's paths. */
 static void handle_state(void *ctx)
 {
     struct protect *protect = ctx;
@@ -178,6 +178,7 @@ int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
                                       .changed = handle_state,
                                       .persist = handle_persist,
                                       .is_busy = handle_busy,
+                                      .paths_changed = handle_state,
                                       .ctx = protect};
     memcpy(config.uuid, vm_of(protect)->identity->uuid, sizeof(config.uuid));
     return conductor_create(&protect->conductor, &config, protocol, err);
@@ -338,15 +339,31 @@ static int check_witness(struct protect *protect, struct err *err)
     return ret;
 }
 
-/* Where the host that runs it may have its own standby: what it says, or the usual port. */
+/* Its address, and the usual port. */
+static int name_standby(const char *peer, char *ret_text, size_t size)
+{
+    const char *colon = strrchr(peer, ':');
+    return snprintf(ret_text, size, "%.*s:%d", colon ? (int)(colon - peer) : 0, peer,
+                    LINK_DEFAULT_PORT);
+}
+
+/* Where the host that runs it may have its own standby: what it says, or the usual port where it
+ * comes from; by both its ways, where there are two. */
 static void name_back(const struct arrival *arrival, char *ret_back, size_t size)
 {
-    const char *peer = link_peer(arrival->link), *colon = strrchr(peer, ':');
-    if (arrival->following.back[0])
+    char second[FOLLOWING_WITNESS];
+    struct link_news news;
+    if (arrival->following.back[0]) {
         snprintf(ret_back, size, "%s", arrival->following.back);
-    else
-        snprintf(ret_back, size, "%.*s:%d", colon ? (int)(colon - peer) : 0, peer,
-                 LINK_DEFAULT_PORT);
+        return;
+    }
+    size_t length = (size_t)name_standby(link_peer(arrival->link), ret_back, size);
+    link_look(arrival->link, &news);
+    if (news.count == 0 || !news.path[0].alive || !news.path[1].alive)
+        return;
+    name_standby(news.path[news.active == 0].address, second, sizeof(second));
+    if (strcmp(second, ret_back) != 0 && length + 1 + strlen(second) < size)
+        snprintf(ret_back + length, size - length, ",%s", second);
 }
 
 /* What the folder of a twin has to know before anything is there. */

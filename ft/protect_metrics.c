@@ -171,6 +171,29 @@ TELL(tell_marked)
         one(sink, metric, changes_bytes(protect->changes));
 }
 
+static bool look_paths(const struct metrics_source *source, struct link_news *ret_news)
+{
+    const struct protect *protect = ft_part_protect(source->part);
+    if (!protect || !protect->conductor)
+        return false;
+    conductor_look_paths(protect->conductor, ret_news);
+    return ret_news->count > 0;
+}
+
+TELL(tell_paths)
+{
+    struct link_news news;
+    if (look_paths(source, &news))
+        one(sink, metric, (uint64_t)news.path[0].alive + news.path[1].alive);
+}
+
+TELL(tell_path_moves)
+{
+    struct link_news news;
+    if (look_paths(source, &news))
+        one(sink, metric, news.moves);
+}
+
 /* clang-format off */
 const struct metric protect_metrics[] = {
     {"minivmm_ft_state", "1 for the state that the VM's protection is in, 0 for the others.",
@@ -205,6 +228,10 @@ const struct metric protect_metrics[] = {
      METRIC_COUNTER, .group = "ft", .key = "resync_bytes", .tell = tell_resync_bytes},
     {"minivmm_ft_marked_bytes", "Parts of the disks that may differ from those on the other host.",
      METRIC_GAUGE, .group = "ft", .key = "marked_bytes", .tell = tell_marked},
+    {"minivmm_ft_paths", "Ways to the other host that are alive, where it has two addresses.",
+     METRIC_GAUGE, .group = "ft", .key = "paths", .tell = tell_paths},
+    {"minivmm_ft_path_moves", "How often epochs went on by the other way, since the twin came.",
+     METRIC_GAUGE, .group = "ft", .key = "path_moves", .tell = tell_path_moves},
     {.name = NULL},
 };
 /* clang-format on */

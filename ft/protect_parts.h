@@ -59,6 +59,7 @@ struct protect {
     uint64_t switch_ns;
     bool was_paired;         /* by what people wanted last */
     enum ft_state told;      /* the state that watchers have heard of */
+    unsigned told_paths;     /* and what of the paths */
     struct loop_timer voice; /* tells the network again where the VM is */
     unsigned announced;      /* how often it did */
     struct loop_timer tick;  /* progress for who has asked, or watches */

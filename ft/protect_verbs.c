@@ -84,6 +84,10 @@ static int take_arguments(const struct protect *protect, const json_t *arguments
         ret = take_text(arguments, "key", NULL, sizeof(saved->key), saved->key, err);
     if (ret == 0)
         ret = take_text(arguments, "back", NULL, sizeof(ret_wish->back), ret_wish->back, err);
+    if (ret == 0 && saved->peer[0])
+        ret = link_check_addresses(saved->peer, err);
+    if (ret == 0 && ret_wish->back[0])
+        ret = link_check_addresses(ret_wish->back, err);
     if (ret == 0)
         ret = take_level(arguments, &saved->durable, err);
     if (ret == 0)
@@ -365,6 +369,24 @@ static void add_secondary(struct protect *protect, json_t *answer)
                                   news.locked ? "locked" : "not locked"));
 }
 
+/* Where the connection has two ways. */
+static void add_paths(struct protect *protect, json_t *answer)
+{
+    struct link_news news;
+    uint64_t now = clock_monotonic_ns();
+    conductor_look_paths(protect->conductor, &news);
+    if (news.count == 0)
+        return;
+    json_t *paths = json_array();
+    for (int i = 0; i < (int)news.count; i++)
+        json_array_append_new(paths, json_pack("{ss, sb, sb, sf}", "address", news.path[i].address,
+                                               "alive", (int)news.path[i].alive, "active",
+                                               (int)(news.active == i), "since_s",
+                                               (double)(now - news.path[i].since_ns) / NS_PER_SEC));
+    json_object_set_new(answer, "paths", paths);
+    json_object_set_new(answer, "path_moves", json_integer((json_int_t)news.moves));
+}
+
 json_t *protect_describe(struct protect *protect)
 {
     struct ft_protocol protocol;
@@ -387,6 +409,7 @@ json_t *protect_describe(struct protect *protect)
     add_primary(protect, answer);
     add_secondary(protect, answer);
     protect_home_describe(protect, answer);
+    add_paths(protect, answer);
     return answer;
 }
 
@@ -437,9 +460,30 @@ static void dismantle(struct protect *protect)
         log_err(LOG_WARNING, &err);
 }
 
+/* True: they are otherwise than they were told last, which is also said in the log. */
+static bool paths_are_new(struct protect *protect)
+{
+    struct link_news news;
+    conductor_look_paths(protect->conductor, &news);
+    unsigned paths = 0;
+    for (unsigned i = 0; i < news.count; i++)
+        paths |= (1u + news.path[i].alive + 2 * (news.active == (int)i)) << 4 * i;
+    if (paths == protect->told_paths)
+        return false;
+    protect->told_paths = paths;
+    for (unsigned i = 0; i < news.count; i++)
+        if (news.path[i].alive)
+            log_info("%s: the way over %s is there%s", vm_name(protect), news.path[i].address,
+                     news.active == (int)i ? ", and epochs go by it" : "");
+        else
+            log_warning("%s: the way over %s is away", vm_name(protect), news.path[i].address);
+    return true;
+}
+
 static void tell_state(struct protect *protect, const struct ft_protocol *protocol)
 {
-    if (protect->told == protocol->state)
+    bool news = paths_are_new(protect);
+    if (protect->told == protocol->state && !news)
         return;
     protect->told = protocol->state;
     if (instance_control(protect->instance))

@@ -26,7 +26,7 @@ struct protection {
     uint64_t node;             /* this folder's number in the witness's records: it stays */
     uint64_t generation;       /* the newest that was acted upon: nothing older is believed */
     uint64_t peer_node;        /* the other folder's number; 0: there was none yet */
-    char peer[300];            /* the other one's standby, HOST:PORT; "": not known */
+    char peer[300];            /* the other one's standby, HOST:PORT or two with a comma; "" */
     char back[300];            /* our own standby, as the other side sees it; "": not known */
     char witness[300];         /* "file:PATH" (ft/witness.h) */
     char key[PATH_MAX];        /* the file of the link's key, a whole path; "": none */
