@@ -350,7 +350,7 @@ static int check_pair(int store, const char *name, struct err *err)
     return r;
 }
 
-int key_store_for(char ret_path[PATH_MAX], const char *text, struct err *err)
+static int find_for(char ret_path[PATH_MAX], const char *text, struct err *err)
 {
     struct link_address address;
     char name[KEY_STORE_NAME];
@@ -374,6 +374,21 @@ int key_store_for(char ret_path[PATH_MAX], const char *text, struct err *err)
     r = key_store_path(ret_path, err);
     if (r == 0)
         snprintf(ret_path + strlen(ret_path), PATH_MAX - strlen(ret_path), "/%s%s", name, ENDING);
+    return r;
+}
+
+int key_store_for(char ret_path[PATH_MAX], const char *address, struct err *err)
+{
+    char one[300];
+    int r = 0;
+
+    ret_path[0] = 0;
+    for (const char *at = address; r == 0 && !ret_path[0] && *at; at += *at == ',') {
+        size_t length = strcspn(at, ",");
+        snprintf(one, sizeof(one), "%.*s", (int)length, at);
+        r = find_for(ret_path, one, err);
+        at += length;
+    }
     return r;
 }
 

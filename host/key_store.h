@@ -55,7 +55,8 @@ struct key_store_names {
 int key_store_list(int store, struct key_store_names *ret_names, struct err *err) must_check;
 
 /*
- * The file of the pair with the host of this address ("hostB:7420"): a path for link_key_read. ""
+ * The file of the pair with the host of this address ("hostB:7420"), or of the first of several,
+ * with commas, that has one: a path for link_key_read. ""
  * where there is none; where it is there and not sound, that is an error.
  */
 int key_store_for(char ret_path[PATH_MAX], const char *address, struct err *err) must_check;

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -41,7 +42,7 @@ static bool find(const char *text, struct link_address *ret_address, struct addr
            link_address_find(ret_list, ret_address, false, NULL) == 0;
 }
 
-bool peer_address_equal(const char *one, const char *other)
+static bool reads_same(const char *one, const char *other)
 {
     struct link_address a, b;
     return link_address_parse(&a, one, false, NULL) == 0 &&
@@ -58,11 +59,11 @@ static bool meet(const struct addrinfo *ones, const struct addrinfo *others)
     return false;
 }
 
-bool peer_address_same(const char *one, const char *other)
+static bool is_one(const char *one, const char *other)
 {
     struct link_address a, b;
     struct addrinfo *ones, *others;
-    if (peer_address_equal(one, other))
+    if (reads_same(one, other))
         return true;
     if (!find(one, &a, &ones))
         return false;
@@ -92,7 +93,7 @@ static bool is_ours(const struct ifaddrs *interfaces, const struct sockaddr *add
     return false;
 }
 
-bool peer_address_is_here(const char *address)
+static bool leads_here(const char *address)
 {
     struct link_address parsed;
     struct addrinfo *list;
@@ -108,4 +109,49 @@ bool peer_address_is_here(const char *address)
     }
     freeaddrinfo(list);
     return here;
+}
+
+/* --- of several ------------------------------------------------------------------------------- */
+
+enum { MOST_TEXT = 300 };
+
+/* The next one of a list; *text goes on behind it. False: there is none. */
+static bool next_of(const char **text, char ret_one[MOST_TEXT])
+{
+    if (!**text)
+        return false;
+    size_t length = strcspn(*text, ",");
+    snprintf(ret_one, MOST_TEXT, "%.*s", (int)length, *text);
+    *text += length + ((*text)[length] == ',');
+    return true;
+}
+
+static bool any_pair(const char *ones, const char *others,
+                     bool (*fits)(const char *one, const char *other))
+{
+    char one[MOST_TEXT], other[MOST_TEXT];
+    while (next_of(&ones, one))
+        for (const char *rest = others; next_of(&rest, other);)
+            if (fits(one, other))
+                return true;
+    return false;
+}
+
+bool peer_address_equal(const char *one, const char *other)
+{
+    return any_pair(one, other, reads_same);
+}
+
+bool peer_address_same(const char *one, const char *other)
+{
+    return any_pair(one, other, is_one);
+}
+
+bool peer_address_is_here(const char *address)
+{
+    char one[MOST_TEXT];
+    while (next_of(&address, one))
+        if (leads_here(one))
+            return true;
+    return false;
 }

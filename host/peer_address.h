@@ -5,6 +5,8 @@
 
 #include "core/err.h"
 
+/* Each may be several, with commas in between: then one that fits is enough. */
+
 /* They read the same: the same name, in small or large letters, and the same port. Pure. */
 bool peer_address_equal(const char *one, const char *other);
 

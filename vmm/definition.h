@@ -22,7 +22,9 @@ enum { DEFINITION_MAX_PEERS = 8 };
 
 /* Accepted and checked; `minivmm protect` uses it. NULL and 0: not said. */
 struct definition_ft {
-    const char *peer;    /* HOST[:PORT] */
+    const char *peer; /* HOST[:PORT], or two with a comma: what "links" says is here, too */
+    const char *links[2];
+    unsigned link_count;
     const char *witness; /* file:PATH, etcd://HOST,... or etcd:URL,... */
     unsigned epoch_min_ms, epoch_max_ms, heartbeat_ms, timeout_ms;
     unsigned pause_percent; /* how much of the time the guest may stand still for checkpoints */

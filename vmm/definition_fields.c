@@ -139,10 +139,18 @@ static const struct definition_field peer_item = {.kind = KIND_TEXT,
                                                   .max = 260,
                                                   .wrong = definition_wrong_peer,
                                                   .size = sizeof(const char *)};
+static const struct definition_field link_item = {.kind = KIND_TEXT,
+                                                  .min = 1,
+                                                  .max = 140,
+                                                  .wrong = definition_wrong_peer,
+                                                  .size = sizeof(char *)};
 
 static const struct definition_field ft_fields[] = {
     {"peer", KIND_TEXT, .min = 1, .max = 260, .wrong = definition_wrong_peer,
      AT(struct definition_ft, peer)},
+    {"links", KIND_LIST, .max = 2, .item = &link_item,
+     .offset = offsetof(struct definition_ft, links), .size = sizeof(char *),
+     .count = offsetof(struct definition_ft, link_count)},
     {"witness", KIND_TEXT, .min = 1, .max = MAX_TEXT, .wrong = definition_wrong_witness,
      AT(struct definition_ft, witness)},
     {"epoch", KIND_OBJECT, .object = &epoch},

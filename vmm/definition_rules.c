@@ -205,6 +205,28 @@ static void check_peers(struct definition_reader *reader, const struct definitio
                          "is none of ft.peers, which is to name every host that may have the VM");
 }
 
+/* The peer's addresses, one or two. */
+static void check_links(struct definition_reader *reader, const struct definition_found *found)
+{
+    struct definition_ft *ft = found->base;
+    const char *first = ft->links[0], *second = ft->links[1];
+    uint32_t place = definition_place(found, "links");
+
+    if (!is_good(found, "links") || ft->link_count == 0)
+        return;
+    if (ft->peer && strcmp(ft->peer, first) != 0)
+        definition_wrong(reader, place, "begins with another host than peer: %s", first);
+    if (ft->link_count == 1) {
+        ft->peer = first;
+        return;
+    }
+    if (strcmp(first, second) == 0)
+        definition_wrong(reader, place, "has one address twice");
+    char *both = definition_allocate(reader, strlen(first) + strlen(second) + 2);
+    if (both)
+        ft->peer = strcat(strcat(strcpy(both, first), ","), second);
+}
+
 /* One heartbeat may be lost, and one late; only then silence means something. */
 void definition_check_ft(struct definition_reader *reader, const struct definition_found *found)
 {
@@ -218,6 +240,7 @@ void definition_check_ft(struct definition_reader *reader, const struct definiti
                          "is %llu, and %d heartbeats are %llu", (unsigned long long)timeout,
                          HEARTBEATS, least);
     check_peers(reader, found);
+    check_links(reader, found);
     if (!is_good(found, "witness") || strncmp(ft->witness, "file:", 5) != 0)
         return;
     const char *path = definition_whole_path(reader, definition_place(found, "witness"),

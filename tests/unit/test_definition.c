@@ -109,7 +109,7 @@ START_TEST(the_full_example_arrives_whole)
     ck_assert_uint_eq(definition->net_limits.bytes, 1 << 30);
     ck_assert_int_eq(definition->restart, RESTART_ON_FAILURE);
     ck_assert(definition->keep_identity);
-    ck_assert_str_eq(definition->ft.peer, "[fe80::1]:7000");
+    ck_assert_str_eq(definition->ft.peer, "[fe80::1]:7000,10.1.0.2");
     ck_assert_str_eq(definition->ft.witness, "etcd:https://10.0.0.1:2379,https://10.0.0.2:2379");
     ck_assert_uint_eq(definition->ft.epoch_min_ms, 5);
     ck_assert_uint_eq(definition->ft.epoch_max_ms, 25);
@@ -203,12 +203,13 @@ START_TEST(paths_begin_at_the_folder_the_root_or_home)
     setenv("HOME", "/home/anna", 1);
     struct definition *definition = parse_good(
         "{\"disks\":[{\"file\":\"../base.img\"},{\"file\":\"/a\"},{\"file\":\"~/b\"},"
-        "{\"file\":\"~c\"}],\"ft\":{\"witness\":\"file:w/x\"}}");
+        "{\"file\":\"~c\"}],\"ft\":{\"witness\":\"file:w/x\",\"links\":[\"b:1\",\"c\"]}}");
     ck_assert_str_eq(definition->disks[0].path, "/vms/web1/../base.img");
     ck_assert_str_eq(definition->disks[1].path, "/a");
     ck_assert_str_eq(definition->disks[2].path, "/home/anna/b");
     ck_assert_str_eq(definition->disks[3].path, "/vms/web1/~c");
     ck_assert_str_eq(definition->ft.witness, "file:/vms/web1/w/x");
+    ck_assert_str_eq(definition->ft.peer, "b:1,c");
     definition_destroy(definition);
 }
 END_TEST

@@ -216,6 +216,13 @@ static const struct wrong values[] = {
      "2:16: ft.peer must be HOST or HOST:PORT, an IPv6 address in brackets, not \"fe80::1\""},
     {"{" DISK ",\n\"ft\": {\"peer\": \"web2:0\"}}",
      "2:16: ft.peer must be HOST or HOST:PORT, an IPv6 address in brackets, not \"web2:0\""},
+    {"{" DISK ",\n\"ft\": {\"links\": [\"b1\", \"b 2\"]}}",
+     "2:24: ft.links[1] must be HOST or HOST:PORT, an IPv6 address in brackets, not \"b 2\""},
+    {"{" DISK ",\n\"ft\": {\"links\": [\"b1\", \"b2\", \"b3\"]}}",
+     "2:30: ft.links[2] is one too many; 2 are the most"},
+    {"{" DISK ",\n\"ft\": {\"links\": [\"b1\", \"b1\"]}}", "2:17: ft.links has one address twice"},
+    {"{" DISK ",\n\"ft\": {\"peer\": \"b\", \"links\": [\"b1\"]}}",
+     "2:30: ft.links begins with another host than peer: b1"},
     {"{" DISK ",\n\"ft\": {\"witness\": \"etcd:10.0.0.1\"}}",
      "2:19: ft.witness must be file:PATH, etcd://HOST[:PORT][,...] or etcd:URL[,URL...], not "
      "\"etcd:10.0.0.1\""},
