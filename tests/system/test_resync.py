@@ -4,8 +4,10 @@ records are so far apart that each is in a block of 4 KiB of its own."""
 
 import contextlib
 import os
+import random
 import shutil
 import subprocess
+import time
 
 from crashes import CrashPair
 from pairs import Pair
@@ -159,6 +161,47 @@ def test_unprotected_in_between():
         assert resync["what"] == "full", resync
         disks_become_equal(pair)
 
+
+# --- many of them ---------------------------------------------------------------------------------------------------
+
+
+def go_there_and_back(times, seed, *options, key=False):
+    """Takeovers and lost twins at random moments, with clients under way; never is all of a disk sent."""
+    need_protect()
+    order = random.Random(seed)
+    with Pair(key=key, back=True) as pair:
+        pair.start_primary(size=SIZE, stride=STRIDE)
+        for host in pair.hosts:
+            pair.start_standby(host)
+        pair.protect(pair.a, pair.b, *options)
+        clients = pair.clients("udp", "tcp", patience=20)
+        here = pair.a
+        for number in range(times):
+            clients.wait_for_more(order.randrange(50))
+            twin_dies = order.random() < 0.3
+            newer = here.protection()["generation"] + 2  # the loss, and the next pair
+            pair.kill(pair.other(here) if twin_dies else here)
+            here = here if twin_dies else pair.other(here)
+            says = pair.wait_for(here, role="primary", state="paired", generation=lambda known, newer=newer: known >= newer)
+            resync = says["resync"]
+            assert resync["what"] == "delta", f"{number}, seed {seed}: {resync}"
+        told = clients.stop()
+        disks_become_equal(pair)
+        check_disk(pair.disk(here), told, stride=STRIDE)
+
+
+def test_durable_with_a_key():
+    """The same where the twin keeps a journal, and over a link with a key."""
+    go_there_and_back(3, 1, "--level", "durable", key=True)
+
+
+def test_1000_cycles():
+    """A thousand times, and not one full copy."""
+    go_there_and_back(1000, time.time_ns())
+
+
+test_1000_cycles.slow = True
+test_1000_cycles.time_limit = 3600
 
 # --- crashes --------------------------------------------------------------------------------------------------------
 
