@@ -254,6 +254,23 @@ static void print_home(FILE *to, const json_t *protection)
     put(to, "home", &line);
 }
 
+static void print_resync(FILE *to, const json_t *protection)
+{
+    const json_t *resync = json_object_get(protection, "resync");
+    struct line line = {""};
+    if (!resync || !json_is_true(json_object_get(protection, "gated")))
+        return;
+    add(&line, "its twin got ");
+    add_size(&line, said_number(resync, "sent_bytes"));
+    add(&line, " of ");
+    add_size(&line, said_number(resync, "disk_bytes"));
+    if (has_text(resync, "why"))
+        add(&line, ", all that is not zero: %s", said_text(resync, "why"));
+    else
+        add(&line, ", what differs: it had the rest");
+    put(to, "disks", &line);
+}
+
 static void print_twin(FILE *to, const json_t *protection)
 {
     const json_t *twin = json_object_get(protection, "twin");
@@ -311,6 +328,7 @@ void protection_print(FILE *to, const json_t *protection, const struct protectio
     print_primary(to, protection, pace);
     print_held(to, protection);
     print_home(to, protection);
+    print_resync(to, protection);
     print_twin(to, protection);
 }
 

@@ -601,6 +601,13 @@ int secondary_start(struct secondary *secondary, struct conductor *conductor, st
     return thread_start(&secondary->thread, "secondary", run, secondary, err);
 }
 
+static void end_syncer(struct secondary *secondary)
+{
+    be_quiet(secondary);
+    thread_join(&secondary->syncer);
+    secondary->syncer.started = false;
+}
+
 void secondary_abandon(struct secondary *secondary)
 {
     if (!secondary->thread.started)
@@ -610,15 +617,14 @@ void secondary_abandon(struct secondary *secondary)
     link_break(secondary->arrival->link);
     thread_join(&secondary->thread);
     secondary->thread.started = false;
-    be_quiet(secondary);
-    thread_join(&secondary->syncer);
-    secondary->syncer.started = false;
+    end_syncer(secondary);
 }
 
 void secondary_destroy(struct secondary *secondary)
 {
     if (!secondary)
         return;
+    end_syncer(secondary);
     staging_destroy(secondary->staging);
     epoch_journal_destroy(secondary->journal);
     stream_buffer_finish(&secondary->incoming);

@@ -220,7 +220,11 @@ static void begin_twin(struct arrival *arrival)
     arrival->host = calloc(PAGES, PAGE_SIZE);
     arrival->touched = calloc(1, sizeof(uint64_t));
     arrival->folder = (struct arrival_folder){
-        .fd = -1, .disk_count = 1, .disks[0] = {.about = {.place = 0, .size = DISK_BYTES}}};
+        .fd = -1,
+        .former = -1,
+        .former_changes = -1,
+        .disk_count = 1,
+        .disks[0] = {.about = {.place = 0, .size = DISK_BYTES}}};
     arrival->folder.disks[0].fd = memfd_create("disk", MFD_CLOEXEC);
     require(arrival->host && arrival->touched &&
             ftruncate(arrival->folder.disks[0].fd, DISK_BYTES) == 0);
