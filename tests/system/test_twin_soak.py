@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A VM that is failed over, gets its second copy back without a person, and goes home, again and again: nothing is lost,
-and nothing grows."""
+nothing grows, and no disk is ever sent as a whole."""
 
 import os
 import random
@@ -44,7 +44,8 @@ def cycle(pair, clients, before, books):
     home, away = pair.a, pair.b
     pair.kill(home)
     clients.wait_for_more(3)
-    pair.wait_for(away, role="primary", state="paired", generation=lambda now: now > before["generation"])
+    said = pair.wait_for(away, role="primary", state="paired", generation=lambda now: now > before["generation"])
+    assert said["resync"]["what"] == "delta", said["resync"]
     clients.wait_for_more(3)
     away.good("switchover", pair.name)
     said = pair.wait_for(home, role="primary", state="paired")

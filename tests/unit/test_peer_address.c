@@ -14,6 +14,8 @@ START_TEST(what_reads_the_same_is_equal)
     ck_assert(peer_address_equal("[fe80::1]", "[FE80::1]:7420"));
     ck_assert(!peer_address_equal("hostB", "hostB:7421"));
     ck_assert(!peer_address_equal("hostB", "hostC"));
+    ck_assert(peer_address_equal("hostB,hostB-2", "hostC,hostb-2:7420")); /* two lines to a host */
+    ck_assert(!peer_address_equal("hostB,hostB-2", "hostC,hostD"));
     ck_assert(!peer_address_equal("", "") && !peer_address_equal("hostB", "a b"));
 }
 END_TEST
@@ -41,6 +43,15 @@ START_TEST(a_number_of_the_loopback_is_what_somebody_means)
 END_TEST
 
 /* A name that leads to the loopback is this host. */
+START_TEST(one_of_several_is_enough)
+{
+    ck_assert(peer_address_same("127.0.0.9,127.0.0.1", "localhost"));
+    ck_assert(!peer_address_same("127.0.0.9,127.0.0.8", "127.0.0.1"));
+    ck_assert(!peer_address_is_here("127.0.0.1,127.0.0.2"));
+    ck_assert(peer_address_is_here("127.0.0.1,localhost"));
+}
+END_TEST
+
 START_TEST(a_name_of_this_host_is_here)
 {
     ck_assert(peer_address_is_here("localhost:4711"));
@@ -75,6 +86,7 @@ int main(void)
     tcase_add_test(tcase, what_reads_the_same_is_equal);
     tcase_add_test(tcase, what_leads_to_one_place_is_the_same);
     tcase_add_test(tcase, a_number_of_the_loopback_is_what_somebody_means);
+    tcase_add_test(tcase, one_of_several_is_enough);
     tcase_add_test(tcase, a_name_of_this_host_is_here);
     tcase_add_test(tcase, an_address_of_an_interface_is_here);
     suite_add_tcase(suite, tcase);
