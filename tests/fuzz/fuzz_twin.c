@@ -17,6 +17,9 @@
 #define loop_step_do      fuzz_loop_step_do
 #define arrival_load      fuzz_arrival_load
 #define machine_announce  fuzz_machine_announce
+#define machine_memory    fuzz_machine_memory
+#define memory_lock       fuzz_memory_lock
+#define memory_unlock     fuzz_memory_unlock
 #define log_err           fuzz_log_err
 #define log_line          fuzz_log_line
 #include "ft/secondary.c"
@@ -161,6 +164,20 @@ int arrival_load(struct arrival *arrival, struct err *err)
     require(arrival->state.length > 0);
     t.loaded = arrival->state.bytes[0] != 'x';
     return t.loaded ? 0 : err_say(err, ERR_FAILED, EBADMSG, "this state is none");
+}
+
+struct memory *machine_memory(struct machine *machine)
+{
+    return NULL; /* there is no machine, and nothing to lock */
+}
+
+int memory_lock(struct memory *memory)
+{
+    return 0;
+}
+
+void memory_unlock(struct memory *memory)
+{
 }
 
 void machine_announce(struct machine *machine)
