@@ -606,7 +606,9 @@ START_TEST(what_is_locked_is_of_the_pages_that_are_touched)
     ck_assert_int_eq(memory_fill(memory, 3 * PAGE_SIZE, 0x5a, 2 * PAGE_SIZE), 0);
     ck_assert_uint_eq(resident(memory, 64), 2);
     memory_unlock(memory);
+#ifndef __SANITIZE_ADDRESS__ /* its munlock() does nothing */
     ck_assert_uint_eq(locked_kib(), before);
+#endif
     memory_destroy(memory);
 }
 END_TEST
