@@ -64,6 +64,9 @@ def test_a_disk_boots_itself_and_again(host):
         assert vm.wait(60) == 0
 
 
+test_a_disk_boots_itself_and_again.slow = True  # quickstart does it; the menu and GRUB's rescue images stay
+
+
 def test_the_menu_is_driven_by_keys(host):
     """GRUB's menu takes arrows and Enter over the serial console: the entry that powers off ends with exit code 0."""
     disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img")

@@ -78,6 +78,9 @@ def test_balloon_takes_and_gives(host):
         assert vm.power_off() == 0
 
 
+test_balloon_takes_and_gives.slow = True  # tiny guests have a balloon, too; test_memory_comes_back is its other half
+
+
 def test_vsock_both_ways(host):
     """The host reaches ports of the guest by CONNECT lines at the Unix socket, the guest reaches PATH_PORT; data is
     whole, several connections at once do not mix, and a port without a listener is refused at once."""

@@ -210,6 +210,9 @@ def test_a_host_can_be_switched_off(lab):
     host.wait_stopped()
 
 
+test_a_host_can_be_switched_off.slow = True  # of the harness only: tests of several hosts fail without it
+
+
 def test_a_frozen_host_stands_still(lab):
     """Between freeze() and thaw() nothing happens in a host; then it goes on as if nothing had been."""
     host = lab.host("a", memory=600)
@@ -221,6 +224,9 @@ def test_a_frozen_host_stands_still(lab):
     host.thaw()
     ticker.wait_for("tick")
     assert host.run("echo awake").out == "awake\n"
+
+
+test_a_frozen_host_stands_still.slow = True  # of the harness only: tests of several hosts fail without it
 
 
 def test_disks_keep_what_is_written_unless_in_snapshot(lab):
@@ -240,6 +246,9 @@ def test_disks_keep_what_is_written_unless_in_snapshot(lab):
     assert image.read_bytes().startswith(b"written\n")
 
 
+test_disks_keep_what_is_written_unless_in_snapshot.slow = True  # of the harness only: tests of several hosts fail without it
+
+
 # The network
 
 
@@ -255,6 +264,9 @@ def test_hosts_reach_each_other_until_the_cable_is_cut(lab):
     assert can_ping(a, b) and can_ping(b, a)
 
 
+test_hosts_reach_each_other_until_the_cable_is_cut.slow = True  # of the harness only: tests of several hosts fail without it
+
+
 def test_one_direction_can_be_cut(lab):
     """cut(a, to=b) stops what a sends to b and nothing else: b is still heard by a."""
     a, b = lab.host("a", memory=600), lab.host("b", memory=600)
@@ -267,6 +279,9 @@ def test_one_direction_can_be_cut(lab):
     assert (echo_requests(a) - before[0], echo_requests(b) - before[1]) == (1, 0)
     lab.net.heal(a, to=b)
     assert can_ping(a, b) and can_ping(b, a)
+
+
+test_one_direction_can_be_cut.slow = True  # of the harness only: tests of several hosts fail without it
 
 
 def test_a_bridge_takes_guests_into_the_network(lab):
@@ -286,6 +301,9 @@ def test_a_bridge_takes_guests_into_the_network(lab):
     a.run("until ping -c 1 -W 1 10.77.0.99; do :; done", timeout=20, check=True)
 
 
+test_a_bridge_takes_guests_into_the_network.slow = True  # of the harness only: tests of several hosts fail without it
+
+
 def test_a_host_comes_back_to_the_network_after_a_power_cut(lab):
     """The switch forgets a dead host and welcomes it again."""
     a, b = lab.host("a", memory=600), lab.host("b", memory=600)
@@ -295,6 +313,9 @@ def test_a_host_comes_back_to_the_network_after_a_power_cut(lab):
     assert not can_ping(a, b)
     b.start()
     wait_until_reachable(a, b)
+
+
+test_a_host_comes_back_to_the_network_after_a_power_cut.slow = True  # of the harness only: tests of several hosts fail without it
 
 
 def test_traffic_is_counted_and_captured(lab):
@@ -311,6 +332,9 @@ def test_traffic_is_counted_and_captured(lab):
     assert after.received - before.received >= 5 and after.sent - before.sent >= 5
     # Five requests and five replies, each with the pattern.
     assert capture.read_bytes().count(b"\xa5" * 32) == 10
+
+
+test_traffic_is_counted_and_captured.slow = True  # of the harness only: tests of several hosts fail without it
 
 
 # The command line

@@ -26,6 +26,9 @@ def test_a_disk_with_an_mbr_boots(host):
     host.run("rm /root/mbr.img")
 
 
+test_a_disk_with_an_mbr_boots.slow = True  # half a minute; the superfloppy goes the same way but for one sector
+
+
 def test_a_superfloppy_boots(host):
     """A FAT file system that is the whole disk, partition table none, boots by SYSLINUX: its prompt takes our keys, it
     reads kernel and initrd through our INT 13h, and the kernel begins in real mode with our INT 10h, 15h and 16h."""

@@ -57,3 +57,6 @@ def test_a_busy_guest_moves(host):
         standby.kill()
         standby.wait(30)
         standby.forget()
+
+
+test_a_busy_guest_moves.slow = True  # a minute; tiny guests move in many other tests

@@ -205,3 +205,6 @@ def test_passt(host):
             assert vm.power_off() == 0
     finally:
         host.run("ip route del default; rm -f /bin/passt")
+
+
+test_passt.slow = True  # half a minute

@@ -66,3 +66,6 @@ def test_a_guest_under_load_is_restored(host):
                 assert vm.power_off() == 0
     finally:
         host.run(f"rm -rf {ROOT}")
+
+
+test_a_guest_under_load_is_restored.slow = True  # a minute; tiny guests are restored in many other tests

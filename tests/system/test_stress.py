@@ -97,6 +97,9 @@ def test_disks_networks_and_resets(host):
     stress(host, 15, seed=int(time.time()))
 
 
+test_disks_networks_and_resets.slow = True  # most of a minute; each part has its own test
+
+
 def test_minutes_of_stress(host):
     """The same for as long as it takes to see what comes rarely."""
     assert stress(host, 300, seed=int(time.time())) > 1
