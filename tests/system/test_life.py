@@ -20,7 +20,7 @@ from test_clone import check_moment, mounted
 from test_clone import make as make_sequence
 from vms import Folder
 
-UNIT = REPOSITORY / "cluster/systemd/minivmm@.service"
+UNITS = REPOSITORY / "cluster/systemd"
 
 
 # --- events -----------------------------------------------------------------------------------------------------
@@ -201,14 +201,16 @@ def test_a_service_manager_is_told():
                 raise AssertionError(f"a VM that does not run has said {manager.recv(100)}")
 
 
-def test_the_unit_is_one():
-    """systemd finds nothing to say about the unit."""
+def test_the_units_are_ones():
+    """systemd finds nothing to say about the units."""
     if not shutil.which("systemd-analyze"):
         raise Skip("no systemd-analyze")
     with tempfile.TemporaryDirectory() as folder:
-        unit = Path(folder, "minivmm@web1.service")
-        unit.write_text(UNIT.read_text().replace("@bindir@/minivmm", MINIVMM))
-        result = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True,
+        units = []
+        for name in ["minivmm@.service", "minivmm-standby.service"]:
+            units.append(Path(folder, name.replace("@", "@web1")))
+            units[-1].write_text((UNITS / name).read_text().replace("@bindir@/minivmm", MINIVMM))
+        result = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True,
                                 timeout=60)
         said = [line for line in result.stderr.splitlines() if "minivmm" in line]
         assert result.returncode == 0 and not said, result

@@ -319,9 +319,9 @@ def test_f10_who_answers_is_not_taken_from():
 
 
 def words_of(unit):
-    """{key: [values]} of what a unit of docs/systemd says."""
+    """{key: [values]} of what a unit of cluster/systemd says."""
     says = {}
-    for line in (REPOSITORY / "docs/systemd" / unit).read_text().splitlines():
+    for line in (REPOSITORY / "cluster/systemd" / unit).read_text().splitlines():
         if "=" in line and not line.startswith("#"):
             key, value = line.split("=", 1)
             says.setdefault(key, []).append(value)
@@ -331,7 +331,7 @@ def words_of(unit):
 def test_the_units_run_what_is_tested_here():
     """What they execute is what these tests do, and an end that is a refusal is not tried again."""
     vm, standby = words_of("minivmm@.service"), words_of("minivmm-standby.service")
-    assert vm["ExecStart"] == ["/usr/local/bin/minivmm run /srv/vms/%i"], vm
-    assert standby["ExecStart"] == ["/usr/local/bin/minivmm standby /srv/vms --key /etc/minivmm/pair.key"], standby
+    assert vm["ExecStart"] == ["@bindir@/minivmm run /var/lib/minivmm/%i"], vm
+    assert standby["ExecStart"] == ["@bindir@/minivmm standby /var/lib/minivmm"], standby
     assert set(REFUSED) <= set(map(int, vm["RestartPreventExitStatus"][0].split())), vm
     assert standby["KillMode"] == ["process"], "VMs that have taken over would end with their standby"
