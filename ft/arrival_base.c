@@ -60,14 +60,7 @@ void arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
 
 static int open_former(const struct arrival_folder *folder, const char *name)
 {
-    const char *last = name;
-    int parent = name[0] == '.' ? -EINVAL : tree_open_parent(folder->former, name, false, &last);
-    if (parent < 0)
-        return parent;
-    int fd = openat(parent, last, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    int ret = fd < 0 ? -errno : fd;
-    close(parent);
-    return ret;
+    return name[0] == '.' ? -EINVAL : tree_open_file(folder->former, name, O_RDWR);
 }
 
 static const char *check_disk(const struct arrival_folder *folder, const struct moving_disk *about,

@@ -344,16 +344,9 @@ void arrival_folder_leave(struct arrival_folder *folder)
 
 static int open_there(const struct arrival_folder *folder, const char *name)
 {
-    const char *last = name;
     if (name[0] == '.' || folder_is_own(name) || strcmp(name, FOLDER_DEFINITION) == 0)
         return -EPERM;
-    int parent = tree_open_parent(folder->fd, name, false, &last);
-    if (parent < 0)
-        return parent;
-    int fd = openat(parent, last, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    int ret = fd < 0 ? -errno : fd;
-    close(parent);
-    return ret;
+    return tree_open_file(folder->fd, name, O_RDWR);
 }
 
 int arrival_folder_open_disk(struct arrival_folder *folder, const struct moving_disk *disk,

@@ -97,7 +97,7 @@ static bool get_name(struct stream *stream, char ret_name[PATH_MAX])
     return true;
 }
 
-static void put_buffer(struct stream *stream, enum frame_kind kind, struct stream_buffer *buffer)
+void moving_put_buffer(struct stream *stream, enum frame_kind kind, struct stream_buffer *buffer)
 {
     if (stream_error(&buffer->stream) < 0)
         stream_fail(stream, stream_error(&buffer->stream));
@@ -113,7 +113,7 @@ void moving_put_file(struct stream *stream, const struct moving_file *file)
     put_name(&buffer.stream, file->name);
     stream_put_u32(&buffer.stream, file->mode);
     stream_write(&buffer.stream, file->bytes, file->length);
-    put_buffer(stream, FRAME_FILE, &buffer);
+    moving_put_buffer(stream, FRAME_FILE, &buffer);
 }
 
 int moving_get_file(struct stream_buffer *payload, struct moving_file *ret_file, struct err *err)
@@ -134,7 +134,7 @@ void moving_put_disk(struct stream *stream, const struct moving_disk *disk)
     stream_put_u32(&buffer.stream, disk->place);
     stream_put_u64(&buffer.stream, disk->size);
     put_name(&buffer.stream, disk->name);
-    put_buffer(stream, FRAME_DISK, &buffer);
+    moving_put_buffer(stream, FRAME_DISK, &buffer);
 }
 
 int moving_get_disk(struct stream_buffer *payload, struct moving_disk *ret_disk, struct err *err)
@@ -158,7 +158,7 @@ void moving_put_shared(struct stream *stream, const struct moving_shared *shared
     stream_put_u64(&buffer.stream, shared->mark);
     put_name(&buffer.stream, shared->link);
     put_name(&buffer.stream, shared->target);
-    put_buffer(stream, FRAME_SHARED, &buffer);
+    moving_put_buffer(stream, FRAME_SHARED, &buffer);
 }
 
 static bool get_link(struct stream_buffer *payload, struct moving_shared *shared)
@@ -257,7 +257,7 @@ void moving_put_error(struct stream *stream, const struct err *err)
     stream_put_u32(&buffer.stream, (uint32_t)err->kind);
     put_name(&buffer.stream, err->text);
     put_name(&buffer.stream, err->hint);
-    put_buffer(stream, FRAME_ERROR, &buffer);
+    moving_put_buffer(stream, FRAME_ERROR, &buffer);
 }
 
 static void get_text(struct stream *stream, char *ret_text, size_t size)

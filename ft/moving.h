@@ -119,6 +119,8 @@ int moving_get_block(struct stream_buffer *payload, struct moving_block *ret_blo
 
 /* HELLO's epoch is 0, as of all that is not of the VM's one epoch. */
 void moving_put(struct stream *stream, enum frame_kind kind, const void *payload, size_t length);
+/* What was written into the buffer; finishes it. */
+void moving_put_buffer(struct stream *stream, enum frame_kind kind, struct stream_buffer *buffer);
 void moving_put_ack(struct stream *stream, enum frame_ack what);
 void moving_put_error(struct stream *stream, const struct err *err);
 

@@ -16,15 +16,6 @@ static bool is_over(const struct stream_buffer *payload)
     return stream_error(&payload->stream) == 0 && payload->read_at == payload->length;
 }
 
-static void put_buffer(struct stream *stream, enum frame_kind kind, struct stream_buffer *buffer)
-{
-    if (stream_error(&buffer->stream) < 0)
-        stream_fail(stream, stream_error(&buffer->stream));
-    else
-        moving_put(stream, kind, buffer->bytes, buffer->length);
-    stream_buffer_finish(buffer);
-}
-
 /* --- BASE ------------------------------------------------------------------------------------- */
 
 void resync_put_base(struct stream *stream, const struct resync_base *base)
@@ -44,7 +35,7 @@ void resync_put_base(struct stream *stream, const struct resync_base *base)
         stream_write(&buffer.stream, base->bits + changes_first_word(head, disk),
                      changes_words(disk) * sizeof(uint64_t));
     }
-    put_buffer(stream, FRAME_BASE, &buffer);
+    moving_put_buffer(stream, FRAME_BASE, &buffer);
 }
 
 static bool get_why(struct stream *stream, char ret_why[RESYNC_WHY])
@@ -118,7 +109,7 @@ void resync_put_look(struct stream *stream, const struct resync_look *look)
     stream_put_u32(&buffer.stream, look->place);
     stream_put_u64(&buffer.stream, look->offset);
     stream_put_u32(&buffer.stream, look->length);
-    put_buffer(stream, FRAME_LOOK, &buffer);
+    moving_put_buffer(stream, FRAME_LOOK, &buffer);
 }
 
 int resync_get_look(struct stream_buffer *payload, struct resync_look *ret_look, struct err *err)
@@ -143,7 +134,7 @@ void resync_put_looked(struct stream *stream, const struct resync_look *look, co
     stream_put_u64(&buffer.stream, look->offset);
     stream_put_u32(&buffer.stream, look->length);
     stream_write(&buffer.stream, sums, sums_of(look->length));
-    put_buffer(stream, FRAME_LOOKED, &buffer);
+    moving_put_buffer(stream, FRAME_LOOKED, &buffer);
 }
 
 int resync_get_looked(struct stream_buffer *payload, struct resync_look *ret_look,
@@ -178,7 +169,7 @@ void resync_put_synced(struct stream *stream, uint64_t epoch)
     struct stream_buffer buffer;
     stream_buffer_init(&buffer, 0);
     stream_put_u64(&buffer.stream, epoch);
-    put_buffer(stream, FRAME_SYNCED, &buffer);
+    moving_put_buffer(stream, FRAME_SYNCED, &buffer);
 }
 
 int resync_get_synced(struct stream_buffer *payload, uint64_t *ret_epoch, struct err *err)

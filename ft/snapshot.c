@@ -134,23 +134,13 @@ static bool is_own(const char *name)
     return last[0] == '.' && length > 4 && strcmp(last + length - 4, ".new") == 0;
 }
 
-static int open_inside(int folder, const char *name)
-{
-    const char *last;
-    int parent = tree_open_parent(folder, name, false, &last);
-    if (parent < 0)
-        return parent;
-    int fd = openat(parent, last, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    int error = errno;
-    close(parent);
-    return fd < 0 ? -error : fd;
-}
-
 static int open_file(const struct snapshot *snapshot, const char *name, const json_t *said,
                      int *ret_fd, struct err *err)
 {
     struct stat stat;
-    int fd = is_own(name) || !json_is_object(said) ? -EINVAL : open_inside(snapshot->folder, name);
+    int fd = is_own(name) || !json_is_object(said)
+                 ? -EINVAL
+                 : tree_open_file(snapshot->folder, name, O_RDONLY);
     if (fd == -EINVAL)
         return damaged(snapshot, SNAPSHOT_MANIFEST, "it names what no snapshot has", err);
     if (fd == -ENOENT || fd == -ELOOP || fd == -ENOTDIR)

@@ -213,3 +213,15 @@ int tree_open_parent(int folder, const char *path, bool make, const char **ret_l
     *ret_last = path;
     return at;
 }
+
+int tree_open_file(int folder, const char *path, int how)
+{
+    const char *last;
+    int parent = tree_open_parent(folder, path, false, &last);
+    if (parent < 0)
+        return parent;
+    int fd = openat(parent, last, how | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int ret = fd < 0 ? -errno : fd;
+    close(parent);
+    return ret;
+}

@@ -31,6 +31,9 @@ int tree_empty(int folder, const char *keep, struct err *err) must_check;
  * (".", "..", "/x", "a//b"). `make`: folders that are missing are made.
  */
 int tree_open_parent(int folder, const char *path, bool make, const char **ret_last) must_check;
+/* A file that is there, the same way; what it is, is the caller's to look at. Never waits. `how`:
+ * O_RDONLY or O_RDWR. */
+int tree_open_file(int folder, const char *path, int how) must_check;
 
 /*
  * Gives a file or folder another name, where that is still free: -EEXIST, ERR_STATE if not. Both

@@ -282,12 +282,16 @@ class Line:
         threading.Thread(target=self._pass, args=(one, other, self.there), daemon=True).start()
         self._pass(other, one, self.back)
 
+    def takes(self, source, data):
+        """For a line that is worse than that; False: this and all behind it is lost."""
+        return True
+
     def _pass(self, source, sink, gate):
         with contextlib.suppress(OSError):
             while True:
                 data = source.recv(1 << 18)
                 gate.wait()
-                if not data or self.closed:
+                if not data or self.closed or not self.takes(source, data):
                     break
                 sink.sendall(data)
         for end in [source, sink]:

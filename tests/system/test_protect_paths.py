@@ -3,7 +3,6 @@
 answers; with both cut it is as with one that is."""
 
 import contextlib
-import socket
 import threading
 
 from echoes import check_disk
@@ -20,21 +19,12 @@ class LargeLost(Line):
         self.lost = threading.Event()
         super().__init__(net, target)
 
-    def _pass(self, source, sink, gate):
-        with contextlib.suppress(OSError):
-            while True:
-                data = source.recv(1 << 18)
-                gate.wait()
-                if not data or self.closed:
-                    break
-                if self.lost.is_set() and len(data) > self.LARGE:
-                    while source.recv(1 << 18):
-                        pass
-                    break
-                sink.sendall(data)
-        for end in [source, sink]:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def takes(self, source, data):
+        if self.lost.is_set() and len(data) > self.LARGE:
+            while source.recv(1 << 18):
+                pass
+            return False
+        return True
 
 
 class TwoLines(contextlib.ExitStack):
