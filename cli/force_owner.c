@@ -2,6 +2,7 @@
 #include "cli/force_owner.h"
 
 #include "cli/hold.h"
+#include "cli/table.h"
 #include "core/log.h"
 #include "ft/handover.h"
 #include "ft/ownership.h"
@@ -24,10 +25,7 @@ enum { TIME_TEXT = 32 };
 
 static const char *time_text(int64_t seconds, char text[TIME_TEXT])
 {
-    time_t time = (time_t)seconds;
-    struct tm tm;
-    if (!localtime_r(&time, &tm) || strftime(text, TIME_TEXT, "%F %T", &tm) == 0)
-        text[0] = '\0';
+    format_time((double)seconds, text, TIME_TEXT);
     return text;
 }
 

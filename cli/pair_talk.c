@@ -8,8 +8,8 @@
  *                   add NAME AS KEY            AS: what the one that asks calls the other side
  *                   settle NAME PRINT
  *                   drop NAME PRINT
- *   answers each    keys FIRST SECOND          fingerprints of what it has now, "-" where it has
- * none error KIND SENTENCE<tab>HINT
+ *   answers each    keys FIRST SECOND          fingerprints of what it has now; "-": none
+ *                   error KIND SENTENCE<tab>HINT
  *
  * Rules:
  *  1. add: where there is no pair of that name it is made, with this key. Where there is one the

@@ -203,6 +203,23 @@ static void print_spread(FILE *to, const char *name, const json_t *spread, doubl
     put(to, name, &line);
 }
 
+/* Why epochs are longer than they would have to be. */
+static void print_throttle(FILE *to, const json_t *protection)
+{
+    const char *reason = json_string_value(json_object_get(protection, "throttle"));
+    struct line line = {""};
+    if (!reason || !reason[0])
+        return;
+    if (strcmp(reason, "memory") == 0)
+        add(&line, "the guest writes too much, and is slowed down by %.0f %%",
+            said_number(protection, "throttle_percent"));
+    else if (strcmp(reason, "twin") == 0)
+        add(&line, "epochs wait for the twin");
+    else
+        add(&line, "epochs wait: pauses have had their share of the time");
+    put(to, "throttle", &line);
+}
+
 static void print_primary(FILE *to, const json_t *protection, const struct protection_pace *given)
 {
     const json_t *recent = json_object_get(protection, "recent");
@@ -226,6 +243,7 @@ static void print_primary(FILE *to, const json_t *protection, const struct prote
     add_size(&line, pace.wire_bytes_per_s);
     add(&line, "/s sent");
     put(to, "rates", &line);
+    print_throttle(to, protection);
 }
 
 static void print_held(FILE *to, const json_t *protection)

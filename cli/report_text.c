@@ -92,15 +92,6 @@ int report_count_nines(double availability)
     return nines;
 }
 
-static void format_time(double at, char *ret_text, size_t size)
-{
-    time_t seconds = (time_t)at;
-    struct tm parts;
-
-    if (!localtime_r(&seconds, &parts) || !strftime(ret_text, size, "%Y-%m-%d %H:%M", &parts))
-        snprintf(ret_text, size, "%.0f", at);
-}
-
 /* As many digits as it takes to see the first that is no nine; never rounded up to 100. */
 static void format_availability(double availability, char *ret_text, size_t size)
 {

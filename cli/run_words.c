@@ -83,7 +83,8 @@ int run_print_help(void)
         "Usage: minivmm run [VM | DISK] [OPTION...]\n"
         "\n"
         "VM is a folder with a vm.json, which says all that options say for a disk; --detach,\n"
-        "--ephemeral, --no-reboot and --verbose go with it. With --from it is new, and made of\n"
+        "--ephemeral, --force-owner, --no-reboot and --verbose go with it. With --from it is new, "
+        "made of\n"
         "the snapshot: another UUID, other MACs at its next boot, the same disks and memory.\n"
         "\n"
         "Options (defaults in brackets):\n");

@@ -260,11 +260,10 @@ static void print_table(const struct entries *entries)
     table_init(&table, header);
     for (size_t i = 0; i < entries->count; i++) {
         const struct entry *entry = &entries->list[i];
-        time_t taken = json_integer_value(json_object_get(entry->snapshot.facts, "taken"));
+        json_int_t taken = json_integer_value(json_object_get(entry->snapshot.facts, "taken"));
         char when[64] = "-", size[32];
-        struct tm tm;
-        if (taken && localtime_r(&taken, &tm))
-            strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+        if (taken)
+            format_time((double)taken, when, sizeof(when));
         format_size(entry->bytes, size, sizeof(size));
         table_add(&table, entry->name);
         table_add(&table, when);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 void table_init(struct table *table, const char *const *header)
 {
@@ -135,6 +136,14 @@ void format_duration(double seconds, char *ret_text, size_t size)
                  (unsigned long long)s % 60);
     else
         snprintf(ret_text, size, "%llu s", (unsigned long long)s);
+}
+
+void format_time(double at, char *ret_text, size_t size)
+{
+    time_t seconds = (time_t)at;
+    struct tm parts;
+    if (!localtime_r(&seconds, &parts) || !strftime(ret_text, size, "%F %T", &parts))
+        snprintf(ret_text, size, "%.0f", at);
 }
 
 void format_size(uint64_t bytes, char *ret_text, size_t size)

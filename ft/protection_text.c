@@ -5,9 +5,9 @@
  *   {"role": "owner", "twin", or "off"
  *    "uuid": "6f1ed002-ab5a-4b0c-8d5e-3a4c5d6e7f80",
  *    "node": "0123456789abcdef", "generation": 42, "peer_node": "fedcba9876543210",
- *    "peer": "hostB:7420", "back": "hostA:7420", "witness": "file:/net/witness", "key":
- * "/etc/minivmm/pair.key", "insecure": false, "durable": false, "timeout_ms": 0, "min_us": 0,
- * "max_us": 0}
+ *    "peer": "hostB:7420", "back": "hostA:7420", "witness": "file:/net/witness",
+ *    "key": "/etc/minivmm/pair.key", "insecure": false, "durable": false, "timeout_ms": 0,
+ *    "min_us": 0, "max_us": 0}
  *
  * Rules: 1. Each key but "back" is there, and no key twice; one that nobody knows is passed
  * over. 2. Numbers of nodes are 16 hexadecimal digits (not every tool that reads JSON has 64 bits),

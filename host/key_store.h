@@ -56,8 +56,8 @@ int key_store_list(int store, struct key_store_names *ret_names, struct err *err
 
 /*
  * The file of the pair with the host of this address ("hostB:7420"), or of the first of several,
- * with commas, that has one: a path for link_key_read. ""
- * where there is none; where it is there and not sound, that is an error.
+ * with commas, that has one: a path for link_key_read. "" where there is none; where it is there
+ * and not sound, that is an error.
  */
 int key_store_for(char ret_path[PATH_MAX], const char *address, struct err *err) must_check;
 /* The key as its file has it now; "from the store" means that one which is gone was taken away. */

@@ -25,7 +25,7 @@ _minivmm() {
     pair/* | unpair/*) mapfile -t COMPREPLY < <(compgen -W "$("$program" pairs 2>/dev/null | awk 'NR > 1 { print $1 }')" -A hostname -- "$word") ;;
     */--level) mapfile -t COMPREPLY < <(compgen -W "memory durable" -- "$word") ;;
     */--link) mapfile -t COMPREPLY < <(compgen -W "up down" -- "$word") ;;
-    */--witness) mapfile -t COMPREPLY < <(compgen -W "file:" -- "$word") ;;
+    */--witness) mapfile -t COMPREPLY < <(compgen -W "file: etcd://" -- "$word") ;;
     */--key) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     run/* | new/* | list/* | */--kernel | */--initrd | */--disk) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$("$program" list -q 2>/dev/null)" -- "$word"; compgen -d -- "$word") ;;
