@@ -18,8 +18,8 @@
  *                it; "stop" follows
  *   unprotected  nobody wants it to be protected any more
  *   takeover     it goes on here, where its twin was; the next "start" says that it does;
- *                "planned": it was handed over; "why"; "detect_ms": from its owner's last sign until
- *                that one was given up; "decide_ms": until the witness had said yes; "load_ms": until it
+ *                "planned": it was handed over; "why"; "detect_ms": from its owner's last sign
+ *                until that one was given up; "decide_ms": until the witness had said yes; "load_ms": until it
  *                could run; "gap_ms": until then since the last moment of which it is known here
  *                that output before it was let go. "ran_ms", "protected_ms": since when it had run
  *                elsewhere, and could have been taken over, as far as is known here
