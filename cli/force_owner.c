@@ -25,7 +25,7 @@ enum { TIME_TEXT = 32 };
 
 static const char *time_text(int64_t seconds, char text[TIME_TEXT])
 {
-    format_time((double)seconds, text, TIME_TEXT);
+    format_time((double)seconds, true, text, TIME_TEXT);
     return text;
 }
 

@@ -232,8 +232,8 @@ void report_print(FILE *to, const char *name, const struct journal_report *repor
     static const char *const states[] = {"stopped", "running", "a twin: it runs elsewhere"};
     char from[TEXT], until[TEXT], text[2 * TEXT + 32];
 
-    format_time(report->from, from, sizeof(from));
-    format_time(report->to, until, sizeof(until));
+    format_time(report->from, false, from, sizeof(from));
+    format_time(report->to, false, until, sizeof(until));
     snprintf(text, sizeof(text), "%s to %s", from, until);
     print_item(to, "name", name, NULL);
     print_item(to, "state", states[state], NULL);

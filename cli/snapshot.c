@@ -263,7 +263,7 @@ static void print_table(const struct entries *entries)
         json_int_t taken = json_integer_value(json_object_get(entry->snapshot.facts, "taken"));
         char when[64] = "-", size[32];
         if (taken)
-            format_time((double)taken, when, sizeof(when));
+            format_time((double)taken, true, when, sizeof(when));
         format_size(entry->bytes, size, sizeof(size));
         table_add(&table, entry->name);
         table_add(&table, when);

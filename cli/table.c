@@ -138,11 +138,12 @@ void format_duration(double seconds, char *ret_text, size_t size)
         snprintf(ret_text, size, "%llu s", (unsigned long long)s);
 }
 
-void format_time(double at, char *ret_text, size_t size)
+void format_time(double at, bool seconds, char *ret_text, size_t size)
 {
-    time_t seconds = (time_t)at;
+    time_t time = (time_t)at;
     struct tm parts;
-    if (!localtime_r(&seconds, &parts) || !strftime(ret_text, size, "%F %T", &parts))
+    if (!localtime_r(&time, &parts) ||
+        !strftime(ret_text, size, seconds ? "%F %T" : "%F %H:%M", &parts))
         snprintf(ret_text, size, "%.0f", at);
 }
 

@@ -28,7 +28,7 @@ void text_make_plain(char *text);
 
 /* "3 d 4 h", "12 min", "5 s": the two largest parts. */
 void format_duration(double seconds, char *ret_text, size_t size);
-/* "2026-11-22 03:50:43", of this host's time zone */
-void format_time(double at, char *ret_text, size_t size);
+/* "2026-11-22 03:50", of this host's time zone, or with the seconds */
+void format_time(double at, bool seconds, char *ret_text, size_t size);
 /* "512 MiB", "1.5 GiB" */
 void format_size(uint64_t bytes, char *ret_text, size_t size);
