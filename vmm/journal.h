@@ -20,11 +20,13 @@
  *   takeover     it goes on here, where its twin was; the next "start" says that it does;
  *                "planned": it was handed over; "why"; "detect_ms": from its owner's last sign
  *                until that one was given up; "decide_ms": until the witness had said yes;
- * "load_ms": until it could run; "gap_ms": until then since the last moment of which it is known
- * here that output before it was let go. "ran_ms", "protected_ms": since when it had run elsewhere,
- * and could have been taken over, as far as is known here output       "silent_ms": the same as
- * gap_ms, until the first frame of the guest left here; only where that was soon forced       a
- * person took the VM for this folder, from another one; "generation"
+ *                "load_ms": until it could run; "gap_ms": until then since the last moment of
+ *                which it is known here that output before it was let go; "ran_ms",
+ *                "protected_ms": since when it had run elsewhere, and could have been taken over,
+ *                as far as is known here
+ *   output       "silent_ms": the same as gap_ms, until the first frame of the guest left here;
+ *                only where that was soon
+ *   forced       a person took the VM for this folder, from another one; "generation"
  *
  * The journal is appended to with one write(2) a line, and is the VM's, not the run's: it stays. A
  * sign of life is the file's own time of change: journal_tick touches it every few seconds.
