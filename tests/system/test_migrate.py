@@ -739,7 +739,8 @@ def test_a_full_clone_comes_first():
         make_large(one)
         start(one)
         clone = one.begin("clone", "web1", "web2")
-        one.wait_until(lambda: list(one.root.glob(".web2.new/*")), "the clone's first file")
+        disk = one.root / ".web2.new/disk.img"  # which the VM makes: before that the clone is not under way
+        one.wait_until(lambda: disk.exists() or clone.poll() is not None, "the clone's disk")
         said = one.run("migrate", "web1", other.standby())
         assert clone.poll() is not None or (said.returncode == 4 and "web1 is just being copied" in said.stderr), said
         assert clone.wait(30) == 0
