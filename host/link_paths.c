@@ -461,6 +461,16 @@ static void finish(struct link_paths *paths)
     }
 }
 
+/* Locked. Both connections come to their ends; a peer that goes on sending gets little patience. */
+static void wait_for_ends(struct link_paths *paths)
+{
+    uint64_t deadline = clock_monotonic_ns() + paths->core.config.stall_ns;
+    while (!paths->broken && (paths->path[0].link || paths->path[1].link) &&
+           clock_monotonic_ns() < deadline)
+        wait_until(paths, &paths->changed, deadline);
+    break_all(paths);
+}
+
 void link_paths_destroy(struct link_paths *paths)
 {
     pthread_mutex_lock(&paths->lock);
@@ -479,6 +489,7 @@ void link_paths_destroy(struct link_paths *paths)
         pthread_cond_broadcast(&paths->path[i].send);
     }
     end_all(paths, -ECONNABORTED);
+    wait_for_ends(paths);
     pthread_mutex_unlock(&paths->lock);
     for (int i = 0; i < PATHS; i++) {
         thread_join(&paths->path[i].out);

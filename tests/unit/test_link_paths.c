@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 
 enum { MOST = 64, PATIENCE = 1500, BEAT = 50 }; /* sockets of a relay; of the link, ms */
 
@@ -274,6 +275,15 @@ static void talk(struct world *world, uint32_t word)
     ck_assert_uint_eq(stream_get_u32(link_reader(world->near)), ~word);
 }
 
+/* A peer that is as fast as we are: who does not read on would still find something, and never the
+ * end. */
+static atomic_bool endless;
+
+int shutdown(int fd, int how)
+{
+    return how == SHUT_RD && atomic_load(&endless) ? 0 : (int)syscall(SYS_shutdown, fd, how);
+}
+
 static const struct link_key *const both_kinds[] = {NULL, &right_key};
 
 START_TEST(words_go_on_whichever_path_is_cut)
@@ -448,6 +458,20 @@ START_TEST(whoever_waits_is_woken_by_a_break_or_the_time)
 }
 END_TEST
 
+START_TEST(who_goes_on_sending_holds_up_no_end)
+{
+    struct world world;
+    world_connect(&world, both_kinds[_i]);
+    atomic_store(&endless, true);
+    uint64_t began = clock_monotonic_ns();
+    link_destroy(world.near);
+    ck_assert_uint_lt(clock_monotonic_ns() - began, 20 * NS_PER_SEC);
+    world.near = NULL;
+    atomic_store(&endless, false);
+    world_end(&world);
+}
+END_TEST
+
 /* --- strangers -------------------------------------------------------------------------------- */
 
 /* Says that it is another path of a session. */
@@ -520,6 +544,7 @@ int main(void)
     tcase_add_loop_test(tcase, one_address_is_enough_to_begin_with, 0, 2);
     tcase_add_loop_test(tcase, the_end_is_told_as_what_it_is, 0, 2);
     tcase_add_test(tcase, whoever_waits_is_woken_by_a_break_or_the_time);
+    tcase_add_loop_test(tcase, who_goes_on_sending_holds_up_no_end, 0, 2);
     tcase_add_loop_test(tcase, a_stranger_gets_nothing_and_disturbs_nobody, 0, 2);
     tcase_add_test(tcase, addresses_are_one_or_two);
     suite_add_tcase(suite, tcase);
