@@ -20,8 +20,8 @@
  *     only from who has the link's key, if it has one, and the secret; the paths it has are not
  *     touched before that.
  *  2. Both proofs are large, so that a path which lets only small packets through is none.
- *  3. Greeting, handshakes and proof together have one time limit, so nobody keeps others out for
- *     long.
+ *  3. Greeting and handshakes together have one time limit, and the proof another, as has a socket
+ *     that is passed on: nobody keeps others out for long.
  *  4. Both processes belong to the same user: the kernel says so.
  */
 #include "host/key_store.h"
@@ -43,7 +43,7 @@
 
 enum {
     PROOF = 8192,
-    JOIN_MS = 3000, /* to connect, and as long again to be let in */
+    JOIN_MS = 3000, /* for each: to connect or be passed on, greeting and handshakes, the proof */
     SYNC_MS = 2000, /* the same while somebody waits */
     RETRY_MS = 500, /* until it is tried again */
     MOST_MS = 1000000,
@@ -160,7 +160,10 @@ static int take_socket(int door, uint8_t ret_greeting[LINK_GREETING])
     int fd = -1, from = accept4(door, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (from < 0)
         return -1;
-    ssize_t n = is_ours(from) ? recvmsg(from, &message, MSG_CMSG_CLOEXEC) : -1;
+    struct pollfd sent = {.fd = from, .events = POLLIN}; /* who sends connects before that */
+    ssize_t n = is_ours(from) && poll(&sent, 1, JOIN_MS) > 0
+                    ? recvmsg(from, &message, MSG_CMSG_CLOEXEC)
+                    : -1;
     const struct cmsghdr *head = n >= 0 ? CMSG_FIRSTHDR(&message) : NULL;
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
         head->cmsg_len == CMSG_LEN(sizeof(int)))

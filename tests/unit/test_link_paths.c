@@ -3,9 +3,11 @@
 #include "core/clock.h"
 #include "tests/unit/link_rig.h"
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 enum { MOST = 64, PATIENCE = 1500, BEAT = 50 }; /* sockets of a relay; of the link, ms */
 
@@ -520,6 +522,71 @@ START_TEST(a_stranger_gets_nothing_and_disturbs_nobody)
 }
 END_TEST
 
+/* Both ends of a connection. */
+static void connect_ends(int ret_ends[2])
+{
+    struct side side;
+    side_listen(&side, "127.0.0.1", NULL);
+    ret_ends[0] = connect_raw(&side);
+    ret_ends[1] = accept_one(side.listener);
+    ck_assert_int_ge(ret_ends[1], 0);
+    close(side.listener);
+}
+
+static int dial_door(const char session[16])
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int length = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "minivmm-path-");
+    for (int i = 0; i < 16; i++)
+        length += snprintf(name.sun_path + 1 + length, 3, "%02x", (uint8_t)session[i]);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1) + (socklen_t)length;
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&name, size), 0);
+    return fd;
+}
+
+static void pass_on(int door, int fd, const uint8_t greeting[16])
+{
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.head = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                          .cmsg_level = SOL_SOCKET,
+                          .cmsg_type = SCM_RIGHTS}};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)greeting, .iov_len = 16};
+    const struct msghdr message = {.msg_iov = &iov,
+                                   .msg_iovlen = 1,
+                                   .msg_control = &control,
+                                   .msg_controllen = sizeof(control)};
+    memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+    ck_assert_int_eq(sendmsg(door, &message, MSG_NOSIGNAL), 16);
+}
+
+/* On a busy host long after it has connected. */
+START_TEST(a_socket_is_waited_for_that_is_passed_on_late)
+{
+    static const uint8_t greeting[16] = {'m', 'i', 'n', 'i', 'v', 'm', 'm', 0, 1, 1, 1, 2};
+    struct world world;
+    char session[16];
+    uint8_t answer[16];
+    int ends[2];
+    world_connect(&world, NULL);
+    wait_for(&world, world.far, 0, true, true);
+    memcpy(session, world.relay[1].session, sizeof(session));
+    connect_ends(ends);
+    int door = dial_door(session);
+    for (int i = 0; i < 5; i++)
+        wait_a_little(&world);
+    pass_on(door, ends[1], greeting);
+    close(ends[1]);
+    close(door);
+    ck_assert_int_eq(recv(ends[0], answer, sizeof(answer), MSG_WAITALL), sizeof(answer));
+    ck_assert_mem_eq(answer, greeting, 8);
+    close(ends[0]);
+    world_end(&world);
+}
+END_TEST
+
 START_TEST(addresses_are_one_or_two)
 {
     struct err err = {0};
@@ -546,6 +613,7 @@ int main(void)
     tcase_add_test(tcase, whoever_waits_is_woken_by_a_break_or_the_time);
     tcase_add_loop_test(tcase, who_goes_on_sending_holds_up_no_end, 0, 2);
     tcase_add_loop_test(tcase, a_stranger_gets_nothing_and_disturbs_nobody, 0, 2);
+    tcase_add_test(tcase, a_socket_is_waited_for_that_is_passed_on_late);
     tcase_add_test(tcase, addresses_are_one_or_two);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
