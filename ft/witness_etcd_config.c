@@ -75,14 +75,6 @@ static bool take_address(struct etcd_config *config, enum way ways[HTTP_SERVERS]
     }
 }
 
-bool etcd_address_is_good(const char *address)
-{
-    struct etcd_config config = {.count = 0};
-    enum way ways[HTTP_SERVERS];
-
-    return take_address(&config, ways, address);
-}
-
 /* --- the file --------------------------------------------------------------------------------- */
 
 static int say_wrong(const struct etcd_config *config, const char *what, struct err *err)

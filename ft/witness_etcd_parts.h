@@ -20,8 +20,6 @@ struct etcd_config {
 int etcd_config_read(struct etcd_config *ret_config, const char *address,
                      struct err *err) must_check;
 void etcd_config_finish(struct etcd_config *config);
-/* The same, without words: whether it is an address. */
-bool etcd_address_is_good(const char *address);
 
 /*
  * ft/witness_etcd_text.c: questions and answers as the JSON gateway has them. Questions are for

@@ -2,6 +2,8 @@
 /*
  * Asks an HTTP/1.1 server one thing: a POST, and its whole answer, bounded in time and size. One
  * connection for each. The server is hostile: it gets the request, and our time until the deadline.
+ * What no deadline bounds is looking its name up, which the C library does, for as long as it asks
+ * name servers: a numeric address needs none.
  */
 #pragma once
 

@@ -7,7 +7,6 @@
 #include "host/http_parts.h"
 
 #include "host/tls_library.h"
-#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -139,13 +138,6 @@ static int take_trust(struct http_tls *tls, const struct http_trust *trust, stru
                                calls->strerror(code));
 }
 
-static bool is_numeric(const char *host)
-{
-    uint8_t bytes[16];
-
-    return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
-}
-
 static int shake_hands(struct http_tls *tls, const char *host)
 {
     const struct tls_calls *calls = &tls->calls;
@@ -159,7 +151,7 @@ static int shake_hands(struct http_tls *tls, const char *host)
     code = calls->priority_set_direct(tls->session, PRIORITIES, NULL);
     if (code >= 0)
         code = calls->credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, tls->trust);
-    if (code >= 0 && !is_numeric(host))
+    if (code >= 0 && !link_address_is_number(host))
         code = calls->server_name_set(tls->session, GNUTLS_NAME_DNS, host, strlen(host));
     if (code < 0)
         return code;

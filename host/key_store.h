@@ -60,7 +60,7 @@ int key_store_list(int store, struct key_store_names *ret_names, struct err *err
  * and not sound, that is an error.
  */
 int key_store_for(char ret_path[PATH_MAX], const char *address, struct err *err) must_check;
-/* The key as its file has it now; "from the store" means that one which is gone was taken away. */
+/* Whether it is the path of a file in the store, there or not. */
 bool key_store_has_path(const char *path);
 
 /* For link_config.keys: all of the store, as it is when somebody calls. */

@@ -41,13 +41,13 @@ struct link_keys {
     int (*find)(struct link_keys *keys, const char *print, struct link_key *ret_key);
 };
 
+struct link_attempt;
+
 /*
  * Addresses are "HOST", "HOST:PORT", "[::1]:PORT", ":PORT", and IPv6 without brackets and port;
  * HOST is a name or a numeric address. Listening, none means every address of this host;
  * connecting, the loopback.
  */
-struct link_attempt;
-
 struct link_config {
     const struct link_key *key; /* NULL: plain; only read during connect and accept */
     struct link_keys *keys;     /* accepting, without a key: who calls with one of these has a link

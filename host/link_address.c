@@ -94,6 +94,13 @@ bool link_address_is_loopback(const struct sockaddr *address)
     return address->sa_family == AF_INET && ntohl(four->sin_addr.s_addr) >> 24 == 127;
 }
 
+bool link_address_is_number(const char *host)
+{
+    uint8_t bytes[16];
+
+    return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
+}
+
 int link_address_find(struct addrinfo **ret_list, const struct link_address *address,
                       bool listening, struct err *err)
 {

@@ -21,6 +21,7 @@ int link_address_parse(struct link_address *ret_address, const char *text, bool 
 void link_address_format(const struct sockaddr *address, socklen_t length, char *ret_text,
                          size_t size);
 bool link_address_is_loopback(const struct sockaddr *address);
+bool link_address_is_number(const char *host); /* no name that has to be looked up */
 /* For freeaddrinfo. A name that does not resolve is ERR_NOT_FOUND. */
 int link_address_find(struct addrinfo **ret_list, const struct link_address *address,
                       bool listening, struct err *err) must_check;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * TLS 1.3 with a key that both sides hold (RFC 8446, PSK with ECDHE: a key that is stolen later
- * opens nothing that was said before). No certificates. gnutls (host/tls_library.h)
- * does the work.
+ * opens nothing that was said before). No certificates. gnutls (host/tls_library.h) does the work.
  *
  * Two sessions share the connection, each for one direction:
  *

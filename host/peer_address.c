@@ -3,7 +3,6 @@
 
 #include "host/link_parts.h"
 
-#include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -76,12 +75,6 @@ static bool is_one(const char *one, const char *other)
     return same;
 }
 
-static bool is_number(const char *host)
-{
-    uint8_t bytes[16];
-    return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
-}
-
 /* A host's own name may lead to its loopback: Debian has 127.0.1.1 for it. */
 static bool is_ours(const struct ifaddrs *interfaces, const struct sockaddr *address)
 {
@@ -101,7 +94,7 @@ static bool leads_here(const char *address)
     bool here = false;
     if (!find(address, &parsed, &list))
         return false;
-    bool means_it = is_number(parsed.host) && link_address_is_loopback(list->ai_addr);
+    bool means_it = link_address_is_number(parsed.host) && link_address_is_loopback(list->ai_addr);
     if (!means_it && getifaddrs(&interfaces) == 0) {
         for (const struct addrinfo *one = list; one && !here; one = one->ai_next)
             here = is_ours(interfaces, one->ai_addr);

@@ -18,7 +18,6 @@ static const struct {
     CALL(priority_set_direct),
     CALL(credentials_set),
     CALL(session_set_ptr),
-    CALL(session_get_ptr),
     CALL(transport_set_ptr),
     CALL(transport_set_push_function),
     CALL(transport_set_pull_function),

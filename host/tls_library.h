@@ -18,7 +18,6 @@ struct tls_calls {
     typeof(gnutls_priority_set_direct) *priority_set_direct;
     typeof(gnutls_credentials_set) *credentials_set;
     typeof(gnutls_session_set_ptr) *session_set_ptr;
-    typeof(gnutls_session_get_ptr) *session_get_ptr;
     typeof(gnutls_transport_set_ptr) *transport_set_ptr;
     typeof(gnutls_transport_set_push_function) *transport_set_push_function;
     typeof(gnutls_transport_set_pull_function) *transport_set_pull_function;

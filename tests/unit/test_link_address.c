@@ -284,7 +284,9 @@ START_TEST(loopback_is_known_in_every_dress)
         ck_assert_msg(link_address_is_loopback(list->ai_addr) == table[i].loopback, "%s",
                       table[i].text);
         freeaddrinfo(list);
+        ck_assert_msg(link_address_is_number(table[i].text), "%s", table[i].text);
     }
+    ck_assert(!link_address_is_number("localhost") && !link_address_is_number(""));
 }
 END_TEST
 

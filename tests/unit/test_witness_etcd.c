@@ -368,9 +368,14 @@ END_TEST
 
 START_TEST(an_address_is_a_list_of_members)
 {
-    static const char *const good[] = {"//a", "//a:1,b:2,[::1]:3", "http://a",
-                                       "https://a:1/,http://b",
-                                       "//a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a"};
+    static const struct {
+        const char *text;
+        size_t count;
+    } good[] = {{"//a", 1},
+                {"//a:1,b:2,[::1]:3", 3},
+                {"http://a", 1},
+                {"http://a:1/,http://b", 2},
+                {"//a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a", 16}};
     static const char *const bad[] = {"",
                                       "a",
                                       "//",
@@ -385,11 +390,16 @@ START_TEST(an_address_is_a_list_of_members)
                                       "//::1",
                                       "//a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a"};
 
-    for (size_t i = 0; i < array_size(good); i++)
-        ck_assert_msg(etcd_address_is_good(good[i]), "%s", good[i]);
+    for (size_t i = 0; i < array_size(good); i++) {
+        struct etcd_config config;
+        struct err err = {0};
+        ck_assert_msg(etcd_config_read(&config, good[i].text, &err) == 0, "%s", err.text);
+        ck_assert_uint_eq(config.count, good[i].count);
+        etcd_config_finish(&config);
+    }
+    refuse("etcd:https://a:1/,http://b", EINVAL, "https://a:1 must have", "{\"ca\"");
     for (size_t i = 0; i < array_size(bad); i++) {
         char whole[100];
-        ck_assert_msg(!etcd_address_is_good(bad[i]), "%s", bad[i]);
         snprintf(whole, sizeof(whole), "etcd:%s", bad[i]);
         refuse(whole, EINVAL, whole, "etcd://HOST");
     }
