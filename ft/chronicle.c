@@ -106,15 +106,17 @@ static void enter_claiming(struct chronicle *chronicle, const struct ft_protocol
     takeover->told_last = chronicle->acks[0];
 }
 
-/* Whatever waited never left. */
+/* Whatever waited never left; of one that ran alone nothing waited. */
 static void enter_deposed(struct chronicle *chronicle, const struct ft_protocol *protocol,
                           uint64_t now)
 {
+    enum ft_state before = chronicle->state;
+    uint64_t since_ns = before == FT_SOLO ? 0 : chronicle->let_go_ns;
     const struct chronicle_note deposed = {.kind = CHRONICLE_DEPOSED,
                                            .generation = protocol->record.generation,
-                                           .since_ns = chronicle->let_go_ns,
+                                           .since_ns = since_ns,
                                            .at_ns = now};
-    if (chronicle->state != FT_STARTING)
+    if (before != FT_STARTING)
         note(chronicle, &deposed);
     end_unprotected(chronicle, now);
 }

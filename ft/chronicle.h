@@ -44,7 +44,6 @@ struct chronicle_takeover {
 
 struct chronicle {
     enum ft_state state;
-    bool striving;
     uint64_t seen_ns;              /* the step before */
     uint64_t acked;                /* epochs */
     uint64_t acks[CHRONICLE_ACKS]; /* when, the newest first */

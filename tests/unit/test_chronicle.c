@@ -17,7 +17,8 @@ static const struct ft_config config = {.node = 1,
                                         .retry_ns = 50 * MS,
                                         .gap_ns = 1000 * MS,
                                         .away_ns = 2000 * MS,
-                                        .yield_ns = 300 * MS};
+                                        .yield_ns = 300 * MS,
+                                        .watch_ns = 1500 * MS};
 
 /* It happens so many ms later. */
 static void step(uint64_t ms, struct ft_event event)
@@ -244,6 +245,26 @@ START_TEST(who_was_deposed_knows_since_when_nothing_left)
 }
 END_TEST
 
+START_TEST(who_was_deposed_while_alone_held_nothing)
+{
+    begin_solo();
+    pair(1);
+    (void)expect(CHRONICLE_PROTECTED);
+    step(10, (struct ft_event){.kind = FT_DISCONNECTED, .link = 1});
+    (void)expect(CHRONICLE_ALONE);
+    agree(10);
+    (void)expect(CHRONICLE_SOLO);
+    step(800, (struct ft_event){.kind = FT_TICK});
+    step(800, (struct ft_event){.kind = FT_TICK}); /* it looks at the witness */
+    step(1, (struct ft_event){.kind = FT_ANSWER,
+                              .ask = protocol.ask,
+                              .answer = FT_IS,
+                              .record = {.generation = 9, .owner = 2, .twin = FT_FORCED}});
+    ck_assert_int_eq(protocol.state, FT_DEPOSED);
+    ck_assert_uint_eq(expect(CHRONICLE_DEPOSED).since_ns, 0);
+}
+END_TEST
+
 START_TEST(notes_that_nobody_takes_make_room_for_newer_ones)
 {
     begin_solo();
@@ -276,6 +297,7 @@ int main(void)
     tcase_add_test(tcase, a_twin_of_one_epoch_knows_that_one);
     tcase_add_test(tcase, a_handover_is_planned);
     tcase_add_test(tcase, who_was_deposed_knows_since_when_nothing_left);
+    tcase_add_test(tcase, who_was_deposed_while_alone_held_nothing);
     tcase_add_test(tcase, notes_that_nobody_takes_make_room_for_newer_ones);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
