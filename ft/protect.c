@@ -6,6 +6,7 @@
 #include "ft/arrival_base.h"
 #include "ft/arrival_parts.h"
 #include "host/disk_point.h"
+#include "host/key_store.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -455,7 +456,9 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
     protect->following.durable = saved->durable;
     memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
     memcpy(protect->following.back, saved->back, sizeof(saved->back));
-    int ret = saved->key[0] ? link_key_read(&protect->key, saved->key, err) : 0;
+    /* One of the store is read whenever somebody is called, and may have been taken away. */
+    bool is_file = saved->key[0] && !key_store_has_path(saved->key);
+    int ret = is_file ? link_key_read(&protect->key, saved->key, err) : 0;
     if (ret == 0)
         ret = load_changes(protect, err);
     if (ret == 0)
@@ -465,7 +468,8 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
     const struct ft_config times = protect_config(protect, false);
     ft_protocol_init_owner(&protocol, &times, saved->generation, clock_boot_ns());
     ret = protect_conduct(protect, &protocol, err);
-    return ret == 0 && saved->peer[0] ? protect_start(protect, err) : ret;
+    bool has_peer = saved->peer[0] || vm_of(protect)->definition->ft.peer_count > 0;
+    return ret == 0 && has_peer ? protect_start(protect, err) : ret;
 }
 
 /* --- on the main loop ------------------------------------------------------------------------- */

@@ -353,6 +353,24 @@ def test_a_key_that_is_taken_away():
         hosts.wait_for(a, role="primary", state="paired", timeout=60)
 
 
+def test_a_vm_starts_without_its_pair():
+    """A protected VM whose pair is taken away while it is off starts, and says why it has no twin. Paired again it has
+    one."""
+    with PairedHosts() as hosts:
+        process = hosts.start_primary()
+        hosts.wait_for_vms(hosts.b)
+        assert hosts.follow(hosts.a, hosts.AT_B).returncode == 0
+        hosts.wait_for(hosts.a, state="paired")
+        hosts.a.good("stop", "--force", "web1")
+        ended(process)
+        assert hosts.a.run("unpair", hosts.AT_B).returncode == 0
+        hosts.start_primary()
+        why = hosts.wait_for(hosts.a, state="solo", why=lambda text: text and "cannot read the key" in text)
+        assert why["role"] == "primary"
+        pair(hosts.a, hosts.AT_B, "--as", hosts.AT_A)
+        hosts.wait_for(hosts.a, role="primary", state="paired", timeout=60)
+
+
 # --- by a real ssh --------------------------------------------------------------------------------------------------
 
 SSHD = """

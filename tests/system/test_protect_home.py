@@ -71,6 +71,23 @@ def test_another_host_gets_the_twin():
         third.wait_until(lambda: locked_kib(pair.pid(third)) < 16 << 10, "memory that is not locked any more")
 
 
+def test_the_first_sync_is_cut_short():
+    """The VM dies before anybody has had all of it, and nobody has said where its twin shall be: when it runs again it
+    looks for one by itself."""
+    with hosts_of(2) as (pair, peers):
+        saved = pair.a.root / "web1/.protected"
+        pair.lines[pair.b].cut()
+        asks = pair.a.begin("protect", "web1", "--witness", f"file:{pair.witness}", "--insecure", "--back", peers[0])
+        pair.a.wait_until(lambda: saved.exists() and json.loads(saved.read_text())["generation"], "a record of its own")
+        pair.wait_for(pair.a, state="solo", peer=peers[1])
+        pair.kill(pair.a)
+        asks.wait()
+        assert json.loads(saved.read_text())["peer"] == ""
+        pair.lines[pair.b].mend()
+        pair.start_primary()
+        pair.wait_for(pair.a, role="primary", state="paired", peer=peers[1])
+
+
 def test_the_former_one_is_waited_for():
     """As long as it may be booting nobody else gets the VM; when it is back it has its twin again, by itself, and who
     watches hears how far that is."""
