@@ -22,8 +22,10 @@ static void write_note(struct protect *protect, const struct chronicle_note *not
     protect->noted = true;
     switch (note->kind) {
     case CHRONICLE_PROTECTED: {
+        pthread_mutex_lock(&protect->lock);
         json_t *fields = json_pack("{ss, sI}", "peer", protect->saved.peer, "generation",
                                    generation);
+        pthread_mutex_unlock(&protect->lock);
         if (note->since_ns && fields)
             json_object_set_new(fields, "after_ms", json_real(ms));
         instance_note(protect->instance, "protected", fields);

@@ -139,8 +139,10 @@ static int check_new(struct protect *protect, const struct protection *saved, st
     bool same = strcmp(saved->witness, protect->saved.witness) == 0; /* who has the record */
     if (protocol.state == FT_SOLO && protocol.link == 0 && same)
         return 0; /* it has none, and may get another one */
+    pthread_mutex_lock(&protect->lock);
     int ret = err_say(err, ERR_STATE, EALREADY, "%s is protected already, by %s", vm_name(protect),
-                      protect->saved.peer);
+                      protect->trying[0] ? protect->trying : protect->saved.peer);
+    pthread_mutex_unlock(&protect->lock);
     err_hint(err, "minivmm unprotect %s", vm_name(protect));
     return ret;
 }
@@ -158,11 +160,11 @@ static int set_up(struct protect *protect, const struct wish *wish, struct err *
         saved->node = protect->saved.node;
     if (ret < 0)
         return ret;
-    saved->generation = protect->saved.generation;
     saved->role = PROTECTION_OWNER;
     memcpy(saved->back, wish->back, sizeof(saved->back));
     memcpy(saved->uuid, instance_config(protect->instance)->identity->uuid, sizeof(saved->uuid));
     pthread_mutex_lock(&protect->lock);
+    saved->generation = protect->saved.generation;
     protect->saved = *saved;
     protect->key = key;
     protect->asked_after = protect->tries;
@@ -521,8 +523,10 @@ static void answer_switching(struct protect *protect, const struct ft_protocol *
     struct err err = {0};
     if (protocol->state == FT_OVER && protocol->handed) {
         double took_ms = (double)(clock_monotonic_ns() - protect->switch_ns) / 1e6;
-        answer(&protect->switching,
-               json_pack("{ss, sf}", "to", protect->saved.peer, "took_ms", took_ms), NULL);
+        pthread_mutex_lock(&protect->lock);
+        json_t *said = json_pack("{ss, sf}", "to", protect->saved.peer, "took_ms", took_ms);
+        pthread_mutex_unlock(&protect->lock);
+        answer(&protect->switching, said, NULL);
     } else if (protocol->state == FT_SOLO || protocol->state == FT_DEPOSED) {
         err_say(&err, ERR_FAILED, ECANCELED, "%s was not handed over: its twin was lost meanwhile",
                 vm_name(protect));
