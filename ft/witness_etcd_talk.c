@@ -2,7 +2,9 @@
 /*
  * One question, to one member after the other until one answers: the one that answered last first,
  * and where it cannot be reached at once, whoever can be (host/http_client.h). A member that is cut
- * off from the others takes a connection and says nothing: that costs ATTEMPT_MS.
+ * off from the others takes a connection and says nothing: that costs ANSWER_MS, half of the
+ * patience of whoever asks (ask_ns, 2 s at least), or another one's answer would come too late. The
+ * last one has ATTEMPT_MS: a disk may be slow, a new leader not be there as yet.
  *
  * With a user, what is sent carries a token, which a login brings and etcd forgets when it likes; a
  * question that is refused for its token has not taken place, and is asked once more with a new
@@ -17,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ATTEMPT_MS = 3000, ALL_MS = 10000 };
+enum { ANSWER_MS = 1000, ATTEMPT_MS = 3000, ALL_MS = 10000 };
 
 /* gRPC's, of errors that say for certain that nothing took place. */
 enum { CODE_ARGUMENT = 3, CODE_PERMISSION = 7, CODE_STATE = 9, CODE_NOT_THERE = 12, CODE_WHO = 16 };
@@ -284,6 +286,15 @@ static int take_turn(struct turn *turn, int fd, const struct http_request *reque
     return r;
 }
 
+/* It is connected, and others are left to be asked. */
+static void hurry(struct turn *turn)
+{
+    uint64_t until = clock_monotonic_ns() + ANSWER_MS * 1000000ull;
+
+    if (turn->deadline_ns > until)
+        turn->deadline_ns = until;
+}
+
 int etcd_ask(struct etcd *etcd, const char *path, const char *question, bool *ret_maybe,
              struct err *err)
 {
@@ -309,13 +320,15 @@ int etcd_ask(struct etcd *etcd, const char *path, const char *question, bool *re
             add_unreached(&reasons, etcd, tried, why);
             break;
         }
+        tried |= 1u << turn.which;
+        if (tried != all)
+            hurry(&turn);
         int r = take_turn(&turn, fd, &request, &reasons, err);
         *ret_maybe = *ret_maybe || (r < 0 && turn.sent);
         if (r == 0)
             etcd->last = turn.which;
         if (r == 0 || turn.final)
             return r;
-        tried |= 1u << turn.which;
     }
     return say_nobody(&reasons, err);
 }

@@ -225,6 +225,24 @@ START_TEST(a_refusal_after_a_lost_answer_is_not_known_either)
 }
 END_TEST
 
+/* Whoever asks has two seconds of patience (protect_config). */
+START_TEST(a_silent_member_leaves_time_for_another_one)
+{
+    struct ft_record is;
+    struct err err = {0};
+
+    fake_will(&one, reply(200, probed));
+    fake_will(&one, FAKE_HANGS);
+    fake_will(&two, has(5, 7));
+    struct witness *witness = open_one();
+    uint64_t began = clock_monotonic_ns();
+    ck_assert_msg(witness_read(witness, vm, &is, &err) == 0, "%s", err.text);
+    ck_assert_uint_lt(clock_monotonic_ns() - began, 2 * NS_PER_SEC);
+    ck_assert_uint_eq(is.generation, 5);
+    witness_close(witness);
+}
+END_TEST
+
 START_TEST(the_same_generation_written_by_hand_is_nobodys_win)
 {
     struct ft_record is;
@@ -418,6 +436,7 @@ static Suite *make_suite(void)
     tcase_add_test(tests, who_was_too_late_hears_who_was_first);
     tcase_add_test(tests, when_all_answers_are_lost_it_is_not_known);
     tcase_add_test(tests, a_refusal_after_a_lost_answer_is_not_known_either);
+    tcase_add_test(tests, a_silent_member_leaves_time_for_another_one);
     tcase_add_test(tests, the_same_generation_written_by_hand_is_nobodys_win);
     tcase_add_test(tests, what_is_refused_has_not_taken_place);
     tcase_add_test(tests, only_the_generation_that_is_there_can_be_exchanged);
