@@ -288,7 +288,7 @@ int verb_pair(int argc, char **argv)
             "\n"
             "Gives this host and another one, where ssh leads, a key of their own: migrate, "
             "protect and standby\n"
-            "use it from then on, with no --key. Again it says that they are paired, or ends what "
+            "use it from then on by themselves. Again it says that they are paired, or ends what "
             "was cut short.\n",
         .take = take_option,
         .ctx = &pairing,

@@ -89,6 +89,7 @@ def check_completion(complete):
         assert complete(vms, "rem") == {"remove", "remove-snapshot"}
         assert complete(vms, "stop", "--f") == {"--force"}
         assert complete(vms, "clone", "--m") == {"--memory"}
+        assert complete(vms, "pair", "--k") == set()
         assert complete(vms, "stop", "w") == {"web1"}
         assert complete(vms, "set", "web1", "--link", "d") == {"down"}
         assert complete(vms, "protect", "web1", "--level", "d") == {"durable"}
