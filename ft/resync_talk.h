@@ -5,7 +5,8 @@
  *
  *   who runs it                                  who follows
  *                                          ◄────  BASE, after its welcome: what it has of these
- * disks, and where it may differ; or that it has nothing LOOK at a piece                      ────►
+ *                                                 disks, and where it may differ; or why nothing
+ *     LOOK at a piece                      ────►
  *                                          ◄────  LOOKED: its sums, 16 bytes for each 4 KiB
  *     BLOCKS that differ                   ────►
  *     ...
