@@ -22,38 +22,38 @@ static void say_why(struct arrival_folder *folder, const char *why)
 
 /* --- what is there ---------------------------------------------------------------------------- */
 
-static const char *look_at_changes(struct arrival_folder *folder, const uint8_t uuid[16],
-                                   const struct following *following, struct err *err)
+/* What it cannot be for is said in base.why. */
+static int look_at_changes(struct arrival_folder *folder, const uint8_t uuid[16],
+                           const struct following *following, struct err *err)
 {
     struct resync_base *base = &folder->base;
-    folder->former_changes = changes_file_open(folder->former, &base->head, &base->bits, err);
+    struct err why = {0};
+    folder->former_changes = changes_file_open(folder->former, &base->head, &base->bits, &why);
     if (folder->former_changes == -ENOENT)
-        return "the folder that is here has nothing in common with where it runs";
-    if (folder->former_changes < 0)
-        return err->text;
-    if (memcmp(base->head.uuid, uuid, sizeof(base->head.uuid)) != 0)
-        return "the folder that is here is another VM's";
-    if (memcmp(base->head.lineage, following->lineage, sizeof(base->head.lineage)) != 0)
-        return "the folder that is here is not the one that it had its disks in common with last";
-    return NULL;
+        say_why(folder, "the folder that is here has nothing in common with where it runs");
+    else if (folder->former_changes == -ESTALE)
+        say_why(folder, why.text);
+    else if (folder->former_changes < 0)
+        changes_say_unread(folder->path, &why, err);
+    else if (memcmp(base->head.uuid, uuid, sizeof(base->head.uuid)) != 0)
+        say_why(folder, "the folder that is here is another VM's");
+    else if (memcmp(base->head.lineage, following->lineage, sizeof(base->head.lineage)) != 0)
+        say_why(folder, "the folder that is here is not the one that it had its disks in common "
+                        "with last");
+    return folder->former_changes >= 0 || base->why[0] ? 0 : folder->former_changes;
 }
 
-void arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
-                       const struct following *following)
+int arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
+                      const struct following *following, struct err *err)
 {
-    const char *why = NULL;
-    struct err err = {0};
     folder->base.why[0] = '\0';
     folder->former = former_open(folder->place, folder->name, uuid, following);
     folder->replaces |= folder->former >= 0;
-    if (folder->former < 0)
-        why = "nothing of it was here";
-    else if (is_zero(following->lineage, sizeof(following->lineage)))
-        why = "where it runs it has not noted what has changed";
-    else
-        why = look_at_changes(folder, uuid, following, &err);
-    if (why)
-        say_why(folder, why);
+    if (folder->former >= 0 && !is_zero(following->lineage, sizeof(following->lineage)))
+        return look_at_changes(folder, uuid, following, err);
+    say_why(folder, folder->former < 0 ? "nothing of it was here"
+                                       : "where it runs it has not noted what has changed");
+    return 0;
 }
 
 /* --- taking it over --------------------------------------------------------------------------- */

@@ -10,9 +10,9 @@
 #include "ft/arrival_folder.h"
 
 /* The folder has its name, and a former one may be put aside: base.why is "" where its note is of
- * the other side's lineage. */
-void arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
-                       const struct following *following);
+ * the other side's lineage. One that cannot be read is an error. */
+int arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
+                      const struct following *following, struct err *err) must_check;
 /* All disks have come: each is the former one's, or none is, and they are made (base.why). */
 int arrival_base_adopt(struct arrival_folder *folder, struct err *err) must_check;
 /* Before anything is written to a disk: on stable storage, the former folder's are a mix. */

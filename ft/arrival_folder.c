@@ -127,9 +127,9 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     ret = make_marked(folder, hello, hidden, err);
     if (ret == 0)
         ret = give_name(folder, hello, following, hidden, err);
-    if (ret == 0 && following->generation)
-        arrival_base_find(folder, hello->uuid, following);
-    if (ret < 0 && folder->fd >= 0) {
+    if (ret == 0) /* from here on arrival_folder_finish puts back what was there */
+        return following->generation ? arrival_base_find(folder, hello->uuid, following, err) : 0;
+    if (folder->fd >= 0) {
         close(folder->fd);
         folder->fd = -1;
         (void)!tree_remove(place, hidden, NULL);

@@ -387,6 +387,10 @@ int changes_load(struct changes *changes, struct err *err)
     int fd = changes_file_open(changes->config.folder, &head, &bits, &why), ret;
     if (fd == -ENOENT)
         return 0;
+    if (fd < 0 && fd != -ESTALE) {
+        changes_say_unread(changes->config.name, &why, err);
+        return fd;
+    }
     if (fd >= 0 && head.flags & CHANGES_MIXED &&
         memcmp(head.uuid, changes->config.uuid, sizeof(head.uuid)) == 0) {
         free(bits);

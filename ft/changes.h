@@ -35,7 +35,8 @@ int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place,
                      struct err *err) must_check;
 
 /* still: goes on with the file that is there, if it counts for something; else that goes, and the
- * log says why. ERR_STATE: these disks are a mix, and must not run. */
+ * log says why. ERR_STATE: these disks are a mix, and must not run. ERR_FAILED: it cannot be read,
+ * and stays. */
 int changes_load(struct changes *changes, struct err *err) must_check;
 /* Any thread: the file is that of a new lineage. What the old one noted goes. */
 int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEAGE],

@@ -215,14 +215,28 @@ static int say_stale(struct err *err, const char *what)
     return err_say(err, ERR_STATE, ESTALE, FOLDER_CHANGES " %s", what);
 }
 
+/* Whoever has no descriptor left, or a disk that fails, has not found it to count for nothing. */
+static int say_unread(struct err *err, int error)
+{
+    if (error == ENODATA)
+        return say_stale(err, "has another length than it says");
+    if (error == ESTALE) /* NFS has one of its own, which is not ours */
+        error = EIO;
+    return err_sys(err, ERR_FAILED, error, "cannot read " FOLDER_CHANGES);
+}
+
 static int read_all(int fd, struct changes_head *ret_head, uint64_t **ret_bits, struct err *err)
 {
     uint8_t bytes[CHANGES_HEAD];
     struct stat stat;
-    if (fstat(fd, &stat) < 0 || !S_ISREG(stat.st_mode))
+    if (fstat(fd, &stat) < 0)
+        return say_unread(err, errno);
+    if (!S_ISREG(stat.st_mode))
         return say_stale(err, "is no plain file");
     int ret = fd_read_at(fd, bytes, sizeof(bytes), 0);
-    if (ret < 0 || !parse(bytes, ret_head))
+    if (ret < 0)
+        return say_unread(err, -ret);
+    if (!parse(bytes, ret_head))
         return say_stale(err, "is damaged");
     size_t words = changes_all_words(ret_head);
     if ((uint64_t)stat.st_size != CHANGES_HEAD + words * sizeof(uint64_t))
@@ -231,7 +245,7 @@ static int read_all(int fd, struct changes_head *ret_head, uint64_t **ret_bits, 
     ret = bits ? fd_read_at(fd, bits, words * sizeof(*bits), CHANGES_HEAD) : -ENOMEM;
     if (ret < 0) {
         free(bits);
-        return say_stale(err, "cannot be read");
+        return say_unread(err, -ret);
     }
     *ret_bits = bits;
     return 0;
@@ -242,8 +256,12 @@ int changes_file_open(int folder, struct changes_head *ret_head, uint64_t **ret_
 {
     int fd = openat(folder, FOLDER_CHANGES,
                     O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return -ENOENT;
     if (fd < 0)
-        return errno == ENOENT ? -ENOENT : say_stale(err, "cannot be opened");
+        return errno == ELOOP || errno == EISDIR || errno == ENXIO
+                   ? say_stale(err, "is no plain file")
+                   : say_unread(err, errno);
     int ret = read_all(fd, ret_head, ret_bits, err);
     if (ret == 0)
         return fd;
@@ -270,13 +288,25 @@ int changes_say_mixed(const char *name, struct err *err)
     return ret;
 }
 
+void changes_say_unread(const char *name, const struct err *why, struct err *err)
+{
+    if (err)
+        *err = *why;
+    err_prefix(err, "%s", name);
+}
+
 int changes_file_check(int folder, const char *name, struct err *err)
 {
     struct changes_head head;
+    struct err why = {0};
     uint64_t *bits;
-    int fd = changes_file_open(folder, &head, &bits, NULL);
-    if (fd < 0) /* such a note is whole before anything is mixed */
+    int fd = changes_file_open(folder, &head, &bits, &why);
+    if (fd == -ENOENT || fd == -ESTALE) /* such a note is whole before anything is mixed */
         return 0;
+    if (fd < 0) {
+        changes_say_unread(name, &why, err);
+        return fd;
+    }
     free(bits);
     close(fd);
     return head.flags & CHANGES_MIXED ? changes_say_mixed(name, err) : 0;

@@ -64,7 +64,7 @@ size_t changes_first_word(const struct changes_head *head, const struct changes_
 int changes_file_make(int folder, const struct changes_head *head, struct err *err) must_check;
 /*
  * The one that is there, for reading and writing, and its bits (free them). -ENOENT without a word:
- * there is none. -ESTALE: it counts for nothing, and why.
+ * there is none. -ESTALE: it counts for nothing, and why. Else it could not be read, and may count.
  */
 int changes_file_open(int folder, struct changes_head *ret_head, uint64_t **ret_bits,
                       struct err *err) must_check;
@@ -74,6 +74,8 @@ int changes_file_write_bits(int fd, const uint64_t *bits, size_t words) must_che
 /* Nothing is in common with anybody, from here on, and after a power cut too. -errno. */
 int changes_file_remove(int folder) must_check;
 
-/* ERR_STATE: the folder's disks are a mix (CHANGES_MIXED), and must not run. */
+/* ERR_STATE: the folder's disks are a mix (CHANGES_MIXED), and must not run. Else: who knows. */
 int changes_file_check(int folder, const char *name, struct err *err) must_check;
 int changes_say_mixed(const char *name, struct err *err);
+/* Of what open() said. */
+void changes_say_unread(const char *name, const struct err *why, struct err *err);

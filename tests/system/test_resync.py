@@ -160,6 +160,27 @@ def test_without_a_note():
     gets_everything(lambda pair: os.unlink(pair.a.root / "web1/.changes"), "nothing in common")
 
 
+def test_a_note_that_cannot_be_read():
+    """A host that cannot read its note says so, and becomes no twin until it can: what it has stays as it is."""
+    with resyncing() as (pair, told):
+        note, before = pair.a.root / "web1/.changes", copy(pair.disk(pair.a), "before.img")
+        pair.lines[pair.a].cut()
+        pair.kill(pair.a)
+        pair.wait_for(pair.b, role="primary", state="solo")
+        if subprocess.run(["chattr", "+i", note], capture_output=True).returncode != 0:
+            raise Skip("no file can be made immutable here")
+        try:
+            pair.lines[pair.a].mend()
+            pair.wait_for(pair.b, state="solo", why=lambda why: "web1: cannot read .changes: Operation not" in (why or ""))
+            pair.a.wait_until(note.exists, "the folder back in its place")
+        finally:
+            for left in pair.a.root.glob("**/.changes"):
+                subprocess.run(["chattr", "-i", left], check=True)
+        comes_back(pair, pair.b, before)
+        told.update(ask(pair, 20))
+        check_disk(pair.disk(pair.b), told, stride=STRIDE)
+
+
 def test_unprotected_in_between():
     """What a VM writes without protection is not noted: the next twin gets all of it."""
     with resyncing() as (pair, _):

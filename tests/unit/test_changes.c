@@ -9,6 +9,8 @@
 #include "host/disk_tap.h"
 #include "tests/unit/folder_rig.h"
 
+#include <sys/resource.h>
+
 enum { REGIONS = 200, BLOCK = 4096, MOST = 600 };
 
 #define REGION ((uint64_t)1 << CHANGES_LEAST_SHIFT)
@@ -468,18 +470,41 @@ START_TEST(a_damaged_file)
 }
 END_TEST
 
-START_TEST(a_mix_does_not_run)
+START_TEST(what_is_no_plain_file)
+{
+    struct err err = {0};
+    if (_i == 0)
+        ck_assert_int_eq(mkdir(rig_path(FOLDER_CHANGES), 0700), 0);
+    else if (_i == 1)
+        ck_assert_int_eq(symlink("disk.img", rig_path(FOLDER_CHANGES)), 0);
+    else
+        ck_assert_int_eq(mkfifo(rig_path(FOLDER_CHANGES), 0600), 0);
+    ck_assert_int_eq(changes_file_check(t.folder, "web1", &err), 0);
+    ck_assert_int_eq(err.kind, ERR_NONE);
+    end();
+    if (_i > 0)
+        ck_assert(!loads("ours"));
+}
+END_TEST
+
+static void mix(void)
 {
     struct changes_head head;
     uint64_t *bits;
     struct err err = {0};
-    run_once();
-    ck_assert_int_eq(changes_file_check(t.folder, "web1", &err), 0);
     int fd = changes_file_open(t.folder, &head, &bits, &err);
     head.flags |= CHANGES_MIXED;
     ck_assert_int_eq(changes_file_write_head(fd, &head), 0);
     free(bits);
     close(fd);
+}
+
+START_TEST(a_mix_does_not_run)
+{
+    struct err err = {0};
+    run_once();
+    ck_assert_int_eq(changes_file_check(t.folder, "web1", &err), 0);
+    mix();
     ck_assert_int_eq(changes_file_check(t.folder, "web1", &err), -ESTALE);
     open_disk();
     create("ours");
@@ -490,6 +515,54 @@ START_TEST(a_mix_does_not_run)
 END_TEST
 
 /* --- failures --------------------------------------------------------------------------------- */
+
+static int read_fails; /* errno; 0: it does not */
+
+ssize_t pread(int fd, void *bytes, size_t length, off_t offset)
+{
+    errno = read_fails;
+    return read_fails ? -1 : syscall(SYS_pread64, fd, bytes, length, offset);
+}
+
+static int next_descriptor(void)
+{
+    int fd = open("/", O_PATH | O_CLOEXEC);
+    close(fd);
+    return fd;
+}
+
+static void expect_unread(int error)
+{
+    struct err err = {0};
+    ck_assert_int_eq(changes_file_check(t.folder, "web1", &err), -error);
+    ck_assert_ptr_nonnull(strstr(err.text, "web1: cannot read " FOLDER_CHANGES));
+    err = (struct err){0};
+    ck_assert_int_eq(changes_load(t.changes, &err), -error);
+    ck_assert_ptr_nonnull(strstr(err.text, "web1: cannot read " FOLDER_CHANGES));
+    ck_assert_int_eq(access(rig_path(FOLDER_CHANGES), F_OK), 0);
+}
+
+/* It may say that the disks are a mix. */
+START_TEST(a_note_that_cannot_be_read_just_now_stays)
+{
+    struct rlimit limit;
+    run_once();
+    mix();
+    open_disk();
+    create("ours");
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const struct rlimit none = {(rlim_t)next_descriptor(), limit.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    expect_unread(EMFILE);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    read_fails = ESTALE; /* NFS */
+    expect_unread(EIO);
+    read_fails = EIO;
+    expect_unread(EIO);
+    read_fails = 0;
+    ck_assert_int_eq(changes_load(t.changes, NULL), -ESTALE);
+}
+END_TEST
 
 START_TEST(a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest)
 {
@@ -527,7 +600,9 @@ int main(void)
     tcase_add_test(tcase, a_disk_that_was_replaced);
     tcase_add_test(tcase, a_disk_that_has_grown);
     tcase_add_test(tcase, a_damaged_file);
+    tcase_add_loop_test(tcase, what_is_no_plain_file, 0, 3);
     tcase_add_test(tcase, a_mix_does_not_run);
+    tcase_add_test(tcase, a_note_that_cannot_be_read_just_now_stays);
     tcase_add_test(tcase, a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
