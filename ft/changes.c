@@ -283,7 +283,8 @@ static void handle_flushed(void *ctx, unsigned number, int result)
     pthread_mutex_lock(&changes->lock);
     bool counts = changes->flushes > 0 && number == changes->flush_number;
     changes->flush_failed |= counts && result < 0;
-    if (counts && --changes->flushes == 0 && !changes->flush_failed) {
+    changes->spoilt |= result < 0 && result != -ECANCELED; /* Linux says so once */
+    if (counts && --changes->flushes == 0 && !changes->flush_failed && !changes->spoilt) {
         clear_words(changes, changes->before);
         changes->has_before = false;
         want(changes); /* the file need not say it at once, but then fewer are looked at */

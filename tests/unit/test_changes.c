@@ -7,6 +7,7 @@
 #include "ft/changes.h"
 #include "host/disk_point.h"
 #include "host/disk_tap.h"
+#include "tests/unit/fake_disk.h"
 #include "tests/unit/folder_rig.h"
 
 #include <sys/resource.h>
@@ -542,6 +543,71 @@ static void expect_unread(int error)
     ck_assert_int_eq(access(rig_path(FOLDER_CHANGES), F_OK), 0);
 }
 
+static struct fake_disk fake;
+
+/* One whose flushes fail, and whose writes wait, when they are told to. */
+static void use_fake_disk(void)
+{
+    const struct disk_client client = {.begin = handle_nothing, .end = handle_nothing};
+    struct err err = {0};
+    end();
+    fake_disk_init(&fake, NULL, REGIONS * REGION);
+    ck_assert_int_eq(disk_point_create(&t.disk, &fake.disk, rig_path("disk.img"), &err), 0);
+    ck_assert_int_eq(disk_tap_create(&t.disk, t.disk, &err), 0);
+    ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, &err), 0);
+    t.tap = disk_tap_of(t.disk);
+    create("ours");
+    begin(lineage);
+}
+
+static void handle_failed(struct disk_request *request, int result)
+{
+    ck_assert_int_eq(result, -EIO);
+}
+
+/* Ours has begun by then, and ends well. */
+static void fail_a_guests_flush(void)
+{
+    fake.hold = true;
+    settle();
+    ck_assert_uint_eq(fake.held_count, 1);
+    fake.hold = false;
+    t.request = (struct disk_request){.op = DISK_FLUSH, .done = handle_failed};
+    disk_submit(t.disk, &t.request);
+    disk_kick(t.disk);
+    fake.fail = 0;
+    fake_disk_release(&fake);
+}
+
+/* It is told once, and the next flush ends well: also where the one that failed came too late to
+ * count, or was the guest's. */
+START_TEST(after_a_flush_that_failed_nothing_is_forgotten)
+{
+    use_fake_disk();
+    write_at(1);
+    changes_cut(t.changes, 1, false);
+    expect_forgotten(1, 1);
+    write_at(2);
+    changes_cut(t.changes, 2, false);
+    fake.fail = -EIO;
+    fake.fail_op = DISK_FLUSH;
+    changes_note_stored(t.changes, 2);
+    if (_i == 1)
+        changes_cut(t.changes, 3, true);
+    if (_i == 2)
+        fail_a_guests_flush();
+    settle();
+    fake.fail = 0;
+    for (uint64_t epoch = 3; epoch < 6; epoch++)
+        stored(epoch);
+    ck_assert(is_marked(2));
+    begin(other); /* all of the disk goes over */
+    write_at(3);
+    changes_cut(t.changes, 7, false);
+    expect_forgotten(7, 3);
+}
+END_TEST
+
 /* It may say that the disks are a mix. */
 START_TEST(a_note_that_cannot_be_read_just_now_stays)
 {
@@ -603,6 +669,7 @@ int main(void)
     tcase_add_loop_test(tcase, what_is_no_plain_file, 0, 3);
     tcase_add_test(tcase, a_mix_does_not_run);
     tcase_add_test(tcase, a_note_that_cannot_be_read_just_now_stays);
+    tcase_add_loop_test(tcase, after_a_flush_that_failed_nothing_is_forgotten, 0, 3);
     tcase_add_test(tcase, a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
