@@ -326,9 +326,12 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     if (changes->fd >= 0)
         close(changes->fd);
     changes->fd = -1;
+    changes->flushes = 0;
     int ret = make_bits(changes, changes_all_words(head));
-    if (ret < 0)
+    if (ret < 0) {
+        wake_all(changes);
         return ret;
+    }
     changes->fd = fd;
     changes->head = *head;
     if (bits) {
@@ -337,7 +340,6 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     }
     changes->has_now = bits;
     changes->has_before = changes->spoilt = false;
-    changes->flushes = 0;
     place_disks(changes);
     return 0;
 }
@@ -403,6 +405,8 @@ int changes_load(struct changes *changes, struct err *err)
         bool rests = head.flags & CHANGES_AT_REST;
         head.flags &= ~(uint32_t)CHANGES_AT_REST;
         ret = rests ? changes_file_write_head(fd, &head) : 0;
+        if (ret < 0)
+            close(fd);
         ret = ret < 0 ? say_failed(err, ret) : begin(changes, fd, &head, bits, err);
         free(bits);
         return ret;
@@ -442,6 +446,7 @@ int changes_switch(struct changes *changes, struct err *err)
     return begin(changes, fd, &changes->fresh, NULL, err);
 }
 
+/* The guard stays, so that it hears the end of what is under way. */
 void changes_drop(struct changes *changes)
 {
     pthread_mutex_lock(&changes->lock);
@@ -458,11 +463,7 @@ void changes_drop(struct changes *changes)
         struct err err = {0};
         err_sys(&err, ERR_FAILED, -ret, "%s: cannot remove " FOLDER_CHANGES, changes->config.name);
         log_err(LOG_WARNING, &err);
-        return;
     }
-    for (unsigned i = 0; i < changes->count && changes->guarded; i++)
-        disk_tap_set_guard(changes->disks[i].tap, NULL);
-    changes->guarded = false;
 }
 
 /* --- for others ------------------------------------------------------------------------------- */

@@ -608,6 +608,43 @@ START_TEST(after_a_flush_that_failed_nothing_is_forgotten)
 }
 END_TEST
 
+/* What was begun before a lineage was given up, and ends later, counts in the next one. */
+START_TEST(what_is_under_way_at_the_end_of_a_lineage)
+{
+    use_fake_disk();
+    write_at(1);
+    fake.hold = true;
+    t.done = false;
+    disk_submit(t.disk, &t.request);
+    disk_kick(t.disk);
+    changes_drop(t.changes);
+    fake.hold = false;
+    fake_disk_release(&fake);
+    ck_assert(t.done);
+    begin(other);
+    write_at(2);
+    changes_cut(t.changes, 1, false);
+    expect_forgotten(1, 2);
+}
+END_TEST
+
+START_TEST(a_note_whose_head_cannot_be_written_keeps_no_descriptor)
+{
+    struct err err = {0};
+    run_once();
+    open_disk();
+    create("ours");
+    cut_start(rig_path(FOLDER_CHANGES));
+    cut.fail_percent = 100;
+    int next = next_descriptor();
+    ck_assert_int_eq(changes_load(t.changes, &err), -EIO);
+    ck_assert_int_eq(next_descriptor(), next);
+    cut.on = false;
+    cut.fail_percent = 0;
+    cut_finish();
+}
+END_TEST
+
 /* It may say that the disks are a mix. */
 START_TEST(a_note_that_cannot_be_read_just_now_stays)
 {
@@ -669,7 +706,9 @@ int main(void)
     tcase_add_loop_test(tcase, what_is_no_plain_file, 0, 3);
     tcase_add_test(tcase, a_mix_does_not_run);
     tcase_add_test(tcase, a_note_that_cannot_be_read_just_now_stays);
+    tcase_add_test(tcase, a_note_whose_head_cannot_be_written_keeps_no_descriptor);
     tcase_add_loop_test(tcase, after_a_flush_that_failed_nothing_is_forgotten, 0, 3);
+    tcase_add_test(tcase, what_is_under_way_at_the_end_of_a_lineage);
     tcase_add_test(tcase, a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
