@@ -117,8 +117,12 @@ int arrival_folder_begin(struct arrival_folder *folder, int place, const char *p
     int ret = folder_check_name(hello->name, err);
     if (ret < 0)
         return ret;
-    *folder = (struct arrival_folder){
-        .place = place, .fd = -1, .former = -1, .former_changes = -1, .base.why = "it moves"};
+    *folder = (struct arrival_folder){.place = place,
+                                      .fd = -1,
+                                      .former = -1,
+                                      .former_changes = -1,
+                                      .base.why = "it moves",
+                                      .syncing = PTHREAD_MUTEX_INITIALIZER};
     snprintf(folder->name, sizeof(folder->name), "%s", hello->name);
     if ((size_t)snprintf(folder->path, sizeof(folder->path), "%s/%s", path, hello->name) >=
         sizeof(folder->path))
@@ -329,6 +333,7 @@ int arrival_folder_look(struct arrival_folder **ret_folder, int fd, const char *
     }
     folder->fd = own;
     folder->place = folder->former = folder->former_changes = -1;
+    pthread_mutex_init(&folder->syncing, NULL);
     snprintf(folder->path, sizeof(folder->path), "%s", path);
     *ret_folder = folder;
     return 0;
@@ -460,11 +465,16 @@ void arrival_folder_push(struct arrival_folder *folder)
 
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err)
 {
-    for (unsigned i = 0; i < folder->disk_count; i++)
-        if (fdatasync(folder->disks[i].fd) < 0)
-            return err_sys(err, ERR_FAILED, errno, "cannot write %s/%s", folder->path,
-                           folder->disks[i].about.name);
-    return 0;
+    pthread_mutex_lock(&folder->syncing);
+    for (unsigned i = 0; i < folder->disk_count && !folder->sync_error; i++) {
+        folder->sync_error = fdatasync(folder->disks[i].fd) < 0 ? errno : 0;
+        folder->unsynced = i;
+    }
+    int error = folder->sync_error;
+    pthread_mutex_unlock(&folder->syncing);
+    return error ? err_sys(err, ERR_FAILED, error, "cannot write %s/%s", folder->path,
+                           folder->disks[folder->unsynced].about.name)
+                 : 0;
 }
 
 /* Somebody may have put another one in its place. */

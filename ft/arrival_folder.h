@@ -7,6 +7,7 @@
 #include "ft/resync_talk.h"
 
 #include <jansson.h>
+#include <pthread.h>
 
 struct arrival_disk {
     struct moving_disk about;
@@ -23,6 +24,9 @@ struct arrival_folder {
     struct moving_shared shared[MACHINE_MAX_DISKS];
     unsigned disk_count, shared_count, file_count;
     uint64_t file_bytes;
+    pthread_mutex_t syncing;
+    int sync_error;    /* errno: from here on each sync fails */
+    unsigned unsynced; /* ...for this disk */
 
     /* ft/arrival_base.h: a former folder, its note, and what of it goes on here. */
     int former, former_changes; /* -1: none */
@@ -68,6 +72,8 @@ int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
                            struct stream_buffer *payload, struct err *err) must_check;
 /* What was written is on its way to the disks, so that a sync does not take long. */
 void arrival_folder_push(struct arrival_folder *folder);
+/* Any thread. Where it has failed once it fails for good: Linux says only once what it could not
+ * write, and to one of those who ask. */
 int arrival_folder_sync(struct arrival_folder *folder, struct err *err) must_check;
 /* It has all of the VM, and nobody needs a former one. */
 void arrival_folder_settle(struct arrival_folder *folder);

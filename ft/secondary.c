@@ -24,7 +24,7 @@ struct secondary {
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
     struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
     bool whole;                    /* the first epoch is here */
-    bool spoilt;                   /* memory is not what it has to be: --verify has found that */
+    atomic_bool spoilt;            /* memory (--verify) or disks are not what they have to be */
     uint64_t epoch;                /* the last one that was whole */
     bool behind;                   /* that one could not be applied, as yet */
     uint64_t unsynced;             /* bytes of blocks, before that */
@@ -173,6 +173,30 @@ static bool wait_for_epochs(struct secondary *secondary, uint64_t *ret_applied)
     return goes_on;
 }
 
+/* Where it fails the page cache has what a disk lacks, and sums would not tell: no later twin
+ * begins with these disks. */
+static int sync_disks(struct secondary *secondary, struct err *err)
+{
+    struct arrival_folder *folder = &secondary->arrival->folder;
+    int ret = arrival_folder_sync(folder, err);
+    if (ret == 0)
+        return 0;
+    secondary->spoilt = true;
+    (void)!changes_file_remove(folder->fd);
+    return ret;
+}
+
+/* Whoever runs the VM hears why. */
+static void end_for(struct secondary *secondary, struct err *err)
+{
+    pthread_mutex_lock(conductor_writing(secondary->conductor));
+    arrival_refuse(secondary->arrival, err);
+    pthread_mutex_unlock(conductor_writing(secondary->conductor));
+    err_prefix(err, "%s", vm_name(secondary));
+    log_err(LOG_ERROR, err);
+    link_break(secondary->arrival->link);
+}
+
 /* Beside the epochs, which do not wait for it: who runs the VM forgets what is on stable storage on
  * both sides. */
 static void run_syncer(void *arg)
@@ -180,14 +204,17 @@ static void run_syncer(void *arg)
     struct secondary *secondary = arg;
     struct stream *stream = link_writer(secondary->arrival->link);
     pthread_mutex_t *writing = conductor_writing(secondary->conductor);
+    struct err err = {0};
     uint64_t told = 0, applied;
     int ret = 0;
     while (ret == 0 && wait_for_epochs(secondary, &applied)) {
         if (applied == told)
             continue;
-        ret = arrival_folder_sync(&secondary->arrival->folder, NULL);
-        if (ret < 0)
+        ret = sync_disks(secondary, &err);
+        if (ret < 0) {
+            end_for(secondary, &err);
             break;
+        }
         pthread_mutex_lock(writing);
         resync_put_synced(stream, applied);
         ret = stream_flush(stream);
@@ -319,7 +346,8 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
     if (ret < 0)
         return ret;
     ret = verify(secondary, err);
-    secondary->spoilt = ret < 0;
+    if (ret < 0)
+        secondary->spoilt = true;
     return ret;
 }
 
@@ -458,15 +486,19 @@ static bool take_wish(struct secondary *secondary, bool *wish)
     return wanted;
 }
 
-/* The disks hold the last epoch that was acknowledged, and nothing of what came after it. */
+/* The disks hold the last epoch that was acknowledged, and nothing of what came after it. Whoever
+ * has acknowledged what it does not have, on its disks or in memory, wins nothing: its process ends
+ * as by a crash, whatever becomes of the other side. */
 static int apply_last(struct secondary *secondary, struct err *err)
 {
     const struct ft_event applied = {.kind = FT_APPLIED};
+    if (secondary->spoilt)
+        return err_say(err, ERR_FAILED, EIO, "it has lost what it acknowledged");
     int ret = secondary->behind ? apply(secondary, err) : 0; /* it was acknowledged */
     if (ret < 0)
         return ret;
     staging_drop(secondary->staging);
-    ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    ret = sync_disks(secondary, err);
     if (ret == 0 && secondary->journal)
         ret = epoch_journal_end(secondary->journal, err);
     if (ret == 0)
@@ -498,13 +530,10 @@ static int fulfil(struct secondary *secondary, struct err *err)
     return ret;
 }
 
-/* Whoever has acknowledged what it does not have, on its disks or in memory, is as good as dead:
- * it wins nothing, whatever becomes of the other side. */
 static bool wait_for_wish(struct secondary *secondary)
 {
     pthread_mutex_lock(&secondary->lock);
-    while (!secondary->ends &&
-           (secondary->spoilt || (!secondary->applies_last && !secondary->takes_over)))
+    while (!secondary->ends && !secondary->applies_last && !secondary->takes_over)
         pthread_cond_wait(&secondary->changed, &secondary->lock);
     bool goes_on = !secondary->ends;
     pthread_mutex_unlock(&secondary->lock);

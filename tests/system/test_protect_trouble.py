@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crashes import CrashPair, Talk
 from echoes import check_disk
-from labcommon import REPOSITORY
+from labcommon import REPOSITORY, Skip
 from pairs import Pair
 from test_clone import MIB, mounted
 from test_protect import SOME, need_protect
@@ -98,6 +98,40 @@ def test_f7_a_disk_that_fails():
         pair.wait_for(pair.a, role="primary", state="paired")
         resource.prlimit(pair.pid(pair.b), resource.RLIMIT_FSIZE, (4096, 4096))
         goes_on_alone(pair, clients, "")
+        stop(pair, clients)
+
+
+@contextlib.contextmanager
+def thin(room):
+    """A file system that believes to have more room than `room` has: what does not fit is lost when it is synced."""
+    image, point = room / "thin.img", room / "thin"
+    point.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(400 * MIB)
+    if subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image]).returncode != 0 or \
+            subprocess.run(["mount", "-o", "loop", image, point]).returncode != 0:
+        raise Skip("no ext4 can be mounted here")
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", "-l", point], check=True)
+
+
+def test_f7_a_disk_that_cannot_be_synced():
+    """The same where the writes to its disk end well, and only the sync says that they were lost."""
+    need_protect()
+    with Pair() as pair, mounted(pair.b, "tmpfs") as room, thin(room) as place:
+        pair.start_primary(pages=64)
+        pair.start_standby(pair.b, "--insecure", place=place)
+        clients = pair.clients("udp", "tcp", patience=20)
+        clients.wait_for_more(SOME)
+        for _ in range(2):
+            pair.protect()
+            assert pair.wait_for(pair.a, role="primary", state="paired")["resync"]["what"] == "full"
+            clients.wait_for_more(SOME)
+            fill(room)
+            goes_on_alone(pair, clients, "cannot write .*disk.img: ")
+            (room / "filler").unlink()
         stop(pair, clients)
 
 

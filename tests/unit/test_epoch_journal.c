@@ -331,6 +331,20 @@ START_TEST(whatever_fails_it_is_said_and_nothing_is_lost)
 }
 END_TEST
 
+/* Linux says it once: who asks again would hear that all is well. */
+START_TEST(a_sync_that_failed_fails_from_then_on)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct err err = {0};
+        cut_start();
+        cut.fails_at = i == 0 ? 1 : -1;
+        cut.error = EIO;
+        ck_assert_int_eq(arrival_folder_sync(folder, &err), -EIO);
+        ck_assert_ptr_nonnull(strstr(err.text, cut_names[1]));
+    }
+}
+END_TEST
+
 /* --- torn and damaged ------------------------------------------------------------------------- */
 
 static struct cut_file written;
@@ -647,6 +661,7 @@ int main(void)
     tcase_add_loop_test(tc, after_a_power_cut_at_any_step_all_that_was_committed_is_there, 0, 4);
     tcase_add_test(tc, what_a_vm_that_took_over_has_written_stays);
     tcase_add_loop_test(tc, whatever_fails_it_is_said_and_nothing_is_lost, 0, 4);
+    tcase_add_test(tc, a_sync_that_failed_fails_from_then_on);
     tcase_add_test(tc, a_journal_that_is_cut_anywhere_has_its_whole_epochs);
     tcase_add_test(tc, a_byte_that_is_wrong_ends_it_there);
     tcase_add_loop_test(tc, what_overlaps_ends_as_it_was_written, 0, 20);
