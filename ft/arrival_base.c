@@ -193,7 +193,7 @@ int arrival_base_settle(struct arrival_folder *folder, const uint8_t uuid[16],
         ret = changes_file_remove(folder->former);
     if (ret < 0)
         return err_sys(err, ERR_FAILED, -ret, "cannot settle as a twin");
-    int fd = changes_file_make(folder->fd, &head, err);
+    int fd = changes_file_make(folder->fd, &head, false, err);
     if (fd < 0)
         return fd;
     close(fd);

@@ -50,7 +50,8 @@ struct changes {
     uint64_t *there;         /* bits that are on stable storage, whatever comes */
     uint64_t *image;         /* the thread's: what it writes */
     bool has_now;            /* a mark since the cut */
-    bool has_before, spoilt; /* spoilt: a write or flush failed, and who knows what is there now */
+    bool has_before, spoilt; /* spoilt: a write failed, and who knows what is there now */
+    bool lost;               /* a flush did, and Linux says that only once */
     uint64_t before_epoch;
     unsigned generation, under_way[2]; /* changes of this one and the one before */
     unsigned flushes, flush_number;    /* of the disks, that have not come back */
@@ -157,12 +158,24 @@ static unsigned handle_begins(void *ctx)
     return mark;
 }
 
-static void handle_ended(void *ctx, unsigned mark, int result)
+/* With the lock. What is in the page cache may be on no disk, and nobody would see: all of it is
+ * copied next. */
+static void lose(struct changes *changes)
+{
+    changes->spoilt = changes->lost = true;
+    want(changes);
+}
+
+static void handle_ended(void *ctx, unsigned mark, enum disk_op op, int result)
 {
     struct changes *changes = ((struct followed *)ctx)->changes;
     pthread_mutex_lock(&changes->lock);
     changes->under_way[mark]--;
-    changes->spoilt |= result < 0 && result != -ECANCELED;
+    if (result < 0 && result != -ECANCELED) {
+        changes->spoilt = true;
+        if (op == DISK_FLUSH)
+            lose(changes);
+    }
     pthread_mutex_unlock(&changes->lock);
 }
 
@@ -180,14 +193,14 @@ static void wake_all(struct changes *changes)
 
 /* What is not noted must not be taken for equal: the file goes, and who waits goes on. Where that
  * cannot be said for sure, nothing is written to the disks. False: not yet. */
-static bool give_up(struct changes *changes, int error)
+static bool give_up(struct changes *changes, int error, const char *what)
 {
     struct err err = {0};
     int ret = changes_file_remove(changes->config.folder);
     err_sys(&err, ERR_FAILED, -error,
-            ret < 0 ? "%s: cannot write " FOLDER_CHANGES ", and its disks wait"
-                    : "%s: cannot write " FOLDER_CHANGES ", so that its next twin gets all of it",
-            changes->config.name);
+            ret < 0 ? "%s: cannot write %s, and its disks wait"
+                    : "%s: cannot write %s, so that its next twin gets all of it",
+            changes->config.name, what);
     log_err(LOG_WARNING, &err);
     return ret == 0;
 }
@@ -196,6 +209,7 @@ static bool give_up(struct changes *changes, int error)
 static void write_bits(struct changes *changes)
 {
     int fd = changes->fd;
+    bool lost = changes->lost;
     for (size_t i = 0; i < changes->words; i++) {
         changes->image[i] = changes->now[i] | changes->before[i];
         changes->there[i] &= changes->image[i];
@@ -203,8 +217,8 @@ static void write_bits(struct changes *changes)
     changes->wants = false;
     changes->busy = true;
     pthread_mutex_unlock(&changes->lock);
-    int ret = changes_file_write_bits(fd, changes->image, changes->words);
-    bool gone = ret < 0 && give_up(changes, ret);
+    int ret = lost ? -EIO : changes_file_write_bits(fd, changes->image, changes->words);
+    bool gone = ret < 0 && give_up(changes, ret, lost ? "its disks" : FOLDER_CHANGES);
     pthread_mutex_lock(&changes->lock);
     changes->busy = false;
     if (ret == 0)
@@ -283,7 +297,8 @@ static void handle_flushed(void *ctx, unsigned number, int result)
     pthread_mutex_lock(&changes->lock);
     bool counts = changes->flushes > 0 && number == changes->flush_number;
     changes->flush_failed |= counts && result < 0;
-    changes->spoilt |= result < 0 && result != -ECANCELED; /* Linux says so once */
+    if (result < 0 && result != -ECANCELED)
+        lose(changes);
     if (counts && --changes->flushes == 0 && !changes->flush_failed && !changes->spoilt) {
         clear_words(changes, changes->before);
         changes->has_before = false;
@@ -317,7 +332,7 @@ static void place_disks(struct changes *changes)
     }
 }
 
-/* With the lock. bits NULL: none. */
+/* With the lock. */
 static int take(struct changes *changes, int fd, const struct changes_head *head,
                 const uint64_t *bits)
 {
@@ -334,12 +349,10 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     }
     changes->fd = fd;
     changes->head = *head;
-    if (bits) {
-        memcpy(changes->now, bits, changes->words * sizeof(*bits));
-        memcpy(changes->there, bits, changes->words * sizeof(*bits));
-    }
-    changes->has_now = bits;
-    changes->has_before = changes->spoilt = false;
+    memcpy(changes->now, bits, changes->words * sizeof(*bits));
+    memcpy(changes->there, bits, changes->words * sizeof(*bits));
+    changes->has_now = true;
+    changes->has_before = changes->spoilt = changes->lost = false;
     place_disks(changes);
     return 0;
 }
@@ -435,7 +448,7 @@ int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEA
     if (changes->fresh_fd >= 0)
         close(changes->fresh_fd);
     changes->fresh = head;
-    changes->fresh_fd = changes_file_make(changes->config.folder, &head, err);
+    changes->fresh_fd = changes_file_make(changes->config.folder, &head, true, err);
     return changes->fresh_fd < 0 ? changes->fresh_fd : 0;
 }
 
@@ -443,7 +456,14 @@ int changes_switch(struct changes *changes, struct err *err)
 {
     int fd = changes->fresh_fd;
     changes->fresh_fd = -1;
-    return begin(changes, fd, &changes->fresh, NULL, err);
+    uint64_t *all = changes_all_bits(&changes->fresh);
+    if (!all) {
+        close(fd);
+        return err_sys(err, ERR_HOST, ENOMEM, "cannot note what changes");
+    }
+    int ret = begin(changes, fd, &changes->fresh, all, err);
+    free(all);
+    return ret;
 }
 
 /* The guard stays, so that it hears the end of what is under way. */

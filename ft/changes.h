@@ -11,6 +11,9 @@
  *           has ended and is on stable storage here, too, its regions are equal, and forgotten,
  *           unless they were written to since.
  *
+ * Of a new lineage all is marked until a first cut is stored: what a guest wrote before may be on
+ * the twin's disks, and here in no more than the page cache. A flush that fails ends a lineage.
+ *
  * Without a lineage nothing waits, and nothing is noted. Unless said otherwise: on the thread of
  * the machine's main loop, and `still` means that the disks' loops stand still.
  */
@@ -38,7 +41,8 @@ int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place,
  * log says why. ERR_STATE: these disks are a mix, and must not run. ERR_FAILED: it cannot be read,
  * and stays. */
 int changes_load(struct changes *changes, struct err *err) must_check;
-/* Any thread: the file is that of a new lineage. What the old one noted goes. */
+/* Any thread: the file is that of a new lineage, of which nothing is known to be in common as yet.
+ * What the old one noted goes. */
 int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEAGE],
                     struct err *err) must_check;
 /* still, after prepare: and from here on it is kept. */

@@ -102,6 +102,21 @@ size_t changes_all_words(const struct changes_head *head)
     return changes_first_word(head, &head->disks[head->count]);
 }
 
+uint64_t *changes_all_bits(const struct changes_head *head)
+{
+    uint64_t *bits = calloc(changes_all_words(head) + 1, sizeof(*bits)), *at = bits;
+    for (uint32_t i = 0; bits && i < head->count; i++) {
+        const struct changes_disk *disk = &head->disks[i];
+        uint64_t regions = ((disk->size - 1) >> disk->shift) + 1;
+        for (; regions > 0; at++) {
+            unsigned here = regions < CHANGES_WORD ? (unsigned)regions : CHANGES_WORD;
+            *at = UINT64_MAX >> (CHANGES_WORD - here);
+            regions -= here;
+        }
+    }
+    return bits;
+}
+
 /* --- the head --------------------------------------------------------------------------------- */
 
 static int format(const struct changes_head *head, uint8_t ret_bytes[CHANGES_HEAD])
@@ -181,12 +196,12 @@ int changes_file_write_bits(int fd, const uint64_t *bits, size_t words)
     return ret < 0 ? ret : fdatasync(fd) < 0 ? -errno : 0;
 }
 
-static int write_new(int folder, int fd, const struct changes_head *head)
+static int write_new(int folder, int fd, const struct changes_head *head, bool all)
 {
     size_t words = changes_all_words(head);
-    uint64_t *none = calloc(words + 1, sizeof(*none));
-    int ret = none ? changes_file_write_bits(fd, none, words) : -ENOMEM;
-    free(none);
+    uint64_t *bits = all ? changes_all_bits(head) : calloc(words + 1, sizeof(*bits));
+    int ret = bits ? changes_file_write_bits(fd, bits, words) : -ENOMEM;
+    free(bits);
     if (ret == 0)
         ret = changes_file_write_head(fd, head);
     small_file_give_to_owner(folder, fd);
@@ -196,13 +211,13 @@ static int write_new(int folder, int fd, const struct changes_head *head)
     return ret;
 }
 
-int changes_file_make(int folder, const struct changes_head *head, struct err *err)
+int changes_file_make(int folder, const struct changes_head *head, bool all, struct err *err)
 {
     int fd = unlinkat(folder, NEW_NAME, 0) < 0 && errno != ENOENT
                  ? -1
                  : openat(folder, NEW_NAME, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                           0600);
-    int ret = fd < 0 ? -errno : write_new(folder, fd, head);
+    int ret = fd < 0 ? -errno : write_new(folder, fd, head, all);
     if (ret == 0)
         return fd;
     if (fd >= 0)

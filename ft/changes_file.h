@@ -60,8 +60,12 @@ size_t changes_words(const struct changes_disk *disk); /* u64 of its bitmap */
 size_t changes_all_words(const struct changes_head *head);
 size_t changes_first_word(const struct changes_head *head, const struct changes_disk *disk);
 
-/* A new one without a bit, on stable storage, in the place of an old one: its descriptor. */
-int changes_file_make(int folder, const struct changes_head *head, struct err *err) must_check;
+/* Of all that there is: the bits. NULL: no memory. Free them. */
+uint64_t *changes_all_bits(const struct changes_head *head);
+
+/* A new one, with all bits or none, on stable storage in the place of an old one: its fd. */
+int changes_file_make(int folder, const struct changes_head *head, bool all,
+                      struct err *err) must_check;
 /*
  * The one that is there, for reading and writing, and its bits (free them). -ENOENT without a word:
  * there is none. -ESTALE: it counts for nothing, and why. Else it could not be read, and may count.

@@ -66,7 +66,7 @@ static void handle_ended(struct disk_request *request, int result)
     shadow->next = tap->resting;
     tap->resting = shadow;
     if (tap->guard.allows)
-        tap->guard.ended(tap->guard.ctx, shadow->mark, result);
+        tap->guard.ended(tap->guard.ctx, shadow->mark, original->op, result);
     original->done(original, result);
 }
 

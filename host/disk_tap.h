@@ -40,7 +40,7 @@ struct disk_tap_guard {
     bool (*allows)(void *ctx, const struct disk_request *request);
     /* It passes now, and is over, a flush too: it has what begins() said as its mark. */
     unsigned (*begins)(void *ctx);
-    void (*ended)(void *ctx, unsigned mark, int result);
+    void (*ended)(void *ctx, unsigned mark, enum disk_op op, int result);
     void (*flushed)(void *ctx, unsigned number, int result); /* disk_tap_flush */
     void *ctx;
 };

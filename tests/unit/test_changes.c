@@ -95,11 +95,57 @@ static void create(const char *uuid)
     ck_assert_int_eq(changes_add_disk(t.changes, t.disk, 0, &err), 0);
 }
 
-static void begin(const uint8_t new_lineage[CHANGES_LINEAGE])
+static bool is_marked(uint64_t region)
+{
+    uint64_t words[REGIONS / CHANGES_WORD + 1] = {0};
+    struct changes_disk disk;
+    if (!changes_find_disk(t.changes, 0, &disk))
+        return false;
+    changes_read(t.changes, &disk, words);
+    return words[region / CHANGES_WORD] >> region % CHANGES_WORD & 1;
+}
+
+static void handle_timer(void *arg)
+{
+    loop_stop(t.loop);
+}
+
+static void settle(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        loop_timer_init(&t.timer, t.loop, handle_timer, NULL);
+        ck_assert_int_eq(loop_timer_arm(&t.timer, clock_monotonic_ns()), 0);
+        ck_assert_int_eq(loop_run(t.loop), 0);
+        loop_timer_cancel(&t.timer);
+    }
+}
+
+/* The disk syncs in between. */
+static void expect_forgotten(uint64_t epoch, uint64_t region)
+{
+    uint64_t until = clock_monotonic_ns() + 20000000000ull;
+    changes_note_stored(t.changes, epoch);
+    while (is_marked(region) && clock_monotonic_ns() < until)
+        settle();
+    ck_assert(!is_marked(region));
+}
+
+static void begin_fresh(const uint8_t new_lineage[CHANGES_LINEAGE])
 {
     struct err err = {0};
     ck_assert_msg(changes_prepare(t.changes, new_lineage, &err) == 0, "%s", err.text);
     ck_assert_msg(changes_switch(t.changes, &err) == 0, "%s", err.text);
+    for (uint64_t region = 0; region < REGIONS; region++)
+        ck_assert(is_marked(region));
+    ck_assert_uint_eq(changes_bytes(t.changes), REGIONS * REGION);
+}
+
+/* ...and its first epoch is on stable storage on both sides. */
+static void begin(const uint8_t new_lineage[CHANGES_LINEAGE])
+{
+    begin_fresh(new_lineage);
+    changes_cut(t.changes, 0, true);
+    expect_forgotten(0, 0);
 }
 
 /* As a VM ends: in order. */
@@ -154,31 +200,6 @@ static void write_at(uint64_t region)
 {
     memset(t.bytes, (int)roll(256), sizeof(t.bytes));
     act(DISK_WRITE, region * REGION + BLOCK, BLOCK);
-}
-
-static bool is_marked(uint64_t region)
-{
-    uint64_t words[REGIONS / CHANGES_WORD + 1] = {0};
-    struct changes_disk disk;
-    if (!changes_find_disk(t.changes, 0, &disk))
-        return false;
-    changes_read(t.changes, &disk, words);
-    return words[region / CHANGES_WORD] >> region % CHANGES_WORD & 1;
-}
-
-static void handle_timer(void *arg)
-{
-    loop_stop(t.loop);
-}
-
-static void settle(void)
-{
-    for (unsigned i = 0; i < 3; i++) {
-        loop_timer_init(&t.timer, t.loop, handle_timer, NULL);
-        ck_assert_int_eq(loop_timer_arm(&t.timer, clock_monotonic_ns()), 0);
-        ck_assert_int_eq(loop_run(t.loop), 0);
-        loop_timer_cancel(&t.timer);
-    }
 }
 
 /* --- marks ------------------------------------------------------------------------------------ */
@@ -293,16 +314,6 @@ static void stored(uint64_t epoch)
 {
     changes_note_stored(t.changes, epoch);
     settle();
-}
-
-/* The disk syncs in between. */
-static void expect_forgotten(uint64_t epoch, uint64_t region)
-{
-    uint64_t until = clock_monotonic_ns() + 20000000000ull;
-    changes_note_stored(t.changes, epoch);
-    while (is_marked(region) && clock_monotonic_ns() < until)
-        settle();
-    ck_assert(!is_marked(region));
 }
 
 START_TEST(what_the_twin_has_is_forgotten_unless_it_was_written_again)
@@ -581,8 +592,9 @@ static void fail_a_guests_flush(void)
 
 /* It is told once, and the next flush ends well: also where the one that failed came too late to
  * count, or was the guest's. */
-START_TEST(after_a_flush_that_failed_nothing_is_forgotten)
+START_TEST(a_flush_that_fails_ends_the_lineage)
 {
+    uint8_t found[CHANGES_LINEAGE];
     use_fake_disk();
     write_at(1);
     changes_cut(t.changes, 1, false);
@@ -596,15 +608,41 @@ START_TEST(after_a_flush_that_failed_nothing_is_forgotten)
         changes_cut(t.changes, 3, true);
     if (_i == 2)
         fail_a_guests_flush();
-    settle();
+    uint64_t until = clock_monotonic_ns() + 20000000000ull;
+    while (changes_lineage(t.changes, found) && clock_monotonic_ns() < until)
+        settle();
+    ck_assert(!changes_lineage(t.changes, found));
+    ck_assert_int_lt(access(rig_path(FOLDER_CHANGES), F_OK), 0);
     fake.fail = 0;
-    for (uint64_t epoch = 3; epoch < 6; epoch++)
-        stored(epoch);
-    ck_assert(is_marked(2));
+    write_at(2);
     begin(other); /* all of the disk goes over */
     write_at(3);
     changes_cut(t.changes, 7, false);
     expect_forgotten(7, 3);
+}
+END_TEST
+
+/* What was written before may be in no more than the page cache. */
+START_TEST(of_a_new_lineage_all_is_marked_until_both_have_it)
+{
+    struct changes_head head;
+    struct err err = {0};
+    uint64_t *bits;
+    begin_fresh(lineage);
+    int fd = changes_file_open(t.folder, &head, &bits, &err);
+    ck_assert_int_ge(fd, 0);
+    uint64_t marked = 0;
+    for (size_t i = 0; i < changes_all_words(&head); i++)
+        marked += (uint64_t)__builtin_popcountll(bits[i]);
+    ck_assert_uint_eq(marked, REGIONS);
+    close(fd);
+    free(bits);
+    write_at(1);
+    changes_cut(t.changes, 3, true);
+    stored(2);
+    ck_assert(is_marked(0) && is_marked(1) && is_marked(REGIONS - 1));
+    expect_forgotten(3, 0);
+    ck_assert_uint_eq(changes_bytes(t.changes), 0);
 }
 END_TEST
 
@@ -707,7 +745,8 @@ int main(void)
     tcase_add_test(tcase, a_mix_does_not_run);
     tcase_add_test(tcase, a_note_that_cannot_be_read_just_now_stays);
     tcase_add_test(tcase, a_note_whose_head_cannot_be_written_keeps_no_descriptor);
-    tcase_add_loop_test(tcase, after_a_flush_that_failed_nothing_is_forgotten, 0, 3);
+    tcase_add_test(tcase, of_a_new_lineage_all_is_marked_until_both_have_it);
+    tcase_add_loop_test(tcase, a_flush_that_fails_ends_the_lineage, 0, 3);
     tcase_add_test(tcase, what_is_under_way_at_the_end_of_a_lineage);
     tcase_add_test(tcase, a_note_that_cannot_be_written_ends_the_lineage_and_not_the_guest);
     suite_add_tcase(suite, tcase);
