@@ -37,7 +37,10 @@
 enum { SAYS_PLAIN = 1, SAYS_TLS = 2, SAYS_NEITHER = 3 };
 enum { VERSION = 1, CONNECTED = 1, ACCEPTED = 2 };
 static const uint8_t word[8] = "minivmm";
-enum { HALF = 64 * 1024 }; /* gathered for writing, read ahead */
+enum {
+    HALF = 64 * 1024, /* gathered for writing, read ahead */
+    NEAR = 1024       /* read ahead after what went without a copy: most of it will do so again */
+};
 
 struct link {
     struct wire wire;
@@ -49,6 +52,7 @@ struct link {
     struct stream reader; /* and of its thread: */
     size_t read_at;       /* [read_at, available) */
     size_t available;
+    bool direct; /* so went what was read last */
     char peer[80];
     uint8_t gathered[HALF];
     uint8_t ahead[HALF];
@@ -115,12 +119,15 @@ static int link_read(struct stream *stream, void *to, size_t length)
                 return (int)n;
             at += n;
             length -= (size_t)n;
+            link->direct = true;
             continue;
         }
         if (ready == 0) {
-            ssize_t n = receive_some(link, link->ahead, HALF);
+            bool near = link->direct && !link->tls && length < NEAR;
+            ssize_t n = receive_some(link, link->ahead, near ? NEAR : HALF);
             if (n < 0)
                 return (int)n;
+            link->direct = false;
             link->read_at = 0;
             link->available = ready = (size_t)n;
         }
