@@ -51,10 +51,10 @@ void outbox_open(struct outbox *outbox);                     /* all, and nothing
 /* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
  * for a frame of each interface that is just being sent. */
 void outbox_shut(struct outbox *outbox);
-/* Bytes that wait; without the vsock's, which the guest has. */
 /* What is released leaves within so long, or waits for the next release (host/netif_gate.h). To be
  * set before the first hold. */
 void outbox_limit(struct outbox *outbox, uint64_t ns);
 /* The machine stands still, and will not go on: what may leave does so now. */
 void outbox_flush(struct outbox *outbox);
+/* Bytes that wait; without the vsock's, which the guest has. */
 uint64_t outbox_held(struct outbox *outbox);
