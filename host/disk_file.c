@@ -18,6 +18,7 @@
 #include "core/clock.h"
 #include "core/iov.h"
 #include "core/memory.h"
+#include "host/lock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -39,8 +40,10 @@ void disk_file_close(struct disk_file *file)
 {
     if (file->zeroes)
         munmap(file->zeroes, DISK_ZEROES_SIZE);
-    if (file->fd >= 0)
-        close(file->fd); /* and its lock is gone */
+    if (file->fd >= 0) {
+        lock_let_go(file->fd); /* a ring's worker may have it open for a moment more */
+        close(file->fd);
+    }
     file->zeroes = NULL;
     file->fd = -1;
 }

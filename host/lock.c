@@ -29,6 +29,13 @@ int lock_try(int fd, bool shared)
     return errno == EACCES ? -EAGAIN : -errno; /* POSIX leaves the choice between these two */
 }
 
+void lock_let_go(int fd)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    (void)fcntl(fd, F_OFD_SETLK, &lock);
+}
+
 static bool is_locked(int fd, off_t start, off_t length)
 {
     struct flock lock = {

@@ -9,6 +9,8 @@
 
 /* Never waits. -EAGAIN: somebody else has it. For an unshared lock the file is open for writing. */
 int lock_try(int fd, bool shared) must_check;
+/* Locks and marks are gone at once, though whoever has inherited the file has it open still. */
+void lock_let_go(int fd);
 
 /*
  * A mark that whoever has the same file open elsewhere can see, on another host, too, as far as its

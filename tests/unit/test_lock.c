@@ -80,6 +80,18 @@ START_TEST(a_lock_on_everything_is_no_mark)
 }
 END_TEST
 
+START_TEST(what_is_let_go_is_free_though_the_file_stays_open)
+{
+    int holds = dup(one);
+    ck_assert_int_eq(lock_try(one, false), 0);
+    lock_let_go(one);
+    close(one);
+    ck_assert(!lock_is_held(other));
+    ck_assert_int_eq(lock_try(other, false), 0);
+    one = holds;
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *suite = suite_create("lock");
@@ -89,6 +101,7 @@ static Suite *suite(void)
     tcase_add_test(tcase, a_mark_is_seen_by_others_where_it_is_and_nowhere_else);
     tcase_add_test(tcase, marks_and_locks_do_not_meet);
     tcase_add_test(tcase, a_lock_on_everything_is_no_mark);
+    tcase_add_test(tcase, what_is_let_go_is_free_though_the_file_stays_open);
     suite_add_tcase(suite, tcase);
     return suite;
 }
