@@ -246,6 +246,17 @@ static void print_primary(FILE *to, const json_t *protection, const struct prote
     print_throttle(to, protection);
 }
 
+static void print_patience(FILE *to, const json_t *protection)
+{
+    struct line line = {""};
+    const json_t *patience = json_object_get(protection, "patience_ms");
+    if (!patience)
+        return;
+    add(&line, "after %.0f ms of silence the other one counts as gone",
+        json_number_value(patience));
+    put(to, "patience", &line);
+}
+
 static void print_held(FILE *to, const json_t *protection)
 {
     struct line line = {""};
@@ -345,6 +356,7 @@ void protection_print(FILE *to, const json_t *protection, const struct protectio
     print_paths(to, protection);
     print_primary(to, protection, pace);
     print_held(to, protection);
+    print_patience(to, protection);
     print_home(to, protection);
     print_resync(to, protection);
     print_twin(to, protection);

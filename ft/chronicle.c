@@ -23,7 +23,7 @@ static const char *find_why(const struct ft_protocol *protocol, const struct ft_
     case FT_DISCONNECTED:
         return "the connection ended";
     case FT_TICK:
-        return now - protocol->heard_ns > protocol->config.lost_ns ? "silence" : "it stalled";
+        return now - protocol->heard_ns > ft_protocol_patience(protocol) ? "silence" : "it stalled";
     case FT_HEARD:
         return protocol->handed ? "switchover" : "it said what it may not";
     default:

@@ -132,7 +132,7 @@ static void step_locked(struct conductor *conductor, const struct ft_event *even
     const struct ft_event tick = {.kind = FT_TICK};
     const struct ft_protocol *protocol = &conductor->protocol;
     uint64_t now = clock_boot_ns();
-    if (event->kind != FT_TICK && now - protocol->tick_ns > protocol->config.gap_ns)
+    if (event->kind != FT_TICK && now - protocol->tick_ns > ft_protocol_gap(protocol))
         step_once(conductor, &tick, now);
     step_once(conductor, event, now);
 }

@@ -16,6 +16,8 @@ enum {
 void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config)
 {
     *pace = (struct epoch_pace){.config = *config};
+    if (config->max_ns < config->min_ns)
+        pace->config.max_ns = config->min_ns;
 }
 
 uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64_t pause_ns,

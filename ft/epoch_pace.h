@@ -13,7 +13,8 @@
 #include "ft/epochs.h"
 
 struct epoch_pace_config {
-    uint64_t min_ns, max_ns; /* from the beginning of an epoch to that of the next */
+    uint64_t min_ns, max_ns; /* from the beginning of an epoch to that of the next; max_ns as
+                                min_ns where that is more */
     unsigned pause_percent;
 };
 

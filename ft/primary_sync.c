@@ -176,12 +176,15 @@ static int be_followed(struct primary *primary, struct err *err)
 {
     struct departure *out = &primary->out;
     struct ft_event event = {.kind = FT_CONNECTED};
+    struct link_news news;
     int ret = following_wait_welcome(link_reader(out->link), &out->payload, &event.node,
                                      &event.twin, err);
     if (ret == 0)
         ret = hear_base(primary, err);
     if (ret < 0)
         return ret;
+    link_look(out->link, &news);
+    event.patient = news.count > 0;
     link_set_timeout(out->link, 0); /* from here on the protocol says who is gone */
     primary->link = event.link = conductor_attach(primary->config.conductor, out->link);
     out->writing = conductor_writing(primary->config.conductor);

@@ -13,7 +13,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_BEAT_MS = 50, DEFAULT_LOST_MS = 500, WATCH_MS = 2000, MS = 1000000 };
+enum {
+    BEAT_MS = 50,
+    ADAPTING_BEAT_MS = 10,
+    ADAPTING_LOST_MS = 500,
+    FADE_MS = 1000,
+    WATCH_MS = 2000,
+    MS = 1000000,
+};
 
 static const struct instance_config *vm_of(const struct protect *protect)
 {
@@ -143,24 +150,59 @@ static int handle_persist(void *ctx, const struct ft_record *record, struct err 
 
 /* --- its parts -------------------------------------------------------------------------------- */
 
+/* One heartbeat of seven may be late before silence means something. */
+static uint32_t find_beat_ms(const struct definition_ft *ft)
+{
+    uint32_t fits = ft->timeout_ms * 2 / 15;
+    if (ft->heartbeat_ms)
+        return ft->heartbeat_ms;
+    if (!ft->timeout_ms)
+        return ADAPTING_BEAT_MS;
+    return fits < BEAT_MS ? fits : BEAT_MS;
+}
+
 static void fill_times(struct protect *protect)
 {
     const struct definition_ft *ft = &vm_of(protect)->definition->ft;
-    protect->following.beat_ms = ft->heartbeat_ms ? ft->heartbeat_ms : DEFAULT_BEAT_MS;
-    protect->following.lost_ms = ft->timeout_ms ? ft->timeout_ms : DEFAULT_LOST_MS;
+    bool adapts = !ft->timeout_ms;
+    protect->following.adapts = adapts;
+    protect->following.beat_ms = find_beat_ms(ft);
+    uint32_t most_ms = protect->following.beat_ms * 10;
+    protect->following.lost_ms = ft->timeout_ms;
+    if (adapts)
+        protect->following.lost_ms = most_ms > ADAPTING_LOST_MS ? most_ms : ADAPTING_LOST_MS;
+}
+
+/* Who follows gives the other one up after this silence, where it is at its shortest. */
+static uint64_t find_shortest_ns(const struct following *following)
+{
+    uint64_t lost = following->lost_ms * (uint64_t)MS,
+             beats = following->beat_ms * (uint64_t)MS * 15 / 2;
+    return following->adapts && beats < lost ? beats : lost;
+}
+
+/* And where that is at its longest. */
+static uint64_t find_longest_ns(const struct following *following)
+{
+    return following->lost_ms * (uint64_t)MS * (following->adapts ? 4 : 1);
 }
 
 /* The proportions are those of the simulator (tests/sim): who runs it gives the twin up before the
  * twin takes over. */
 struct ft_config protect_config(const struct protect *protect, bool follows)
 {
-    uint64_t lost = protect->following.lost_ms * (uint64_t)MS;
+    uint64_t lost = protect->following.lost_ms * (uint64_t)MS,
+             shortest = find_shortest_ns(&protect->following),
+             longest = find_longest_ns(&protect->following);
     uint64_t ask = 2 * lost > 2000ull * MS ? 2 * lost : 2000ull * MS,
              watch = WATCH_MS * (uint64_t)MS;
     return (struct ft_config){
         .node = protect->saved.node,
         .beat_ns = protect->following.beat_ms * (uint64_t)MS,
         .lost_ns = follows ? lost : lost * 2 / 3,
+        .swift_ns = follows ? shortest : shortest * 2 / 3,
+        .slow_ns = follows ? longest : longest * 2 / 3,
+        .fade_ns = FADE_MS * (uint64_t)MS,
         .stall_ns = 4 * lost,
         .ask_ns = ask,
         .retry_ns = lost / 2,
@@ -201,7 +243,7 @@ int protect_stand(struct protect *protect, struct err *err)
                   ? 0
                   : outbox_create(&protect->outbox, protect->instance, handle_waits, protect, err);
     if (ret == 0)
-        outbox_limit(protect->outbox, protect->following.lost_ms * (uint64_t)MS / 2);
+        outbox_limit(protect->outbox, find_shortest_ns(&protect->following) / 2);
     if (runs)
         machine_resume(protect->machine);
     return ret;
@@ -394,7 +436,7 @@ static int welcome(struct protect *protect, uint64_t twin, struct err *err)
     resync_put_base(link_writer(link), &protect->arrival->folder.base);
     if (stream_flush(link_writer(link)) < 0)
         return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
-    link_set_timeout(link, 2 * protect->following.lost_ms);
+    link_set_timeout(link, (unsigned)(2 * find_longest_ns(&protect->following) / MS));
     return 0;
 }
 

@@ -408,6 +408,9 @@ json_t *protect_describe(struct protect *protect)
         (json_int_t)protocol.sent, "acked", (json_int_t)protocol.acked, "gated",
         (int)ft_protocol_is_gated(&protocol), "why", trouble.text);
     pthread_mutex_unlock(&protect->lock);
+    if (protocol.link)
+        json_object_set_new(answer, "patience_ms",
+                            json_real((double)ft_protocol_patience(&protocol) / 1e6));
     add_primary(protect, answer);
     add_secondary(protect, answer);
     protect_home_describe(protect, answer);

@@ -45,6 +45,12 @@ static void part(const struct step *step)
     act(step, FT_UNSYNC);
 }
 
+/* How long a silence may be follows the line. */
+static bool is_adapting(const struct ft_protocol *p)
+{
+    return p->config.swift_ns && !p->patient;
+}
+
 /* --- the witness ------------------------------------------------------------------------------ */
 
 static bool is_as_wanted(const struct ft_protocol *p)
@@ -242,6 +248,7 @@ static void claim(const struct step *step)
     struct ft_protocol *p = step->p;
     p->state = FT_CLAIMING;
     p->applied = false;
+    p->told_ns = 0;
     act(step, FT_APPLY_LAST)->epoch = p->acked;
     want(step, p->config.node, 0);
 }
@@ -297,6 +304,11 @@ static void hear_ack(const struct step *step, const struct ft_word *word)
     catch_up(step);
 }
 
+static bool is_follower(const struct ft_protocol *p)
+{
+    return p->state == FT_FOLLOWING || p->state == FT_TWIN;
+}
+
 /* Whoever owns it has to have it on its disks, before that is so. */
 static void hear_hand(const struct step *step)
 {
@@ -337,12 +349,20 @@ static bool is_expected(const struct ft_protocol *p, const struct ft_word *word)
     case FT_READY:
         return p->state == FT_HANDING && word->epoch == p->sent;
     case FT_OFF:
-        return p->state == FT_FOLLOWING || p->state == FT_TWIN;
+        return is_follower(p);
     case FT_HAND:
     case FT_TAKE:
         return p->state == FT_TWIN && word->epoch == p->acked;
     }
     return false;
+}
+
+static void hear_anything(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (step->now - p->heard_ns > p->rough_ns)
+        p->rough_ns = step->now - p->heard_ns;
+    p->heard_ns = step->now;
 }
 
 static void hear_word(const struct step *step, const struct ft_event *event)
@@ -355,9 +375,10 @@ static void hear_word(const struct step *step, const struct ft_event *event)
         lose_peer(step); /* whoever that is */
         return;
     }
-    p->heard_ns = step->now;
+    hear_anything(step);
     switch (word->kind) {
     case FT_BEAT:
+        p->told_ns = word->epoch ? word->epoch : p->told_ns;
         break;
     case FT_ACK:
         hear_ack(step, word);
@@ -388,9 +409,11 @@ static void hear_connected(const struct step *step, const struct ft_event *event
     p->link = event->link;
     p->node = event->node;
     p->twin = event->twin;
+    p->patient = event->patient;
     p->generation = p->record.generation;
     p->acked = p->sent;
     p->heard_ns = p->said_ns = step->now;
+    p->rough_ns = p->config.lost_ns / 4; /* nothing is known of this one */
     act(step, FT_SYNC)->link = p->link;
 }
 
@@ -428,9 +451,9 @@ static void hear_captured(const struct step *step, const struct ft_event *event)
 static void hear_staged(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
-    if ((p->state != FT_FOLLOWING && p->state != FT_TWIN) || event->link != p->link)
+    if (!is_follower(p) || event->link != p->link)
         return;
-    p->heard_ns = step->now;
+    hear_anything(step);
     if (event->generation != p->generation ||
         (p->state == FT_TWIN && event->epoch != p->acked + 1)) {
         lose_peer(step);
@@ -483,12 +506,15 @@ static void hear_left(const struct step *step)
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-/* We were not there ourselves: what was so before need not be so now. */
+/* We were not there ourselves: what was so before need not be so now. After a short absence that is
+ * so of acknowledgements alone, by a twin that had heard of a shorter patience than ours is now. */
 static void mind_the_gap(const struct step *step, uint64_t absent)
 {
     struct ft_protocol *p = step->p;
-    p->heard_ns = p->waits_ns = step->now;
     p->unsure = p->sent;
+    if (is_adapting(p) && absent <= ft_protocol_patience(p) / 2)
+        return;
+    p->heard_ns = p->waits_ns = step->now;
     p->known = p->known && !p->striving;
     p->began_ns = step->now; /* a clock that was set says nothing of the others' time */
     if (p->state == FT_SOLO && absent > p->config.away_ns) {
@@ -502,14 +528,30 @@ static void mind_the_gap(const struct step *step, uint64_t absent)
     }
 }
 
+static void fade(const struct step *step)
+{
+    struct ft_protocol *p = step->p;
+    if (step->now - p->faded_ns < p->config.fade_ns)
+        return;
+    p->rough_ns -= p->rough_ns / 8;
+    p->faded_ns = step->now;
+}
+
+static void say_beat(const struct step *step)
+{
+    uint64_t patience = ft_protocol_patience(step->p);
+    say(step, FT_BEAT, is_follower(step->p) ? 0 : patience + patience / 2);
+}
+
 static void hear_tick(const struct step *step)
 {
     struct ft_protocol *p = step->p;
     const struct ft_config *config = &p->config;
     uint64_t absent = step->now - p->tick_ns;
     p->tick_ns = step->now;
-    if (absent > config->gap_ns)
+    if (absent > ft_protocol_gap(p))
         mind_the_gap(step, absent);
+    fade(step);
     if (p->asking && step->now - p->asked_ns >= config->ask_ns) {
         p->asking = p->known = false; /* whatever comes now comes too late */
         p->tried.generation = 0;
@@ -520,14 +562,14 @@ static void hear_tick(const struct step *step)
         step->now - p->asked_ns >= config->watch_ns)
         ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns)
-        say(step, FT_BEAT, 0);
+        say_beat(step);
     if (p->parting && step->now - p->parted_ns > config->stall_ns) {
         hang_up(step, p->parting);
         p->parting = 0;
     }
     bool waits = ft_protocol_is_gated(p) && (p->sent != p->acked || p->state == FT_HANDING);
     bool stalls = waits && step->now - p->waits_ns > config->stall_ns;
-    if (p->link && (stalls || step->now - p->heard_ns > config->lost_ns))
+    if (p->link && (stalls || step->now - p->heard_ns > ft_protocol_patience(p)))
         lose_peer(step);
 }
 
@@ -586,6 +628,8 @@ static void init(struct ft_protocol *protocol, const struct ft_config *config, e
 {
     *protocol = (struct ft_protocol){
         .config = *config, .state = state, .began_ns = now, .tick_ns = now, .heard_ns = now};
+    protocol->rough_ns = config->lost_ns / 4;
+    protocol->faded_ns = now;
 }
 
 void ft_protocol_init_owner(struct ft_protocol *protocol, const struct ft_config *config,
@@ -619,6 +663,26 @@ void ft_protocol_init_follower(struct ft_protocol *protocol, const struct ft_con
     protocol->twin = connected->twin;
     protocol->generation = connected->generation;
     protocol->said_ns = now;
+}
+
+uint64_t ft_protocol_patience(const struct ft_protocol *protocol)
+{
+    const struct ft_config *config = &protocol->config;
+    uint64_t patience = protocol->rough_ns * 4; /* as smooth as the past was, it need not be */
+    if (!is_adapting(protocol))
+        return config->lost_ns;
+    if (patience < protocol->told_ns)
+        patience = protocol->told_ns;
+    if (patience < config->swift_ns)
+        patience = config->swift_ns;
+    return patience < config->slow_ns ? patience : config->slow_ns;
+}
+
+uint64_t ft_protocol_gap(const struct ft_protocol *protocol)
+{
+    const struct ft_config *config = &protocol->config;
+    bool adapts = is_adapting(protocol) && config->swift_ns / 2 < config->gap_ns;
+    return adapts ? config->swift_ns / 2 : config->gap_ns;
 }
 
 bool ft_protocol_runs(const struct ft_protocol *protocol)

@@ -36,6 +36,11 @@
  * before a twin asks for the VM, it acknowledges nothing more, and its disks hold the last epoch
  * that it acknowledged. The generation is on stable storage before a node acts upon it.
  *
+ * How long a silence means that the other side is gone follows what was lately heard: four times
+ * the longest silence, between swift_ns and slow_ns, and lost_ns at first. Who runs the VM says
+ * with each beat how long that is, so that who follows it does not give up before: the VM moves
+ * when its host is gone, and not for a line. No safety is in any of these times.
+ *
  * A person may take the VM for a node whose owner is gone for good: by an exchange, too, for a
  * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that
  * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen. So whoever
@@ -49,7 +54,7 @@
  *             actions are carried out in their order before the next step, and none blocks. Then
  *             words are queued, and the gate is as GATE, RELEASE, OPEN, STOP say: what waits does
  *             not leave by itself. The rest has only begun. Whoever made no step for longer than
- *             gap_ns begins with a tick.
+ *             ft_protocol_gap begins with a tick.
  *   Links     One connection for words and epochs; both keep their order, and a word may overtake
  *             epochs, also between two frames. Whatever comes may be told as a BEAT: words that lie
  *             behind much else come late. The end is told once, also if we noticed it by writing.
@@ -100,6 +105,9 @@ struct ft_config {
     uint64_t node;     /* us, as the witness knows us */
     uint64_t beat_ns;  /* words that say nothing but that we are here */
     uint64_t lost_ns;  /* so long without a word, and the other one is gone */
+    uint64_t swift_ns; /* the same where words have come smoothly for a while; 0: always lost_ns */
+    uint64_t slow_ns;  /* the same where they come after long silences */
+    uint64_t fade_ns;  /* so often an eighth of the longest silence is forgotten */
     uint64_t stall_ns; /* so long without an acknowledgement, and it is as good as gone */
     uint64_t ask_ns;   /* so long without an answer, and there is none */
     uint64_t retry_ns; /* then we ask again */
@@ -122,6 +130,9 @@ struct ft_protocol {
     uint64_t node, twin; /* who follows; on its own side the twin is we */
     uint64_t generation; /* of all that is said on the link */
     uint64_t heard_ns, said_ns;
+    uint64_t rough_ns, faded_ns; /* the longest silence of late, which counts less and less */
+    uint64_t told_ns;            /* whom we follow gives us up after less than this */
+    bool patient;
     uint64_t sent, acked;        /* epochs; the follower's own acknowledgements */
     uint64_t unsure;             /* we were away when this one had left: later ones tell anew */
     uint64_t waits_ns;           /* since when for the oldest that is not acknowledged */
@@ -153,6 +164,10 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
                       struct ft_actions *ret_actions);
 
 /* For the driver, and for people. */
+/* So long without a word as things are, and the other one is gone: swift_ns to slow_ns. */
+uint64_t ft_protocol_patience(const struct ft_protocol *protocol);
+/* So long without a step, and the next one begins with a tick: gap_ns, or half of swift_ns. */
+uint64_t ft_protocol_gap(const struct ft_protocol *protocol);
 bool ft_protocol_runs(const struct ft_protocol *protocol);     /* the VM */
 bool ft_protocol_is_gated(const struct ft_protocol *protocol); /* its output waits */
 const char *ft_state_name(enum ft_state state);

@@ -7,9 +7,11 @@
 
 #include "ft/record.h"
 
+#include <stdbool.h>
+
 /* Small words between the two; the epochs themselves go beside them, on the same connection. */
 enum ft_word_kind {
-    FT_BEAT = 1, /* I am here */
+    FT_BEAT = 1, /* I am here. epoch: ns of silence before which you do not give me up; 0: none */
     FT_ACK,      /* the epoch is here, whole */
     FT_OFF,      /* after this epoch nobody needs to take over: the guest is off, or you may go */
     FT_HAND,     /* you shall have it after this epoch, when your disks hold that */
@@ -26,7 +28,7 @@ enum ft_event_kind {
     FT_TICK = 1, /* more often than config.beat_ns and .gap_ns */
 
     /* Who runs it: */
-    FT_CONNECTED, /* link, node, twin: a follower that can take it stands ready */
+    FT_CONNECTED, /* link, node, twin, patient: a follower that can take it stands ready */
     FT_SYNCED,    /* link: so much is over there that the next epoch can be the first whole one */
     FT_CAPTURED,  /* epoch: begins to leave */
     FT_GUEST_OFF, /* after its last epoch */
@@ -52,6 +54,7 @@ struct ft_event {
     enum ft_event_kind kind;
     uint64_t link; /* which connection; from 1, never again the same */
     uint64_t node, twin, epoch, generation;
+    bool patient; /* the link has ways of its own to go on after a silence: swift_ns is too swift */
     struct ft_word word;
     uint64_t ask;
     enum ft_answer answer;

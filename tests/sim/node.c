@@ -7,11 +7,13 @@
 enum {
     TICK = 5 * MS,
     EPOCH = 8 * MS,
+    LOST = 60 * MS,
+    LOST_TWIN = 90 * MS,
 };
 
 static const struct ft_config config = {
     .beat_ns = 10 * MS,
-    .lost_ns = 60 * MS,
+    .fade_ns = 25 * MS,
     .stall_ns = 400 * MS,
     .ask_ns = 120 * MS,
     .retry_ns = 40 * MS,
@@ -21,6 +23,17 @@ static const struct ft_config config = {
     .watch_ns = 100 * MS,
     .forced_ns = 500 * MS,
 };
+
+/* In every other world patience follows what was lately heard. */
+static struct ft_config config_of(const struct world *world, const struct node *node, bool follows)
+{
+    struct ft_config ours = config;
+    ours.node = (uint64_t)node->name + 1;
+    ours.lost_ns = follows ? LOST_TWIN : LOST;
+    ours.swift_ns = world->seed % 2 ? ours.lost_ns / 3 : 0;
+    ours.slow_ns = ours.lost_ns * 2;
+    return ours;
+}
 
 static uint64_t clock_of(const struct world *world, const struct node *node)
 {
@@ -471,7 +484,7 @@ void node_event(struct world *world, struct node *node, const struct ft_event *e
     static const struct ft_event tick = {.kind = FT_TICK};
     struct ft_actions actions;
     uint64_t life = node->life, absent = clock_of(world, node) - node->protocol.tick_ns;
-    if (event->kind != FT_TICK && absent > config.gap_ns)
+    if (event->kind != FT_TICK && absent > ft_protocol_gap(&node->protocol))
         node_event(world, node, &tick);
     if (node->life != life)
         return;
@@ -528,8 +541,7 @@ void node_init(struct world *world, int name)
     *node = (struct node){.name = name, .up = true, .persisted = 1};
     begin(world, node);
     if (name == A) {
-        struct ft_config ours = config;
-        ours.node = 1 + A;
+        const struct ft_config ours = config_of(world, node, false);
         ft_protocol_init_solo(&node->protocol, &ours, &world->record, clock_of(world, node));
         node->runs = node->booted = true;
     } else {
@@ -539,8 +551,7 @@ void node_init(struct world *world, int name)
 
 void node_boot(struct world *world, struct node *node)
 {
-    struct ft_config ours = config;
-    ours.node = (uint64_t)node->name + 1;
+    const struct ft_config ours = config_of(world, node, false);
     begin(world, node);
     ft_protocol_init_owner(&node->protocol, &ours, node->persisted, clock_of(world, node));
 }
@@ -584,13 +595,11 @@ void node_kill(struct world *world, struct node *node)
 /* Who would run it, if it were its own, follows whoever does. */
 static void follow(struct world *world, struct node *node, struct link *link, uint64_t generation)
 {
-    struct ft_config ours = config;
+    const struct ft_config ours = config_of(world, node, true);
     const struct ft_event connected = {.kind = FT_CONNECTED,
                                        .link = link->id,
                                        .generation = generation,
                                        .twin = ++world->last_twin};
-    ours.node = (uint64_t)node->name + 1;
-    ours.lost_ns = 90 * MS;
     if (node->persisted < generation)
         node->persisted = generation;
     begin(world, node);

@@ -170,6 +170,23 @@ def test_f5_a_frozen_primary():
         check_stale(pair, pair.a, pair.b)
 
 
+def test_patience_follows_the_line():
+    """How long a silence counts is learned from the line, and the twin, who has the longer patience, takes over after
+    it; a timeout that is said is just that."""
+    with protected() as (pair, clients, before):
+        most = before["patience_ms"]
+        assert 0 < most < 334, before
+        pair.wait_for(pair.a, timeout=60, patience_ms=lambda ms: ms and ms < most * 0.8)
+        pair.wait_for(pair.b, timeout=60, patience_ms=lambda ms: ms and 74 < ms < 400)
+        with pair.frozen(pair.a):
+            takes_over(pair, pair.b, before)
+            clients.wait_for_more(SOME)
+        finish(pair, clients, pair.b)
+    with protected(ft={"timeout_ms": 6000}) as (pair, clients, before):
+        assert before["patience_ms"] == 4000, before
+        pair.wait_for(pair.b, patience_ms=6000)
+
+
 def test_f5_a_frozen_twin():
     """The same with the twin: the primary goes on alone, and when the twin wakes up it does not take over."""
     with protected() as (pair, clients, before):

@@ -25,6 +25,18 @@ START_TEST(output_brings_the_next_epoch_and_idleness_does_not)
 }
 END_TEST
 
+START_TEST(the_most_is_no_less_than_the_least)
+{
+    const struct epoch_pace_config narrow = {
+        .min_ns = 100 * MS, .max_ns = 50 * MS, .pause_percent = 20};
+    struct epoch_pace pace;
+    enum pace_reason reason;
+    epoch_pace_init(&pace, &narrow);
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, MS / 10, true, &reason), 1100 * MS);
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, MS / 10, false, &reason), 1100 * MS);
+}
+END_TEST
+
 START_TEST(pauses_take_no_more_than_their_share)
 {
     struct epoch_pace pace = begin();
@@ -125,6 +137,7 @@ int main(void)
     Suite *suite = suite_create("epoch_pace");
     TCase *tcase = tcase_create("all");
     tcase_add_test(tcase, output_brings_the_next_epoch_and_idleness_does_not);
+    tcase_add_test(tcase, the_most_is_no_less_than_the_least);
     tcase_add_test(tcase, pauses_take_no_more_than_their_share);
     tcase_add_test(tcase, pages_are_compressed_where_that_makes_commits_shorter);
     tcase_add_test(tcase, small_epochs_say_nothing_of_compression);

@@ -62,7 +62,7 @@ START_TEST(what_a_twin_is_told_arrives_as_it_left)
 {
     struct following read, second = sample;
     ck_assert_int_eq(exchange(&sample, &read), 0);
-    ck_assert(read.node == sample.node && read.generation == 7 && read.durable);
+    ck_assert(read.node == sample.node && read.generation == 7 && read.durable && !read.adapts);
     ck_assert(read.beat_ms == 50 && read.lost_ms == 500);
     ck_assert_mem_eq(read.lineage, sample.lineage, sizeof(read.lineage));
     ck_assert_mem_eq(read.fresh, sample.fresh, sizeof(read.fresh));
@@ -71,6 +71,7 @@ START_TEST(what_a_twin_is_told_arrives_as_it_left)
 
     second.back[0] = '\0';
     second.durable = false;
+    second.adapts = true;
     memset(second.witness, 'w', sizeof(second.witness) - 1); /* the longest */
     ck_assert_int_eq(exchange(&second, &read), 0);
     ck_assert(!read.durable && !read.back[0]);

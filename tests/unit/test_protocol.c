@@ -1,101 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Step by step what the simulator (tests/sim) does by chance: both sides, one event at a time. */
-#include "ft/protocol.h"
-#include "tests/unit/unit.h"
-
-#include <string.h>
-
-enum { MS = 1000000, US = 1, THEM = 2, LINK = 5, NUMBER = 77 };
-
-static const struct ft_config config = {.node = US,
-                                        .beat_ns = 10 * MS,
-                                        .lost_ns = 50 * MS,
-                                        .stall_ns = 500 * MS,
-                                        .ask_ns = 100 * MS,
-                                        .retry_ns = 50 * MS,
-                                        .gap_ns = 100 * MS,
-                                        .away_ns = 3000ull * MS,
-                                        .yield_ns = 200 * MS,
-                                        .watch_ns = 10000ull * MS,
-                                        .forced_ns = 500 * MS};
-static struct ft_protocol protocol;
-static struct ft_actions actions;
-static uint64_t now;
-
-static void step(struct ft_event event)
-{
-    ft_protocol_step(&protocol, &event, now, &actions);
-}
-
-#define STEP(...) step((struct ft_event){__VA_ARGS__})
-
-/* What is to be done, by kinds, and nothing else. */
-static const struct ft_action *expect(unsigned count, const enum ft_action_kind *kinds)
-{
-    ck_assert_uint_eq(actions.count, count);
-    for (unsigned i = 0; i < count; i++)
-        ck_assert_int_eq(actions.list[i].kind, kinds[i]);
-    return actions.list;
-}
-
-#define EXPECT(...)                                                                    \
-    expect(sizeof((enum ft_action_kind[]){__VA_ARGS__}) / sizeof(enum ft_action_kind), \
-           (const enum ft_action_kind[]){__VA_ARGS__})
-
-static void expect_nothing(void)
-{
-    ck_assert_uint_eq(actions.count, 0);
-}
-
-static void tick(unsigned ms)
-{
-    now += (uint64_t)ms * MS;
-    STEP(.kind = FT_TICK);
-}
-
-static void hear(enum ft_word_kind kind, uint64_t generation, uint64_t epoch)
-{
-    STEP(.kind = FT_HEARD, .link = LINK, .word = {kind, generation, epoch});
-}
-
-static void answer(enum ft_answer what, uint64_t generation, uint64_t owner, uint64_t twin)
-{
-    STEP(.kind = FT_ANSWER, .ask = protocol.ask, .answer = what,
-         .record = {generation, owner, twin});
-}
-
-static void set_up(void)
-{
-    const struct ft_record record = {.generation = 3, .owner = US};
-    now = 1000ull * MS;
-    ft_protocol_init_solo(&protocol, &config, &record, now);
-}
-
-static void connect_follower(void)
-{
-    STEP(.kind = FT_CONNECTED, .link = LINK, .node = THEM, .twin = NUMBER);
-    EXPECT(FT_SYNC);
-}
-
-/* One epoch is acknowledged, and the witness knows of the twin. */
-static void pair(void)
-{
-    connect_follower();
-    STEP(.kind = FT_SYNCED, .link = LINK);
-    EXPECT(FT_GATE);
-    STEP(.kind = FT_CAPTURED, .epoch = 1);
-    expect_nothing();
-    hear(FT_ACK, 3, 1);
-    const struct ft_action *list = EXPECT(FT_RELEASE, FT_EXCHANGE);
-    ck_assert_uint_eq(list[1].expected, 3);
-    ck_assert(list[1].record.generation == 4 && list[1].record.owner == US &&
-              list[1].record.twin == NUMBER);
-    answer(FT_EXCHANGED, 4, US, NUMBER);
-    EXPECT(FT_PERSIST);
-    STEP(.kind = FT_PERSISTED);
-    expect_nothing();
-    ck_assert_int_eq(protocol.state, FT_PAIRED);
-}
+#include "tests/unit/protocol_steps.h"
 
 START_TEST(output_leaves_with_its_acknowledgement)
 {
@@ -516,18 +421,6 @@ START_TEST(who_powers_off_while_it_is_paired_waits_for_the_last_acknowledgement)
 END_TEST
 
 /* --- the follower ----------------------------------------------------------------------------- */
-
-static void follow(void)
-{
-    const struct ft_event connected = {
-        .kind = FT_CONNECTED, .link = LINK, .twin = NUMBER, .generation = 3};
-    ft_protocol_init_follower(&protocol, &config, 3, &connected, now);
-}
-
-static void stage(uint64_t epoch)
-{
-    STEP(.kind = FT_STAGED, .link = LINK, .generation = 3, .epoch = epoch);
-}
 
 START_TEST(what_is_whole_is_acknowledged_and_then_the_twin_can_take_over)
 {
