@@ -33,6 +33,7 @@ struct conductor {
     struct ft_record keep;           /* to be persisted */
     bool keeps, ended;
     struct err trouble; /* the witness's */
+    struct err unkept;  /* why what is to be persisted is not */
     struct link *link;
     uint64_t link_number, links, broken;
 
@@ -66,11 +67,12 @@ static void queue_word(struct conductor *conductor, const struct ft_action *acti
         conductor->words[conductor->word_count++] = spoken;
 }
 
-static void note_trouble(struct conductor *conductor, const struct err *trouble)
+/* Each is said once in the log, until there is none or another. */
+static void note_trouble(struct err *known, const struct err *trouble)
 {
-    if (trouble->kind && strcmp(trouble->text, conductor->trouble.text) != 0)
+    if (trouble->kind && strcmp(trouble->text, known->text) != 0)
         log_err(LOG_WARNING, trouble);
-    conductor->trouble = *trouble;
+    *known = *trouble;
 }
 
 static void ask(struct conductor *conductor, const struct ft_action *question)
@@ -81,7 +83,7 @@ static void ask(struct conductor *conductor, const struct ft_action *question)
     err_say(&err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %g s",
             conductor->config.witness, (double)conductor->protocol.config.ask_ns / 1e9);
     err_hint(&err, "does its storage hang, or the way to it?");
-    note_trouble(conductor, &err);
+    note_trouble(&conductor->trouble, &err);
 }
 
 static void carry_out(struct conductor *conductor, const struct ft_action *action)
@@ -233,22 +235,36 @@ __attribute__((noinline)) static void hurry(void)
               error ? "no real-time" : "real-time", locked ? "" : "not ");
 }
 
+/* What the others need not say, because it is seen here. */
+static void look_around(struct conductor *conductor, uint64_t *moved)
+{
+    const struct conductor_config *config = &conductor->config;
+    const struct ft_event left = {.kind = FT_MOVED};
+    const struct ft_event heard = {
+        .kind = FT_HEARD,
+        .link = conductor->protocol.link,
+        .word = {FT_BEAT, conductor->protocol.generation, 0},
+    };
+    uint64_t before = *moved;
+    if (config->is_busy && config->is_busy(config->ctx))
+        step_locked(conductor, &heard);
+    *moved = config->moved ? config->moved(config->ctx) : 0;
+    *moved -= conductor->link ? link_unsent(conductor->link) : 0;
+    if (*moved != before)
+        step_locked(conductor, &left);
+}
+
 static void run_pulse(void *arg)
 {
     struct conductor *conductor = arg;
     hurry();
     const struct ft_event tick = {.kind = FT_TICK};
+    uint64_t moved = 0;
     uint64_t pace = conductor->protocol.config.beat_ns / TICKS_A_BEAT;
     pthread_mutex_lock(&conductor->lock);
     while (!conductor->ended) {
         uint64_t next = clock_monotonic_ns() + pace;
-        const struct ft_event heard = {
-            .kind = FT_HEARD,
-            .link = conductor->protocol.link,
-            .word = {FT_BEAT, conductor->protocol.generation, 0},
-        };
-        if (conductor->config.is_busy && conductor->config.is_busy(conductor->config.ctx))
-            step_locked(conductor, &heard);
+        look_around(conductor, &moved);
         step_locked(conductor, &tick);
         if (conductor->word_count > 0)
             pthread_cond_signal(&conductor->speak);
@@ -264,7 +280,7 @@ static void handle_answer(void *ctx, const struct ft_event *answer, const struct
 {
     struct conductor *conductor = ctx;
     pthread_mutex_lock(&conductor->lock);
-    note_trouble(conductor, trouble);
+    note_trouble(&conductor->trouble, trouble);
     step_locked(conductor, answer);
     if (conductor->word_count > 0)
         pthread_cond_signal(&conductor->speak);
@@ -279,12 +295,12 @@ static void keep_record(struct conductor *conductor)
     pthread_mutex_unlock(&conductor->lock);
     int ret = conductor->config.persist(conductor->config.ctx, &record, &err);
     pthread_mutex_lock(&conductor->lock);
+    note_trouble(&conductor->unkept, &err);
     if (ret == 0) {
         conductor->keeps = false;
         step_locked(conductor, &event);
         return;
     }
-    log_err(LOG_WARNING, &err);
     uint64_t again = clock_monotonic_ns() + conductor->protocol.config.retry_ns;
     while (!conductor->ended && clock_monotonic_ns() < again)
         wait_until(&conductor->kept, &conductor->lock, again);
@@ -385,6 +401,13 @@ void conductor_trouble(struct conductor *conductor, struct err *ret_trouble)
 {
     pthread_mutex_lock(&conductor->lock);
     *ret_trouble = conductor->trouble;
+    pthread_mutex_unlock(&conductor->lock);
+}
+
+void conductor_unkept(struct conductor *conductor, struct err *ret_trouble)
+{
+    pthread_mutex_lock(&conductor->lock);
+    *ret_trouble = conductor->unkept;
     pthread_mutex_unlock(&conductor->lock);
 }
 

@@ -36,6 +36,9 @@ struct conductor_config {
     /* Words of the other side may lie unread, because we are busy: its silence says nothing. Under
      * the lock; NULL: never. */
     bool (*is_busy)(void *ctx);
+    /* How many bytes of what was captured were written to the link: more of them, and less that
+     * the other host lacks of them, is progress. The same. */
+    uint64_t (*moved)(void *ctx);
     void (*paths_changed)(void *ctx); /* link_watch; NULL: nobody wants to know */
     void *ctx;
 };
@@ -77,3 +80,5 @@ void conductor_remember(struct conductor *conductor, struct chronicle *ret_chron
 void conductor_wait(struct conductor *conductor, unsigned ms);
 /* Why the witness did not answer when it was asked last; kind 0 where it did. */
 void conductor_trouble(struct conductor *conductor, struct err *ret_trouble);
+/* Why what is to be persisted is not, as yet; kind 0 where it is. */
+void conductor_unkept(struct conductor *conductor, struct err *ret_trouble);

@@ -6,16 +6,16 @@ enum {
     TRY_AGAIN = 200,     /* epochs, until the other way is tried */
     THROTTLE_UP = 10,
     THROTTLE_DOWN = 5,
-    MOST_THROTTLE = 90,
+    MOST_THROTTLE = 98,
 };
 
-#define LONG_PAUSE_NS                                                          \
-    20000000ull /* from here on a guest that is slowed down is the lesser evil \
-                 */
+/* From here on a guest that is slowed down is the lesser evil. */
+#define LONG_PAUSE_NS  UINT64_C(20000000)
+#define LONG_COMMIT_NS UINT64_C(250000000) /* its output waits as long */
 
 void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config)
 {
-    *pace = (struct epoch_pace){.config = *config};
+    *pace = (struct epoch_pace){.config = *config, .throttle = config->throttle};
     if (config->max_ns < config->min_ns)
         pace->config.max_ns = config->min_ns;
 }
@@ -48,12 +48,19 @@ static void choose(struct epoch_pace *pace)
     }
 }
 
-static void slow_down(struct epoch_pace *pace, uint64_t pause_ns)
+/* Where a line takes much less than the guest writes, half of the time that it still has goes at
+ * once; and all of it where an epoch took so long that the guest has written all that it ever does,
+ * because small steps would not make the next one shorter. */
+static void slow_down(struct epoch_pace *pace, const struct epoch_record *record)
 {
-    if (pause_ns > LONG_PAUSE_NS)
-        pace->throttle += pace->throttle < MOST_THROTTLE ? THROTTLE_UP : 0;
-    else if (pause_ns < LONG_PAUSE_NS / 2 && pace->throttle > 0)
-        pace->throttle -= THROTTLE_DOWN;
+    bool many = record->pages >= TELLING_PAGES;
+    unsigned rest = MOST_THROTTLE - pace->throttle;
+    if (many && record->commit_ns > LONG_COMMIT_NS)
+        pace->throttle += record->commit_ns > 4 * LONG_COMMIT_NS ? rest : (rest + 1) / 2;
+    else if (record->pause_ns > LONG_PAUSE_NS)
+        pace->throttle += rest < THROTTLE_UP ? rest : THROTTLE_UP;
+    else if (record->pause_ns < LONG_PAUSE_NS / 2 && record->commit_ns < LONG_COMMIT_NS / 2)
+        pace->throttle -= pace->throttle < THROTTLE_DOWN ? pace->throttle : THROTTLE_DOWN;
 }
 
 void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record)
@@ -61,7 +68,7 @@ void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record
     pace->judged = record->epoch;
     if (record->cause != EPOCH_OUTPUT && record->cause != EPOCH_TIME && record->cause != EPOCH_DISK)
         return; /* the first and the last are not like others */
-    slow_down(pace, record->pause_ns);
+    slow_down(pace, record);
     if (record->pages < TELLING_PAGES || record->commit_ns == 0)
         return;
     learn(pace, record);

@@ -6,7 +6,7 @@
  *   when       early where output waits, late where nothing happens; the guest stands still for no
  *              more than its share of the time
  *   LZ4        where it makes commits shorter: both ways are tried now and then
- *   throttle   of a guest that writes so much that its pauses get long
+ *   throttle   of a guest that writes so much that its pauses get long, or its output waits long
  */
 #pragma once
 
@@ -16,6 +16,7 @@ struct epoch_pace_config {
     uint64_t min_ns, max_ns; /* from the beginning of an epoch to that of the next; max_ns as
                                 min_ns where that is more */
     unsigned pause_percent;
+    unsigned throttle; /* at first, percent */
 };
 
 /* Why an epoch does not begin, or the guest does not run, as soon as it could. */

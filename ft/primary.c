@@ -195,7 +195,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
         *err = primary->why;
     pthread_mutex_lock(&primary->lock);
     bool owes_end = primary->owes_end;
-    primary->gated = primary->owes_end = false;
+    primary->synced = primary->gated = primary->owes_end = false;
     pthread_mutex_unlock(&primary->lock);
     if (owes_end) /* it never came to that epoch */
         conductor_tell(primary->config.conductor, &off);
@@ -221,6 +221,11 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
     pthread_mutex_unlock(&primary->lock);
     ret_news->held_bytes = outbox_held(primary->config.outbox) +
                            replica_disk_held(primary->replica);
+}
+
+uint64_t primary_moved(const struct primary *primary)
+{
+    return primary->out.sent;
 }
 
 struct epochs *primary_epochs(struct primary *primary)

@@ -67,6 +67,8 @@ void primary_go_on(struct primary *primary); /* it was not handed over, and runs
 
 /* Something waits that an epoch would help. Any thread. */
 void primary_press(struct primary *primary, enum epoch_cause cause);
+/* Bytes that have left to the twin. Any thread. */
+uint64_t primary_moved(const struct primary *primary);
 /* The machine stops after one more epoch, and the twin is to go on: FT_HANDED follows. */
 void primary_hand_over(struct primary *primary);
 /* On the main loop's thread, which goes to no other step any more: the machine has ended; one more

@@ -178,6 +178,7 @@ static void begin_pace(struct primary *primary)
         .min_ns = ns_of(config->min_ms, DEFAULT_MIN_US),
         .max_ns = ns_of(config->max_ms, DEFAULT_MAX_US),
         .pause_percent = config->pause_percent ? config->pause_percent : DEFAULT_PERCENT,
+        .throttle = primary->sync_throttle,
     };
     epoch_pace_init(&primary->pace, &pace);
     primary->pace.judged = primary->out.at.epoch - 1;
@@ -230,7 +231,6 @@ static int send_first(struct primary *primary, struct err *err)
     primary->times.all_ns = clock_monotonic_ns() - begin;
     note_capture(primary, begin, EPOCH_FIRST);
     begin_pace(primary);
-    machine_throttle(primary->machine, 0); /* from here on the pace does that */
     primary->sync_bytes = primary->out.sent;
     note_resync(primary);
     return send_epoch(primary, err);

@@ -118,6 +118,12 @@ static bool handle_busy(void *ctx)
     return protect->secondary && secondary_is_busy(protect->secondary);
 }
 
+static uint64_t handle_moved(void *ctx)
+{
+    const struct protect *protect = ctx;
+    return protect->primary ? primary_moved(protect->primary) : 0;
+}
+
 static int handle_persist(void *ctx, const struct ft_record *record, struct err *err)
 {
     struct protect *protect = ctx;
@@ -221,6 +227,7 @@ int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
                                       .changed = handle_state,
                                       .persist = handle_persist,
                                       .is_busy = handle_busy,
+                                      .moved = handle_moved,
                                       .paths_changed = handle_state,
                                       .ctx = protect};
     memcpy(config.uuid, vm_of(protect)->identity->uuid, sizeof(config.uuid));

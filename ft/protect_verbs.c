@@ -323,6 +323,11 @@ static void find_trouble(struct protect *protect, const struct ft_protocol *prot
     conductor_trouble(protect->conductor, ret_trouble);
     if (ret_trouble->kind && protocol->state == FT_ALONE)
         err_prefix(ret_trouble, "its twin is gone, and the witness does not answer");
+    if (!ret_trouble->kind) {
+        conductor_unkept(protect->conductor, ret_trouble);
+        if (ret_trouble->kind && ft_protocol_is_gated(protocol))
+            err_prefix(ret_trouble, "what it sends waits until it can note whose it is");
+    }
     if (ret_trouble->kind || protocol->state == FT_PAIRED)
         return;
     pthread_mutex_lock(&protect->lock);

@@ -543,6 +543,15 @@ static void say_beat(const struct step *step)
     say(step, FT_BEAT, is_follower(step->p) ? 0 : patience + patience / 2);
 }
 
+/* A line that is slow takes long to carry an epoch, and nothing is wrong as long as it does. */
+static bool is_stalled(const struct step *step)
+{
+    const struct ft_protocol *p = step->p;
+    uint64_t waits = step->now - p->waits_ns, still = step->now - p->moved_ns;
+    uint64_t stall = p->config.stall_ns;
+    return waits > stall && (still > stall || waits / 4 > stall);
+}
+
 static void hear_tick(const struct step *step)
 {
     struct ft_protocol *p = step->p;
@@ -568,8 +577,8 @@ static void hear_tick(const struct step *step)
         p->parting = 0;
     }
     bool waits = ft_protocol_is_gated(p) && (p->sent != p->acked || p->state == FT_HANDING);
-    bool stalls = waits && step->now - p->waits_ns > config->stall_ns;
-    if (p->link && (stalls || step->now - p->heard_ns > ft_protocol_patience(p)))
+    if (p->link &&
+        ((waits && is_stalled(step)) || step->now - p->heard_ns > ft_protocol_patience(p)))
         lose_peer(step);
 }
 
@@ -598,6 +607,9 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
         break;
     case FT_HANDED:
         hear_handed(&step);
+        break;
+    case FT_MOVED:
+        protocol->moved_ns = now;
         break;
     case FT_LEFT:
         hear_left(&step);

@@ -108,7 +108,8 @@ struct ft_config {
     uint64_t swift_ns; /* the same where words have come smoothly for a while; 0: always lost_ns */
     uint64_t slow_ns;  /* the same where they come after long silences */
     uint64_t fade_ns;  /* so often an eighth of the longest silence is forgotten */
-    uint64_t stall_ns; /* so long without an acknowledgement, and it is as good as gone */
+    uint64_t stall_ns; /* so long without an acknowledgement, and it is as good as gone; unless it
+                          takes what was captured: then four times that */
     uint64_t ask_ns;   /* so long without an answer, and there is none */
     uint64_t retry_ns; /* then we ask again */
     uint64_t gap_ns;   /* so long without a tick, and what we heard last says nothing */
@@ -136,6 +137,7 @@ struct ft_protocol {
     uint64_t sent, acked;        /* epochs; the follower's own acknowledgements */
     uint64_t unsure;             /* we were away when this one had left: later ones tell anew */
     uint64_t waits_ns;           /* since when for the oldest that is not acknowledged */
+    uint64_t moved_ns;           /* when something left for the last time */
     uint64_t parting, parted_ns; /* a link whose other side is to hang up; 0: none */
 
     /* The witness. */

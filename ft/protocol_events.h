@@ -34,6 +34,7 @@ enum ft_event_kind {
     FT_GUEST_OFF, /* after its last epoch */
     FT_HANDED, /* the VM stands still for good, its last epoch is captured: the twin shall go on */
     FT_LEFT,   /* nobody shall follow any more; it is so when SOLO has no link */
+    FT_MOVED,  /* more of what was captured has left: a line may be slow */
     /* Who follows: */
     FT_STAGED,  /* link, generation, epoch: it is here, whole, and looked at */
     FT_APPLIED, /* the disks hold what was asked for, on stable storage */

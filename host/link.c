@@ -26,11 +26,13 @@
 
 #include "core/clock.h"
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -444,6 +446,14 @@ void link_look(struct link *link, struct link_news *ret_news)
     *ret_news = (struct link_news){.active = -1};
     if (link->paths)
         link_paths_look(link->paths, ret_news);
+}
+
+uint64_t link_unsent(const struct link *link)
+{
+    int bytes = 0;
+    if (link->paths || ioctl(link->wire.fd, SIOCOUTQ, &bytes) < 0)
+        return 0;
+    return (uint64_t)bytes;
 }
 
 void link_watch(struct link *link, void (*changes)(void *ctx), void *ctx)

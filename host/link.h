@@ -120,6 +120,8 @@ struct link_news {
 };
 
 void link_look(struct link *link, struct link_news *ret_news); /* any thread */
+/* Bytes that were written, and the other host does not have yet; of two paths 0. Any thread. */
+uint64_t link_unsent(const struct link *link);
 /* Called when any of that but since_ns changes, on threads of the link's, and must not wait for
  * anything, nor call the link; until the link is destroyed, or with NULL. */
 void link_watch(struct link *link, void (*changes)(void *ctx), void *ctx);

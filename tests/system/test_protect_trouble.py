@@ -172,6 +172,26 @@ def test_f8_a_slow_line():
         pair.finish()
 
 
+def test_f8_a_guest_that_writes_more_than_the_line_takes():
+    """F8: ten times as much as the line takes. The guest is slowed down until both fit, which is said; it stays protected,
+    and answers; and it runs as before when the line is as before."""
+    need_protect()
+    with CrashPair(pages=2048, rate=5000, ft={"timeout_ms": 3000}) as pair:
+        pair.pair_up()
+        generation = pair.here.protection()["generation"]
+        pair.talk.rate = 2_000_000
+        pair.wait_for(pair.here, throttle_percent=lambda percent: percent and percent > 50)
+        for _ in range(3):
+            pair.asking.wait_for_more(1)
+            says = pair.here.protection()
+            assert says["state"] == "paired" and says["generation"] == generation, says
+        pair.talk.rate = None
+        says = pair.wait_for(pair.here, state="paired", throttle_percent=0)
+        assert says["generation"] == generation, says
+        pair.asking.wait_for_more(SOME)
+        pair.finish()
+
+
 # --- F9: the line changes what is said ------------------------------------------------------------------------------
 
 

@@ -111,13 +111,42 @@ START_TEST(a_guest_whose_pauses_get_long_is_slowed_down_step_by_step)
         ck_assert_uint_ge(pace.throttle, before);
         before = pace.throttle;
     }
-    ck_assert_uint_eq(pace.throttle, 90);
+    ck_assert_uint_eq(pace.throttle, 98);
     (void)epoch_pace_due(&pace, 0, MS, true, &reason);
     ck_assert_int_eq(reason, PACE_MEMORY);
     pause(&pace, EPOCH_TIME, 15 * MS); /* neither long nor short: it stays as it is */
-    ck_assert_uint_eq(pace.throttle, 90);
+    ck_assert_uint_eq(pace.throttle, 98);
     for (unsigned i = 0; i < 30; i++)
         pause(&pace, EPOCH_TIME, MS);
+    ck_assert_uint_eq(pace.throttle, 0);
+}
+END_TEST
+
+START_TEST(a_guest_that_writes_more_than_the_line_takes_is_slowed_down)
+{
+    struct epoch_pace pace = begin();
+    struct epoch_record record = {
+        .cause = EPOCH_TIME, .pages = 5000, .pause_ns = MS, .commit_ns = 800 * MS};
+    for (unsigned i = 0; i < 10; i++) {
+        record.epoch++;
+        epoch_pace_judge(&pace, &record);
+        ck_assert_uint_ge(pace.throttle, i ? 70 : 40);
+    }
+    ck_assert_uint_eq(pace.throttle, 98);
+    record.commit_ns = 200 * MS; /* as long as it may be: it stays so */
+    record.epoch++;
+    epoch_pace_judge(&pace, &record);
+    ck_assert_uint_eq(pace.throttle, 98);
+    record.commit_ns = 20 * MS;
+    for (unsigned i = 0; i < 30; i++) {
+        record.epoch++;
+        epoch_pace_judge(&pace, &record);
+    }
+    ck_assert_uint_eq(pace.throttle, 0);
+    record.pages = 10; /* what else takes so long is not the guest's */
+    record.commit_ns = 800 * MS;
+    record.epoch++;
+    epoch_pace_judge(&pace, &record);
     ck_assert_uint_eq(pace.throttle, 0);
 }
 END_TEST
@@ -142,6 +171,7 @@ int main(void)
     tcase_add_test(tcase, pages_are_compressed_where_that_makes_commits_shorter);
     tcase_add_test(tcase, small_epochs_say_nothing_of_compression);
     tcase_add_test(tcase, a_guest_whose_pauses_get_long_is_slowed_down_step_by_step);
+    tcase_add_test(tcase, a_guest_that_writes_more_than_the_line_takes_is_slowed_down);
     tcase_add_test(tcase, the_first_epoch_and_the_last_one_do_not_count);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);

@@ -291,6 +291,22 @@ START_TEST(a_read_and_a_write_that_do_not_move_time_out)
 }
 END_TEST
 
+START_TEST(what_the_other_one_does_not_take_is_unsent)
+{
+    static const uint8_t zeroes[65536];
+    struct pair pair;
+
+    pair_make(&pair, both_kinds[_i]);
+    ck_assert_uint_eq(link_unsent(pair.near), 0);
+    link_set_timeout(pair.near, 30);
+    while (stream_error(link_writer(pair.near)) == 0)
+        stream_write(link_writer(pair.near), zeroes, sizeof(zeroes));
+    ck_assert_uint_gt(link_unsent(pair.near), 0);
+    link_writer(pair.near)->error = 0;
+    pair_end(&pair);
+}
+END_TEST
+
 START_TEST(destroying_never_waits_for_a_peer_who_does_not_read)
 {
     static const uint8_t zeroes[65536];
@@ -564,6 +580,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(bytes, breaking_wakes_a_reader_and_a_writer_who_wait, 0, 2);
     tcase_add_loop_test(bytes, after_a_break_nothing_more_comes_or_goes, 0, 2);
     tcase_add_loop_test(bytes, a_read_and_a_write_that_do_not_move_time_out, 0, 2);
+    tcase_add_loop_test(bytes, what_the_other_one_does_not_take_is_unsent, 0, 2);
     tcase_add_test(bytes, destroying_never_waits_for_a_peer_who_does_not_read);
     tcase_add_test(bytes, nothing_is_destroyed_without_complaint);
     tcase_add_loop_test(peers, a_peer_who_says_nothing_times_out, 0, 2);

@@ -105,6 +105,41 @@ START_TEST(a_link_of_two_lines_has_the_time_to_change_lines)
 }
 END_TEST
 
+/* Words come all the time here. */
+static void carry(unsigned ms, bool moves)
+{
+    for (unsigned at = 0; at < ms; at += 20) {
+        hear(FT_BEAT, 3, 0);
+        if (moves)
+            STEP(.kind = FT_MOVED);
+        tick(20);
+    }
+}
+
+START_TEST(a_line_that_is_slow_but_moves_is_waited_for)
+{
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    carry(1500, true);
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+    hear(FT_ACK, 3, 2);
+    EXPECT(FT_RELEASE);
+    STEP(.kind = FT_CAPTURED, .epoch = 3);
+    carry(400, true);
+    carry(480, false); /* nothing any more, and no acknowledgement */
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+    carry(60, false);
+    ck_assert_int_eq(protocol.state, FT_ALONE);
+    set_up();
+    pair();
+    STEP(.kind = FT_CAPTURED, .epoch = 2);
+    carry(2000, true); /* there is an end to that */
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+    carry(40, true);
+    ck_assert_int_eq(protocol.state, FT_ALONE);
+}
+END_TEST
+
 /* Who runs the VM says how long that is, and is the first to give up. */
 START_TEST(who_follows_is_more_patient_than_who_runs_it)
 {
@@ -149,6 +184,7 @@ int main(void)
     tcase_add_test(tcase, a_short_absence_makes_acknowledgements_unsure_and_nothing_else);
     tcase_add_test(tcase, a_link_of_two_lines_has_the_time_to_change_lines);
     tcase_add_test(tcase, who_follows_is_more_patient_than_who_runs_it);
+    tcase_add_test(tcase, a_line_that_is_slow_but_moves_is_waited_for);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
