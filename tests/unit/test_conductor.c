@@ -8,7 +8,7 @@
 #include "ft/conductor.h"
 #include "ft/following.h"
 #include "host/link_parts.h"
-#include "tests/unit/witness_rig.h"
+#include "tests/unit/witness_wall.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -16,7 +16,7 @@
 
 #define MS 1000000ull
 
-enum { PATIENCE_S = 30, NODE = 11, PEER = 12, TWIN = 13, MOST_ACTIONS = 4096 };
+enum { NODE = 11, PEER = 12, TWIN = 13, MOST_ACTIONS = 4096 };
 
 static struct {
     struct witness *witness; /* ours */
@@ -72,14 +72,6 @@ static bool handle_busy(void *ctx)
 }
 
 /* --- waiting ---------------------------------------------------------------------------------- */
-
-static struct timespec patience(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += PATIENCE_S;
-    return at;
-}
 
 /* The next action of that kind; others in between are passed over. */
 static struct ft_action expect_action(enum ft_action_kind kind)
@@ -582,69 +574,6 @@ START_TEST(a_witness_that_is_away_is_named_and_asked_again)
 END_TEST
 
 /* --- a witness that hangs --------------------------------------------------------------------- */
-
-/* The first `most` that come by there hang until they are let go. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    char where;
-    unsigned most, came, hang, may_pass;
-} wall = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-static void handle_pass(char what)
-{
-    pthread_mutex_lock(&wall.lock);
-    if (what == wall.where && wall.came < wall.most) {
-        wall.came++;
-        wall.hang++;
-        pthread_cond_broadcast(&wall.changed);
-        while (wall.may_pass == 0)
-            pthread_cond_wait(&wall.changed, &wall.lock);
-        wall.may_pass--;
-        wall.hang--;
-        pthread_cond_broadcast(&wall.changed);
-    }
-    pthread_mutex_unlock(&wall.lock);
-}
-
-static void build_wall(char where, unsigned most)
-{
-    wall.where = where;
-    wall.most = most;
-    wall.came = wall.hang = wall.may_pass = 0;
-    hook.pass = handle_pass;
-}
-
-/* So many, and nobody hangs anew. */
-static void let_pass(unsigned count)
-{
-    pthread_mutex_lock(&wall.lock);
-    wall.most = 0;
-    wall.may_pass = count;
-    pthread_cond_broadcast(&wall.changed);
-    pthread_mutex_unlock(&wall.lock);
-}
-
-/* So many, whoever else does; all that there are. */
-static unsigned wait_for_hanging(unsigned least, unsigned most)
-{
-    const struct timespec at = patience();
-    int ret = 0;
-    pthread_mutex_lock(&wall.lock);
-    while ((wall.hang < least || wall.hang > most) && ret != ETIMEDOUT)
-        ret = pthread_cond_clockwait(&wall.changed, &wall.lock, CLOCK_MONOTONIC, &at);
-    unsigned hang = wall.hang;
-    pthread_mutex_unlock(&wall.lock);
-    ck_assert_msg(hang >= least && hang <= most, "%u hang", hang);
-    return hang;
-}
-
-/* Who hangs outlives the conductor, and is not to find the next test's folder. */
-static void tear_wall_down(void)
-{
-    let_pass(UINT32_MAX);
-    wait_for_hanging(0, 0);
-}
 
 static void wait_for_questions(uint64_t count)
 {
