@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/asker.h"
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/thread.h"
 
@@ -47,7 +48,9 @@ static int ask(const struct asker *asker, struct witness **witness,
 {
     *ret_event = (struct ft_event){.kind = FT_ANSWER, .ask = question->ask, .answer = FT_NO_ANSWER};
     const uint8_t *uuid = asker->config.uuid;
-    int ret = *witness ? 0 : witness_open(witness, asker->address, err);
+    int ret = *witness              ? 0
+              : asker->config.known ? witness_open_known(witness, asker->address, uuid, err)
+                                    : witness_open(witness, asker->address, err);
     if (ret == 0)
         ret = question->kind == FT_ASK
                   ? witness_read(*witness, uuid, &ret_event->record, err)
@@ -193,4 +196,68 @@ void asker_destroy(struct asker *asker)
     while (asker->telling > 0 || asker->idle > 0)
         pthread_cond_wait(&asker->changed, &asker->lock);
     unlock_and_release(asker);
+}
+
+/* --- one question ----------------------------------------------------------------------------- */
+
+struct look {
+    pthread_mutex_t lock; /* all of this */
+    pthread_cond_t changed;
+    bool answered;
+    struct ft_event answer;
+    struct err trouble;
+};
+
+static void handle_look(void *ctx, const struct ft_event *answer, const struct err *trouble)
+{
+    struct look *look = ctx;
+    pthread_mutex_lock(&look->lock);
+    look->answered = true;
+    look->answer = *answer;
+    look->trouble = *trouble;
+    pthread_cond_signal(&look->changed);
+    pthread_mutex_unlock(&look->lock);
+}
+
+static void wait_for_answer(struct look *look, unsigned patience_ms)
+{
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + patience_ms * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&look->lock);
+    while (!look->answered && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&look->changed, &look->lock, CLOCK_MONOTONIC, &at);
+    pthread_mutex_unlock(&look->lock);
+}
+
+int asker_say_silent(const char *witness, uint64_t ns, struct err *err)
+{
+    int ret = err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %g s", witness,
+                      (double)ns / 1e9);
+    err_hint(err, "does its storage hang, or the way to it?");
+    return ret;
+}
+
+int asker_look(const struct asker_look *look, struct ft_record *ret_record, struct err *err)
+{
+    const struct ft_action question = {.kind = FT_ASK, .ask = 1};
+    struct look wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct asker_config config = {
+        .witness = look->witness, .known = look->known, .answered = handle_look, .ctx = &wait};
+    struct asker *asker;
+    memcpy(config.uuid, look->uuid, sizeof(config.uuid));
+    int ret = asker_create(&asker, &config, err);
+    if (ret < 0)
+        return ret;
+    (void)asker_ask(asker, &question);
+    wait_for_answer(&wait, look->patience_ms);
+    asker_destroy(asker); /* an answer comes before this, or never */
+    if (!wait.answered)
+        return asker_say_silent(look->witness, look->patience_ms * 1000000ull, err);
+    if (wait.answer.answer == FT_NO_ANSWER) {
+        if (err)
+            *err = wait.trouble;
+        return -EIO;
+    }
+    *ret_record = wait.answer.record;
+    return 0;
 }

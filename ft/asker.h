@@ -21,6 +21,7 @@ struct asker;
 struct asker_config {
     uint8_t uuid[16];    /* of the VM */
     const char *witness; /* an address, copied: opened when it can be */
+    bool known;          /* only where it has a record of the VM: witness_open_known */
     /* To the newest question, once: FT_ANSWER, and why there is none (kind 0: there is). On a
      * thread of the asker's, which holds no lock; not after asker_destroy. */
     void (*answered)(void *ctx, const struct ft_event *answer, const struct err *trouble);
@@ -35,3 +36,24 @@ void asker_destroy(struct asker *asker);
 /* FT_ASK or FT_EXCHANGE, of another number than any before. Any thread: waits for nothing. False:
  * the one before it has had no answer, and nobody will hear of it any more. */
 bool asker_ask(struct asker *asker, const struct ft_action *question);
+
+/*
+ * One question, for who may wait, but not for whatever hangs: what the witness has of the VM, in
+ * ASKER_LOOK_MS at most. -ETIMEDOUT: it has not answered by then, and the error says so. Each that
+ * is given up leaves a thread behind: who would ask again and again has an asker of his own.
+ *
+ * An etcd of which nothing is heard says more than that, in 10 s. Three questions are less than
+ * WELCOME_MS (ft/primary_sync.c), for which somebody waits meanwhile.
+ */
+enum { ASKER_LOOK_MS = 15000 };
+struct asker_look {
+    const char *witness;
+    const uint8_t *uuid; /* of the VM */
+    bool known;          /* as above */
+    unsigned patience_ms;
+};
+int asker_look(const struct asker_look *look, struct ft_record *ret_record,
+               struct err *err) must_check;
+
+/* -ETIMEDOUT, of a witness that has not answered for so long. */
+int asker_say_silent(const char *witness, uint64_t ns, struct err *err);

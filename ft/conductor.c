@@ -80,9 +80,7 @@ static void ask(struct conductor *conductor, const struct ft_action *question)
     struct err err = {0};
     if (asker_ask(conductor->asker, question))
         return;
-    err_say(&err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %g s",
-            conductor->config.witness, (double)conductor->protocol.config.ask_ns / 1e9);
-    err_hint(&err, "does its storage hang, or the way to it?");
+    asker_say_silent(conductor->config.witness, conductor->protocol.config.ask_ns, &err);
     note_trouble(&conductor->trouble, &err);
 }
 

@@ -75,10 +75,7 @@ static int say_no_answer(const struct protect *protect, bool wanted, struct err 
 {
     if (!wanted)
         return err_say(err, ERR_STATE, ECANCELED, "it was given up");
-    int ret = err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%.200s has not answered for %d s",
-                      protect->saved.witness, WITNESS_MS / 1000);
-    err_hint(err, "does its storage hang, or the way to it?");
-    return ret;
+    return asker_say_silent(protect->saved.witness, WITNESS_MS * 1000000ull, err);
 }
 
 static int ask_witness(struct claim *claim, const struct ft_action *question, struct err *err)

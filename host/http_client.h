@@ -2,8 +2,9 @@
 /*
  * Asks an HTTP/1.1 server one thing: a POST, and its whole answer, bounded in time and size. One
  * connection for each. The server is hostile: it gets the request, and our time until the deadline.
- * What no deadline bounds is looking its name up, which the C library does, for as long as it asks
- * name servers: a numeric address needs none.
+ * What no deadline here bounds is looking its name up, which the C library does, for as long as it
+ * asks name servers: a numeric address needs none. Whoever must not wait that long asks on a thread
+ * that can be left to itself (ft/asker.h).
  */
 #pragma once
 
