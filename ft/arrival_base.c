@@ -47,7 +47,9 @@ int arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
                       const struct following *following, struct err *err)
 {
     folder->base.why[0] = '\0';
-    folder->former = former_open(folder->place, folder->name, uuid, following);
+    folder->former = former_open(folder->place, folder->name, uuid, following, err);
+    if (folder->former == -ETIMEDOUT)
+        return folder->former;
     folder->replaces |= folder->former >= 0;
     if (folder->former >= 0 && !is_zero(following->lineage, sizeof(following->lineage)))
         return look_at_changes(folder, uuid, following, err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/former.h"
 
+#include "ft/asker.h"
 #include "ft/protection.h"
-#include "ft/witness.h"
 #include "host/tree.h"
 #include "vmm/journal.h"
 
@@ -20,27 +20,38 @@ static void aside_name(const char *name, char ret_name[NAME_MAX + 1])
     snprintf(ret_name, NAME_MAX + 1, ".%.200s.former", name);
 }
 
-static bool is_theirs(const struct following *following, const uint8_t uuid[16])
+static int check_theirs(const char *name, const struct following *following, const uint8_t uuid[16],
+                        struct err *err)
 {
-    struct witness *witness;
+    const struct asker_look look = {
+        .witness = following->witness, .uuid = uuid, .known = true, .patience_ms = ASKER_LOOK_MS};
     struct ft_record record;
-    int ret = witness_open_known(&witness, following->witness, uuid, NULL);
-    if (ret < 0)
-        return false;
-    ret = witness_read(witness, uuid, &record, NULL);
-    witness_close(witness);
-    return ret == 0 && record.owner == following->node &&
-           record.generation == following->generation;
+    struct err why = {0};
+    int ret = asker_look(&look, &record, &why);
+    if (ret == -ETIMEDOUT) {
+        err_prefix(&why, "%s is at the twin's host already, and whose it is is not known there",
+                   name);
+        if (err)
+            *err = why;
+        return ret;
+    }
+    return ret == 0 && record.owner == following->node && record.generation == following->generation
+               ? 0
+               : -EEXIST;
 }
 
-/* By the witness that this folder has always had: who comes could name one of his own. */
-static bool is_former(int fd, const uint8_t uuid[16], const struct following *following)
+/* By the witness that this folder has always had: who comes could name one of his own. -EEXIST: it
+ * is none. One that hangs says neither: the folder stays as it is, and its disks are not made anew
+ * in vain. */
+static int check_former(int fd, const char *name, const uint8_t uuid[16],
+                        const struct following *following, struct err *err)
 {
     struct protection protection;
-    return protection_read(&protection, fd, NULL) == 0 &&
-           memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0 &&
-           protection.node != following->node &&
-           strcmp(protection.witness, following->witness) == 0 && is_theirs(following, uuid);
+    if (protection_read(&protection, fd, NULL) < 0 ||
+        memcmp(protection.uuid, uuid, sizeof(protection.uuid)) != 0 ||
+        protection.node == following->node || strcmp(protection.witness, following->witness) != 0)
+        return -EEXIST;
+    return check_theirs(name, following, uuid, err);
 }
 
 /* Who has been killed holds it for a moment longer, until the kernel has cleared up. */
@@ -67,7 +78,9 @@ int former_put_aside(int place, const char *name, const uint8_t uuid[16],
     snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", place, name);
     if (folder_open(&folder, path, NULL) < 0)
         return -EEXIST;
-    int ret = is_former(folder.fd, uuid, following) ? hold(&folder) : -EEXIST;
+    int ret = check_former(folder.fd, name, uuid, following, err);
+    if (ret == 0)
+        ret = hold(&folder);
     if (ret == -EBUSY)
         ret = err_say(err, ERR_STATE, EBUSY, "%s runs here, and cannot be its own twin", name);
     aside_name(name, aside);
@@ -81,15 +94,18 @@ int former_put_aside(int place, const char *name, const uint8_t uuid[16],
 }
 
 int former_open(int place, const char *name, const uint8_t uuid[16],
-                const struct following *following)
+                const struct following *following, struct err *err)
 {
     char aside[NAME_MAX + 1];
     aside_name(name, aside);
     int former = openat(place, aside, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (former < 0 || is_former(former, uuid, following))
+    if (former < 0)
+        return -ENOENT;
+    int ret = check_former(former, name, uuid, following, err);
+    if (ret == 0)
         return former;
     close(former);
-    return -EEXIST;
+    return ret;
 }
 
 void former_put_back(int place, const char *name)

@@ -4,7 +4,9 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/asker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +21,8 @@ enum {
     FEW_BYTES = 4 << 20, /* so little is left for the first epoch's pause */
     CACHE_BYTES = 64 << 20,
 };
+
+static_assert(3 * ASKER_LOOK_MS < WELCOME_MS, "so often the twin's side asks, for so long");
 
 /* --- listening -------------------------------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "ft/arrival_base.h"
 #include "ft/arrival_parts.h"
+#include "ft/asker.h"
 #include "host/disk_point.h"
 #include "host/key_store.h"
 
@@ -371,13 +372,13 @@ static int check_witness(struct protect *protect, struct err *err)
 {
     const struct following *following = &protect->following;
     struct ft_record record;
-    const uint8_t *uuid = vm_of(protect)->identity->uuid;
-    struct witness *witness;
-    int ret = witness_open_known(&witness, following->witness, uuid, err);
-    if (ret < 0)
-        return ret;
-    ret = witness_read(witness, uuid, &record, err);
-    witness_close(witness);
+    const struct asker_look look = {.witness = following->witness,
+                                    .uuid = vm_of(protect)->identity->uuid,
+                                    .known = true,
+                                    .patience_ms = ASKER_LOOK_MS};
+    int ret = asker_look(&look, &record, err);
+    if (ret == -ETIMEDOUT) /* who runs it reads this, and tries again */
+        err_prefix(err, "the twin's host asks the witness in vain");
     if (ret < 0)
         return ret;
     if (record.generation == following->generation && record.owner == following->node)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/protection.h"
 
-#include "ft/witness.h"
+#include "ft/asker.h"
 #include "host/small_file.h"
 #include "vmm/identity.h"
 
@@ -157,31 +157,31 @@ int protection_judge(const struct protection *protection, const struct ft_record
 }
 
 /* Whatever is wrong with the witness: the VM may run elsewhere. */
-static void say_no_answer(const char *name, struct err *err)
+static void say_no_answer(const char *name, bool hangs, bool waits, struct err *err)
 {
     if (!err)
         return;
     err->kind = ERR_STATE;
     err_prefix(err, "who may run %s is not known", name);
-    if (!err->hint[0])
+    if (hangs && waits)
+        err_hint(err, "does its storage hang, or the way to it? %s starts when the witness answers",
+                 name);
+    else if (!err->hint[0])
         err_hint(err, "it starts when the witness answers");
 }
 
 int protection_check(const struct protection *protection, const char *name, bool *ret_asks,
                      struct err *err)
 {
+    const struct asker_look look = {
+        .witness = protection->witness, .uuid = protection->uuid, .patience_ms = ASKER_LOOK_MS};
     struct ft_record record;
-    struct witness *witness;
 
     if (protection->role == PROTECTION_OFF)
         return 0;
-    int r = witness_open(&witness, protection->witness, err);
-    if (r == 0) {
-        r = witness_read(witness, protection->uuid, &record, err);
-        witness_close(witness);
-    }
+    int r = asker_look(&look, &record, err);
     if (r < 0) {
-        say_no_answer(name, err);
+        say_no_answer(name, r == -ETIMEDOUT, ret_asks != NULL, err);
         if (!ret_asks)
             return r;
         *ret_asks = true;

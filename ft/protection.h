@@ -64,10 +64,10 @@ int protection_draw_node(uint64_t *ret_node, struct err *err) must_check; /* ran
 int protection_judge(const struct protection *protection, const struct ft_record *record,
                      const char *name, struct err *err) must_check;
 /*
- * The same with a question to the witness, once, which blocks. Nobody answers: ERR_STATE where
- * ret_asks is NULL; else 0, *ret_asks is true, and err says what was wrong: it may start standing
- * still, and has to ask on. That it may start is no leave to let anything out of it: only an
- * exchange is (ft/protocol.h).
+ * The same with a question to the witness, once, of ASKER_LOOK_MS at most (ft/asker.h). Nobody
+ * answers: ERR_STATE where ret_asks is NULL; else 0, *ret_asks is true, and err says what was
+ * wrong: it may start standing still, and has to ask on. That it may start is no leave to let
+ * anything out of it: only an exchange is (ft/protocol.h).
  */
 int protection_check(const struct protection *protection, const char *name, bool *ret_asks,
                      struct err *err) must_check;
