@@ -100,9 +100,11 @@ static int give_name(struct arrival_folder *folder, const struct moving_hello *h
         ret = tree_move(folder->place, hidden, folder->place, folder->name, err);
     if (ret == -EEXIST) {
         int aside = former_put_aside(folder->place, folder->name, hello->uuid, following, err);
-        folder->replaces = aside == 0;
         ret = aside == 0 ? tree_move(folder->place, hidden, folder->place, folder->name, err)
                          : aside;
+        folder->replaces = ret == 0;
+        if (aside == 0 && ret < 0)
+            former_put_back(folder->place, folder->name);
     }
     if (ret == -EEXIST)
         return err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
