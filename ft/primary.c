@@ -146,15 +146,13 @@ static int step_unfollow(void *ctx, struct err *err)
 
 static void clear(struct primary *primary)
 {
-    pthread_mutex_lock(&primary->lock);
-    primary->breakable = NULL;
-    pthread_mutex_unlock(&primary->lock);
-    /* What was said last may still be on its way, and the other side hangs up. */
+    /* What was said last may still be on its way: the other side hangs up, or we are given up. */
     if (primary->out.link && !primary->unsynced)
         link_break(primary->out.link);
     thread_join(&primary->listener);
     primary->listener.started = false;
     pthread_mutex_lock(&primary->lock);
+    primary->breakable = NULL;
     struct resync *resync = primary->resync;
     primary->resync = NULL;
     pthread_mutex_unlock(&primary->lock);
