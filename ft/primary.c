@@ -165,6 +165,19 @@ static void clear(struct primary *primary)
     departure_finish(&primary->out);
 }
 
+/* It went wrong here: neither by the line, nor by who is at its other end, nor as it was wished.
+ * Who was woken up only because that has ended does not know why. */
+static bool is_our_fault(struct primary *primary, int ret)
+{
+    struct departure *out = &primary->out;
+    if (ret == 0 || ret == -ECANCELED || primary->given_up || !out->link)
+        return false;
+    pthread_mutex_lock(out->writing);
+    bool is_line_good = stream_error(link_writer(out->link)) == 0;
+    pthread_mutex_unlock(out->writing);
+    return is_line_good;
+}
+
 void primary_begin_anew(struct primary *primary)
 {
     pthread_mutex_lock(&primary->lock);
@@ -188,8 +201,11 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->why = (struct err){0};
     primary->verify = target->verify;
     int ret = follow(primary, target, err);
+    bool is_ours = is_our_fault(primary, ret);
+    if (is_ours)
+        primary_give_up(primary); /* the other side has nothing to say to this */
     clear(primary);
-    if (primary->why.kind && err) /* who reads knows better than who writes */
+    if (!is_ours && primary->why.kind && err) /* who reads knows better than who writes */
         *err = primary->why;
     pthread_mutex_lock(&primary->lock);
     bool owes_end = primary->owes_end;
