@@ -18,6 +18,12 @@ int primary_on_loop(struct primary *primary, int (*step)(void *ctx, struct err *
     return ret;
 }
 
+void primary_throttle(struct primary *primary, unsigned percent)
+{
+    primary->throttle = percent;
+    machine_throttle(primary->machine, percent);
+}
+
 /* --- the other threads ------------------------------------------------------------------------ */
 
 static void set_flag(struct primary *primary, bool *flag)
@@ -136,7 +142,7 @@ static int step_unfollow(void *ctx, struct err *err)
     bool runs = machine_runs(primary->machine);
     if (runs)
         machine_pause(primary->machine);
-    machine_throttle(primary->machine, 0);
+    primary_throttle(primary, 0);
     replica_disk_unfollow(primary->replica);
     departure_unfollow(&primary->out);
     if (runs)
@@ -221,6 +227,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
 void primary_look(struct primary *primary, struct primary_news *ret_news)
 {
     pthread_mutex_lock(&primary->lock);
+    enum pace_reason filling = primary->throttle ? PACE_MEMORY : PACE_FREE;
     *ret_news = (struct primary_news){
         .syncs = primary->synced && !primary->gated,
         .sent = primary->out.sent,
@@ -229,8 +236,8 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         .sync_bytes = primary->sync_bytes,
         .resync = primary->last,
         .total_resyncs = primary->total,
-        .throttle = primary->pace.throttle,
-        .reason = epoch_pace_reason_name(primary->gated ? primary->reason : PACE_FREE),
+        .throttle = primary->throttle,
+        .reason = epoch_pace_reason_name(primary->gated ? primary->reason : filling),
     };
     pthread_mutex_unlock(&primary->lock);
     ret_news->held_bytes = outbox_held(primary->config.outbox) +

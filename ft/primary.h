@@ -100,7 +100,8 @@ struct primary_news {
     unsigned throttle; /* percent that the guest is slowed down by */
     struct primary_resync resync;
     struct primary_total total_resyncs;
-    const char *reason; /* why epochs do not begin as soon as they could; "" */
+    /* Why epochs do not begin, or the guest does not run, as soon as they could; "" */
+    const char *reason;
 };
 
 void primary_look(struct primary *primary, struct primary_news *ret_news);

@@ -296,7 +296,7 @@ static void judge(struct primary *primary)
         epoch_pace_judge(&primary->pace, &record);
     primary->out.encoder.compress = primary->pace.compress;
     if (primary->pace.throttle != throttle)
-        machine_throttle(primary->machine, primary->pace.throttle);
+        primary_throttle(primary, primary->pace.throttle);
 }
 
 static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause cause,

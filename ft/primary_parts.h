@@ -31,6 +31,7 @@ struct primary {
     uint64_t sync_bytes, disk_bytes;
     bool verify;            /* primary_target.verify */
     unsigned sync_throttle; /* percent */
+    atomic_uint throttle;   /* what the machine was told last */
     atomic_uint rounds;
 
     atomic_bool given_up; /* also the departure's */
@@ -50,6 +51,9 @@ struct primary {
 /* On the sender's thread: a step that the main loop does. */
 int primary_on_loop(struct primary *primary, int (*step)(void *ctx, struct err *err),
                     struct err *err) must_check;
+
+/* machine_throttle, and people can see it. Any thread. */
+void primary_throttle(struct primary *primary, unsigned percent);
 
 /* primary_sync.c: from the connection to the twin that has nearly all of it. */
 int primary_meet(struct primary *primary, const struct primary_target *target,

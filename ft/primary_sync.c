@@ -229,7 +229,7 @@ static void slow_down(struct primary *primary)
 {
     if (primary->sync_throttle < MOST_THROTTLE)
         primary->sync_throttle += THROTTLE_STEP;
-    machine_throttle(primary->machine, primary->sync_throttle);
+    primary_throttle(primary, primary->sync_throttle);
 }
 
 static int send_all(struct primary *primary, struct err *err)
