@@ -15,7 +15,9 @@
 #include <unistd.h>
 
 enum {
-    AHEAD = 8, /* regions that are marked before who writes in order comes there */
+    AHEAD = 8,     /* regions that are marked before who writes in order comes there */
+    RECENT = 1024, /* regions that stay marked in the file when they are equal again, twice */
+    TURN = 64,     /* for so many cuts at least, and not for twice as many */
     RETRY_MS = 1000
 };
 
@@ -49,7 +51,10 @@ struct changes {
     uint64_t *now, *before;  /* marked since the cut, and before it */
     uint64_t *there;         /* bits that are on stable storage, whatever comes */
     uint64_t *image;         /* the thread's: what it writes */
+    uint64_t *recent[2];     /* equal again, and yet in the file: who writes there need not wait */
+    unsigned turn;           /* cuts since the younger of these were begun */
     bool has_now;            /* a mark since the cut */
+    bool before_is_all;      /* that one counts as a cut of everything */
     bool has_before, spoilt; /* spoilt: a write failed, and who knows what is there now */
     bool lost;               /* a flush did, and Linux says that only once */
     uint64_t before_epoch;
@@ -71,6 +76,14 @@ static void set_bit(uint64_t *words, uint64_t bit)
     words[bit / CHANGES_WORD] |= 1ull << bit % CHANGES_WORD;
 }
 
+static size_t count_bits(const struct changes *changes, const uint64_t *words)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < changes->words; i++)
+        count += (size_t)__builtin_popcountll(words[i]);
+    return count;
+}
+
 static void clear_words(struct changes *changes, uint64_t *words)
 {
     memset(words, 0, changes->words * sizeof(*words));
@@ -82,7 +95,10 @@ static void free_bits(struct changes *changes)
     free(changes->before);
     free(changes->there);
     free(changes->image);
+    free(changes->recent[0]);
+    free(changes->recent[1]);
     changes->now = changes->before = changes->there = changes->image = NULL;
+    changes->recent[0] = changes->recent[1] = NULL;
     changes->words = 0;
 }
 
@@ -94,7 +110,13 @@ static int make_bits(struct changes *changes, size_t words)
     changes->before = calloc(words + 1, sizeof(uint64_t));
     changes->there = calloc(words + 1, sizeof(uint64_t));
     changes->image = calloc(words + 1, sizeof(uint64_t));
-    return changes->now && changes->before && changes->there && changes->image ? 0 : -ENOMEM;
+    changes->recent[0] = calloc(words + 1, sizeof(uint64_t));
+    changes->recent[1] = calloc(words + 1, sizeof(uint64_t));
+    changes->turn = 0;
+    return changes->now && changes->before && changes->there && changes->image &&
+                   changes->recent[0] && changes->recent[1]
+               ? 0
+               : -ENOMEM;
 }
 
 /* --- marking ---------------------------------------------------------------------------------- */
@@ -209,15 +231,19 @@ static bool give_up(struct changes *changes, int error, const char *what)
 static void write_bits(struct changes *changes)
 {
     int fd = changes->fd;
-    bool lost = changes->lost;
+    bool lost = changes->lost, differs = false;
     for (size_t i = 0; i < changes->words; i++) {
-        changes->image[i] = changes->now[i] | changes->before[i];
+        changes->image[i] = changes->now[i] | changes->before[i] | changes->recent[0][i] |
+                            changes->recent[1][i];
+        differs |= changes->image[i] != changes->there[i];
         changes->there[i] &= changes->image[i];
     }
     changes->wants = false;
     changes->busy = true;
     pthread_mutex_unlock(&changes->lock);
-    int ret = lost ? -EIO : changes_file_write_bits(fd, changes->image, changes->words);
+    int ret = lost      ? -EIO
+              : differs ? changes_file_write_bits(fd, changes->image, changes->words)
+                        : 0;
     bool gone = ret < 0 && give_up(changes, ret, lost ? "its disks" : FOLDER_CHANGES);
     pthread_mutex_lock(&changes->lock);
     changes->busy = false;
@@ -268,6 +294,7 @@ void changes_cut(struct changes *changes, uint64_t epoch, bool all)
         clear_words(changes, changes->now);
         changes->has_now = false;
         changes->has_before = true;
+        changes->before_is_all = all;
         changes->before_epoch = epoch;
         changes->flushes = 0; /* one that is under way began before all this had ended */
         changes->generation++;
@@ -291,6 +318,25 @@ void changes_note_stored(struct changes *changes, uint64_t epoch)
     pthread_mutex_unlock(&changes->lock);
 }
 
+/*
+ * With the lock. What was written lately will be written again, and each time that would wait for
+ * the file: so for a while it stays marked there, and costs a comparison after a crash. What was
+ * marked for other reasons, or is more than there is room for, goes at once.
+ */
+static void keep_recent(struct changes *changes)
+{
+    size_t more = changes->before_is_all ? 0 : count_bits(changes, changes->before);
+    if (++changes->turn > TURN || count_bits(changes, changes->recent[0]) + more > RECENT) {
+        uint64_t *old = changes->recent[1];
+        changes->recent[1] = changes->recent[0];
+        changes->recent[0] = old;
+        clear_words(changes, old);
+        changes->turn = 0;
+    }
+    for (size_t i = 0; i < changes->words && more > 0 && more <= RECENT; i++)
+        changes->recent[0][i] |= changes->before[i];
+}
+
 static void handle_flushed(void *ctx, unsigned number, int result)
 {
     struct changes *changes = ((struct followed *)ctx)->changes;
@@ -300,6 +346,7 @@ static void handle_flushed(void *ctx, unsigned number, int result)
     if (result < 0 && result != -ECANCELED)
         lose(changes);
     if (counts && --changes->flushes == 0 && !changes->flush_failed && !changes->spoilt) {
+        keep_recent(changes);
         clear_words(changes, changes->before);
         changes->has_before = false;
         want(changes); /* the file need not say it at once, but then fewer are looked at */

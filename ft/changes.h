@@ -9,7 +9,8 @@
  *   cut     what was marked up to here is of epochs up to this one
  *   stored  the twin has all epochs up to this one on stable storage. When everything of the cut
  *           has ended and is on stable storage here, too, its regions are equal, and forgotten,
- *           unless they were written to since.
+ *           unless they were written to since. In the file they stay for a while, so that the next
+ *           write to what was written lately finds the bit there; whoever dies has more to compare.
  *
  * Of a new lineage all is marked until a first cut is stored: what a guest wrote before may be on
  * the twin's disks, and here in no more than the page cache. A flush that fails ends a lineage.

@@ -292,7 +292,12 @@ static void check_marks(int folder, size_t point)
 START_TEST(a_mark_is_on_stable_storage_before_its_write)
 {
     begin(lineage);
+    write_at(150); /* this one is in the file before */
+    changes_cut(t.changes, 1, false);
+    expect_forgotten(1, 150);
+    t.count = 0;
     cut_start(rig_path(FOLDER_CHANGES));
+    write_at(150);
     for (unsigned i = 0; i < 60; i++)
         write_at(i % 3 ? roll(REGIONS) : i);
     changes_quiet(t.changes);
@@ -361,6 +366,37 @@ START_TEST(what_the_twin_has_is_forgotten_unless_it_was_written_again)
     ck_assert(is_marked(1) && is_marked(100));
     expect_forgotten(22, 1);
     ck_assert_uint_eq(changes_bytes(t.changes), 0);
+}
+END_TEST
+
+/* A guest writes again where it has just written: its file says so all the while. */
+START_TEST(what_was_written_lately_is_not_waited_for_again)
+{
+    enum { LONG = 150 };
+    begin(lineage);
+    write_at(5);
+    write_at(90);
+    changes_cut(t.changes, 1, false);
+    expect_forgotten(1, 5);
+    ck_assert_uint_eq(changes_bytes(t.changes), 0);
+    ck_assert_uint_eq(marks_in_file(), 2);
+    cut_start(rig_path(FOLDER_CHANGES));
+    write_at(5);
+    ck_assert_uint_eq(cut_now(), 0);
+    ck_assert(is_marked(5) && !is_marked(90));
+    for (unsigned epoch = 2; epoch < LONG; epoch++) {
+        write_at(5);
+        changes_cut(t.changes, epoch, false);
+        expect_forgotten(epoch, 5);
+    }
+    uint64_t until = clock_monotonic_ns() + 20000000000ull;
+    while (marks_in_file() > 1 && clock_monotonic_ns() < until)
+        settle();
+    ck_assert_uint_eq(marks_in_file(), 1);
+    changes_quiet(t.changes);
+    cut.on = false;
+    ck_assert_uint_le(cut_now() / 2, 2); /* 90 went out */
+    cut_finish();
 }
 END_TEST
 
@@ -741,6 +777,7 @@ int main(void)
     tcase_add_test(tcase, a_mark_is_on_stable_storage_before_its_write);
     tcase_add_test(tcase, who_writes_in_order_finds_marks_ahead);
     tcase_add_test(tcase, what_the_twin_has_is_forgotten_unless_it_was_written_again);
+    tcase_add_test(tcase, what_was_written_lately_is_not_waited_for_again);
     tcase_add_test(tcase, what_is_under_way_here_is_not_forgotten);
     tcase_add_test(tcase, an_old_flush_does_not_count);
     tcase_add_test(tcase, the_next_run_goes_on);
