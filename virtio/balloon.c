@@ -69,8 +69,7 @@ _Static_assert(sizeof(struct wire_stat) == 10, "the spec's layout");
 struct balloon {
     struct virtio virtio;
     struct balloon_state state;
-    uint32_t target; /* what the host wants: the state follows when it may */
-    bool target_set;
+    bool target_untold; /* the guest hears of it at the resume */
     bool stats_wanted;
     struct balloon_stats stats;
     uint64_t reported;
@@ -281,35 +280,30 @@ static void balloon_notify(struct virtio *virtio, unsigned queue)
 
 /* --- what the host asks --------------------------------------------------------------------- */
 
-static void show_target(struct balloon *balloon)
-{
-    struct balloon_config *config = &balloon->state.config;
-
-    if (!balloon->virtio.running || !balloon->target_set)
-        return;
-    balloon->target_set = false;
-    if (config->target == htole32(balloon->target))
-        return;
-    config->target = htole32(balloon->target);
-    virtio_config_changed(&balloon->virtio);
-}
-
+/* The target is state at once, also of a device that stands still: whoever goes on from that state
+ * wants the same of the guest. */
 void balloon_set_target(struct balloon *balloon, uint64_t bytes)
 {
+    struct balloon_config *config = &balloon->state.config;
     uint64_t size = memory_size(balloon->virtio.world->memory);
     uint64_t pages = (bytes < size ? bytes : size) / PAGE_SIZE;
+    uint32_t target = htole32(pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX);
 
     virtio_lock(&balloon->virtio);
-    balloon->target = pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX;
-    balloon->target_set = true;
-    show_target(balloon);
+    if (config->target != target) {
+        config->target = target;
+        if (balloon->virtio.running)
+            virtio_config_changed(&balloon->virtio);
+        else
+            balloon->target_untold = true;
+    }
     virtio_unlock(&balloon->virtio);
 }
 
 uint64_t balloon_target(struct balloon *balloon)
 {
     virtio_lock(&balloon->virtio);
-    uint64_t pages = balloon->target_set ? balloon->target : le32toh(balloon->state.config.target);
+    uint64_t pages = le32toh(balloon->state.config.target);
     virtio_unlock(&balloon->virtio);
     return pages * PAGE_SIZE;
 }
@@ -370,12 +364,20 @@ static bool balloon_stop(struct virtio *virtio)
 
 static void balloon_resume(struct virtio *virtio)
 {
-    show_target(from_virtio(virtio));
+    struct balloon *balloon = from_virtio(virtio);
+
+    if (balloon->target_untold && virtio_ring(virtio, INFLATE)) /* else it looks when it begins */
+        virtio_config_changed(virtio);
+    balloon->target_untold = false;
 }
 
+/* What is loaded comes after a reset: whether its guest has heard of the target, nobody knows. */
 static void balloon_reset(struct virtio *virtio)
 {
-    forget_driver(from_virtio(virtio));
+    struct balloon *balloon = from_virtio(virtio);
+
+    forget_driver(balloon);
+    balloon->target_untold = true;
 }
 
 static const struct virtio_ops ops = {

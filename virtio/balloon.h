@@ -21,7 +21,8 @@ struct virtio *balloon_virtio(struct balloon *balloon);
 
 /*
  * How many bytes the guest shall do without; it gives them as it can. Whole pages, at most all of
- * its memory. A paused device tells the guest when it resumes. (any thread)
+ * its memory. A paused device tells the guest when it resumes. (any thread; of a machine that is
+ * paused, its main loop)
  */
 void balloon_set_target(struct balloon *balloon, uint64_t bytes);
 uint64_t balloon_target(struct balloon *balloon);   /* (any thread) */
