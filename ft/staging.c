@@ -11,6 +11,9 @@
 /* What is kept for the next epoch; the rest goes back to the host. */
 enum { KEPT_PAGES = 4096, KEPT_BYTES = 16 << 20 };
 
+/* Zeroes in a row that are no longer memory of ours: a balloon has taken them, or the like. */
+enum { MANY_ZEROES = 64 };
+
 /* More is in no epoch of ours (ft/replica_disk.h); of pages there are no more than the VM has. */
 enum { MOST_BYTES = 4 * REPLICA_LEAST, MOST_BLOCKS = 4 << 20 };
 
@@ -111,14 +114,50 @@ int staging_put_page(struct staging *staging, uint64_t page, const uint8_t *byte
     return 0;
 }
 
-/* Zeroes are not written where there are zeroes: memory that the guest never touched stays so. */
+static bool is_zero_slot(const struct staging *staging, uint64_t slot)
+{
+    return is_zero(staging->slots + slot * PAGE_SIZE, PAGE_SIZE);
+}
+
+/* Slots from this one on that have zeroes for pages in a row. */
+static uint64_t zeroes_from(const struct staging *staging, uint64_t slot)
+{
+    uint64_t count = 0;
+    while (slot + count < staging->used &&
+           staging->page_of[slot + count] == staging->page_of[slot] + count &&
+           is_zero_slot(staging, slot + count))
+        count++;
+    return count;
+}
+
+/* Reads as zeroes afterwards. Who has locked its memory has to say that this is meant. */
+static void give_back(uint8_t *at, size_t length)
+{
+    if (madvise(at, length, MADV_DONTNEED) < 0 && madvise(at, length, MADV_DONTNEED_LOCKED) < 0)
+        memset(at, 0, length);
+}
+
+static void write_zeroes(uint8_t *to, uint64_t pages)
+{
+    for (uint64_t i = 0; i < pages; i++)
+        if (!is_zero(to + i * PAGE_SIZE, PAGE_SIZE))
+            memset(to + i * PAGE_SIZE, 0, PAGE_SIZE);
+}
+
+/* Zeroes are not written where there are zeroes: memory that the guest never touched stays so, and
+ * what it has given back the twin does not keep either. */
 static void apply_pages(struct staging *staging)
 {
-    for (uint64_t slot = 0; slot < staging->used; slot++) {
+    for (uint64_t slot = 0, count; slot < staging->used; slot += count) {
         uint8_t *to = staging->host + (uint64_t)staging->page_of[slot] * PAGE_SIZE;
-        const uint8_t *from = staging->slots + slot * PAGE_SIZE;
-        if (!is_zero(from, PAGE_SIZE) || !is_zero(to, PAGE_SIZE))
-            memcpy(to, from, PAGE_SIZE);
+        uint64_t zeroes = zeroes_from(staging, slot);
+        count = zeroes ? zeroes : 1;
+        if (zeroes >= MANY_ZEROES)
+            give_back(to, zeroes * PAGE_SIZE);
+        else if (!zeroes)
+            memcpy(to, staging->slots + slot * PAGE_SIZE, PAGE_SIZE);
+        else
+            write_zeroes(to, zeroes);
     }
 }
 
