@@ -118,6 +118,30 @@ int following_wait_welcome(struct stream *stream, struct stream_buffer *payload,
     return 0;
 }
 
+void following_put_settings(struct stream *stream, const struct frame *of,
+                            const struct instance_settings *settings, struct frame_tally *tally)
+{
+    struct instance_settings copy = *settings;
+    const struct state_item item = {.table = &instance_settings_table, .object = &copy};
+    struct frame frame = *of;
+    frame.kind = FRAME_SETTINGS;
+    frame_write_sections(stream, &frame, &item, 1, tally);
+}
+
+int following_get_settings(struct stream_buffer *payload, struct instance_settings *ret_settings,
+                           struct err *err)
+{
+    struct instance_settings settings;
+    const struct state_item item = {.table = &instance_settings_table, .object = &settings};
+    int ret = state_load(&payload->stream, &item, 1, err);
+    if (ret < 0)
+        return ret;
+    if (payload->read_at != payload->length)
+        return broken(err, FRAME_SETTINGS);
+    *ret_settings = settings;
+    return 0;
+}
+
 void following_put_word(struct stream *stream, const struct ft_word *word)
 {
     uint8_t payload[WORD_LENGTH];

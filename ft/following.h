@@ -10,6 +10,7 @@
  *     STATE, COMMIT of epoch 1              ────►   looked at: it could go on from here
  *                                           ◄────  WORD ack
  *     PAGES, BLOCKS, STATE, COMMIT of 2     ────►   staged, looked at, acknowledged, applied
+ *     SETTINGS among them, where people have changed what is set
  *     ...
  *     WORDs in between, both ways (ft/protocol.h)
  */
@@ -17,8 +18,9 @@
 
 #include "ft/moving.h"
 #include "ft/protocol.h"
+#include "vmm/instance.h"
 
-enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 2, FOLLOWING_LINEAGE = 16 };
+enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 3, FOLLOWING_LINEAGE = 16 };
 
 struct following {
     uint64_t node, generation; /* of who runs it */
@@ -40,6 +42,12 @@ int following_get(struct stream_buffer *payload, struct following *ret_following
 void following_put_welcome(struct stream *stream, uint64_t node, uint64_t twin);
 int following_wait_welcome(struct stream *stream, struct stream_buffer *payload, uint64_t *ret_node,
                            uint64_t *ret_twin, struct err *err) must_check;
+
+/* `of`: its generation and epoch. */
+void following_put_settings(struct stream *stream, const struct frame *of,
+                            const struct instance_settings *settings, struct frame_tally *tally);
+int following_get_settings(struct stream_buffer *payload, struct instance_settings *ret_settings,
+                           struct err *err) must_check;
 
 void following_put_word(struct stream *stream, const struct ft_word *word);
 int following_get_word(struct stream_buffer *payload, struct ft_word *ret_word,

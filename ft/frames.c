@@ -41,6 +41,7 @@ static const struct {
     [FRAME_LOOK] = {"LOOK", 32},
     [FRAME_LOOKED] = {"LOOKED", 16 + 4096},
     [FRAME_SYNCED] = {"SYNCED", 8},
+    [FRAME_SETTINGS] = {"SETTINGS", 1024},
 };
 
 const char *frame_name(uint8_t kind)

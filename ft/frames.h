@@ -47,6 +47,8 @@
  *   WORD    of the protocol of fault tolerance: u32 kind, u64 generation, u64 epoch
  *   BASE    what a twin has of the VM's disks already, LOOK and LOOKED, which compare them, and
  *           SYNCED: ft/resync_talk.h
+ *   SETTINGS  what people have set of the VM: a section "settings" (vmm/instance.h). Without it in
+ *           an epoch that is as it was in the epoch before; before the first, nothing is set
  *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
  *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
@@ -81,6 +83,7 @@ enum frame_kind {
     FRAME_LOOK,
     FRAME_LOOKED,
     FRAME_SYNCED,
+    FRAME_SETTINGS,
 };
 
 enum frame_ack {

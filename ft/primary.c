@@ -203,6 +203,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->pressed = 0;
     primary->sync_bytes = 0;
     primary->sync_throttle = 0;
+    primary->told_settings = (struct instance_settings){0};
     pthread_mutex_unlock(&primary->lock);
     primary->why = (struct err){0};
     primary->verify = target->verify;

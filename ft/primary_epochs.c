@@ -37,6 +37,7 @@ static void handle_first_moment(void *ctx)
             primary_give_up(primary);
     departure_unfollow_disks(out);
     changes_cut(primary->config.changes, out->at.epoch, true);
+    instance_settings(primary->config.instance, &primary->settings);
     send_sums(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
     /* The twin may have been lost since the gate, and its end settled: nobody would open this. */
@@ -48,6 +49,7 @@ static void handle_first_moment(void *ctx)
 static void handle_moment(void *ctx)
 {
     struct primary *primary = ctx;
+    instance_settings(primary->config.instance, &primary->settings);
     send_sums(primary);
     outbox_mark(primary->config.outbox, primary->out.at.epoch + 1);
     replica_disk_cut(primary->replica);
@@ -144,6 +146,18 @@ static uint64_t bytes_written(struct departure *out)
     return position;
 }
 
+/* A link that does not take it says so at the epoch's end. */
+static void send_settings(struct primary *primary)
+{
+    struct departure *out = &primary->out;
+    if (memcmp(&primary->settings, &primary->told_settings, sizeof(primary->settings)) == 0)
+        return;
+    pthread_mutex_lock(out->writing);
+    following_put_settings(link_writer(out->link), &out->at, &primary->settings, &out->tally);
+    pthread_mutex_unlock(out->writing);
+    primary->told_settings = primary->settings;
+}
+
 /* What was captured leaves; the next frames are of the next epoch. */
 static int send_epoch(struct primary *primary, struct err *err)
 {
@@ -155,8 +169,10 @@ static int send_epoch(struct primary *primary, struct err *err)
     int ret = pages_rest(&out->pages, err);
     if (ret == 0)
         ret = replica_disk_send(primary->replica, &sink, err);
-    if (ret == 0)
+    if (ret == 0) {
+        send_settings(primary);
         ret = departure_send_end(out, err);
+    }
     for (unsigned i = 0; i < PAGE_ENCODINGS; i++)
         kinds[i] = out->encoder.counts[i] - kinds[i];
     epochs_note_sent(&primary->epochs, out->at.epoch, clock_monotonic_ns() - begin,

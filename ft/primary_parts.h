@@ -21,6 +21,7 @@ struct primary {
     bool fresh;                       /* the changes are to begin anew */
     uint8_t lineage[CHANGES_LINEAGE]; /* ...under this name */
     struct epochs epochs;
+    struct instance_settings settings, told_settings; /* of this epoch; as the twin knows them */
     struct thread listener;
     struct err why; /* it has ended: the listener's */
     struct loop_step step;

@@ -352,6 +352,7 @@ static void handle_taken_over(void *ctx)
     if (ret == 0)
         catch_up(protect);
     protect_note_takeover(protect);
+    instance_take_settings(protect->instance, secondary_settings(protect->secondary));
     instance_release(protect->instance);
     handle_voice(protect);
     if (ret == 0 && protect->saved.peer[0])

@@ -23,11 +23,13 @@ struct secondary {
     struct epoch_journal *journal; /* NULL: the commit level is "memory" */
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
     struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
-    bool whole;                    /* the first epoch is here */
-    atomic_bool spoilt;            /* memory (--verify) or disks are not what they have to be */
-    uint64_t epoch;                /* the last one that was whole */
-    bool behind;                   /* that one could not be applied, as yet */
-    uint64_t unsynced;             /* bytes of blocks, before that */
+    struct instance_settings settings, coming_settings;
+    bool settings_came; /* with the epoch that is coming in */
+    bool whole;         /* the first epoch is here */
+    atomic_bool spoilt; /* memory (--verify) or disks are not what they have to be */
+    uint64_t epoch;     /* the last one that was whole */
+    bool behind;        /* that one could not be applied, as yet */
+    uint64_t unsynced;  /* bytes of blocks, before that */
     struct thread thread;
     struct thread syncer; /* once it is whole */
     atomic_bool busy;
@@ -340,6 +342,9 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
     }
     secondary->epoch = frame->epoch;
     secondary->incoming.length = 0;
+    if (secondary->settings_came)
+        secondary->settings = secondary->coming_settings;
+    secondary->settings_came = false;
     ret = apply(secondary, err);
     if (ret == 0 && secondary->journal)
         ret = epoch_journal_applied(secondary->journal, err);
@@ -392,6 +397,14 @@ static int take_changes(struct secondary *secondary, struct err *err)
                : err_say(err, ERR_FAILED, EBADMSG, "the changes of a state make no sense");
 }
 
+static int take_settings(struct secondary *secondary, struct err *err)
+{
+    int ret = following_get_settings(&secondary->arrival->payload, &secondary->coming_settings,
+                                     err);
+    secondary->settings_came = ret == 0;
+    return ret;
+}
+
 static int take_frame(struct secondary *secondary, const struct frame *frame, struct err *err)
 {
     switch (frame->kind) {
@@ -403,6 +416,8 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
         return take_changes(secondary, err);
     case FRAME_COMPARE:
         return keep_payload(secondary, &secondary->sums);
+    case FRAME_SETTINGS:
+        return take_settings(secondary, err);
     case FRAME_COMMIT:
         return commit(secondary, frame, err);
     case FRAME_WORD:
@@ -590,6 +605,11 @@ static void lock_memory(struct secondary *secondary)
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
+
+const struct instance_settings *secondary_settings(const struct secondary *secondary)
+{
+    return &secondary->settings;
+}
 
 void secondary_look(struct secondary *secondary, struct secondary_news *ret_news)
 {

@@ -57,4 +57,7 @@ struct secondary_news {
     uint64_t takeover_ns; /* from the decision until it was loaded; 0: not yet */
 };
 
+/* As the last epoch has them. When it takes over. */
+const struct instance_settings *secondary_settings(const struct secondary *secondary);
+
 void secondary_look(struct secondary *secondary, struct secondary_news *ret_news);

@@ -286,6 +286,8 @@ int instance_run(struct instance *instance, struct machine_end *ret_end, struct 
     }
     for (;;) {
         note_start(instance);
+        if (!instance->paused) /* before it had come, or where it came from */
+            machine_resume(instance->machine);
         int ret = machine_run(instance->machine, &end, err);
         if (ret < 0)
             return ret;

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "core/state.h"
 #include "vmm/definition.h"
 #include "vmm/folder.h"
 #include "vmm/identity.h"
@@ -93,6 +94,24 @@ bool instance_stands_still(
  */
 void instance_hold(struct instance *instance, const char *state);
 void instance_release(struct instance *instance);
+
+/*
+ * What people have set of a VM that runs, and neither vm.json nor the machine's state knows. It
+ * holds until the VM's end, also where it goes on elsewhere. Layout: state_table_check().
+ */
+struct instance_settings {
+    struct limits disks[MACHINE_MAX_DISKS], nets[MACHINE_MAX_NETS];
+    uint32_t disks_set, nets_set; /* by place: whose limits were */
+    bool paused;
+    uint8_t reserved[7];
+};
+
+extern const struct state_table instance_settings_table;
+
+void instance_settings(const struct instance *instance, struct instance_settings *ret_settings);
+/* They were set elsewhere; before the release. What this machine cannot do is worth a warning. */
+void instance_take_settings(struct instance *instance, const struct instance_settings *settings);
+
 /* The VM stood still for something other than a pause: worth a line in the journal, if it was long.
  */
 void instance_note_pause(struct instance *instance, const char *why, uint64_t ns);

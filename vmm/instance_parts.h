@@ -49,8 +49,9 @@ struct instance {
     bool silent;
     int64_t started; /* seconds since 1970 */
 
-    bool log_lost; /* console.log cannot be written, and that was said */
-    bool paused;   /* somebody wants it to stand still */
+    bool log_lost;                     /* console.log cannot be written, and that was said */
+    bool paused;                       /* somebody wants it to stand still */
+    struct instance_settings settings; /* but paused */
     /* Its part wants that: "arriving", "moving"; NULL: it does not. */
     const char *held;
     bool awaited; /* it has not run yet: instance_config.awaited */
@@ -75,6 +76,11 @@ extern const struct control_verb instance_verbs[];
 void instance_pause(struct instance *instance, const char *why);
 void instance_resume(struct instance *instance, const char *why);
 int instance_reset(struct instance *instance, struct err *err) must_check;
+/* A place's limits are these from now on. */
+int instance_set_disk_limits(struct instance *instance, unsigned disk, const struct limits *limits,
+                             struct err *err) must_check;
+int instance_set_net_limits(struct instance *instance, unsigned net, const struct limits *limits,
+                            struct err *err) must_check;
 struct metrics_source instance_metrics(const struct instance *instance);
 void instance_handle_trouble(void *ctx, const char *device, const char *sentence);
 const char *instance_state(const struct instance *instance); /* "running" ... */

@@ -83,6 +83,17 @@ static int verb_metrics(void *ctx, struct control_request *request, const json_t
     return *ret_answer ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot tell the metrics");
 }
 
+/* What is brought here would undo it. */
+static int check_here(const struct instance *instance, struct err *err)
+{
+    if (!instance->awaited || !instance->config.blank)
+        return 0;
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s is just %s", instance->config.name,
+                      instance->held);
+    err_hint(err, "ask for it on the host where %s runs", instance->config.name);
+    return ret;
+}
+
 /* --- going and standing ----------------------------------------------------------------------- */
 
 static int verb_pause(void *ctx, struct control_request *request, const json_t *arguments,
@@ -90,6 +101,8 @@ static int verb_pause(void *ctx, struct control_request *request, const json_t *
 {
     struct instance *instance = ctx;
     int ret = control_check_keys(arguments, no_keys, err);
+    if (ret == 0)
+        ret = check_here(instance, err);
     if (ret < 0)
         return ret;
     if (instance->paused)
@@ -230,7 +243,7 @@ static int set_disk(struct instance *instance, const json_t *arguments, struct e
         return ret;
     if (!limited)
         return err_say(err, ERR_USAGE, EINVAL, "set: of a disk the limits can be changed");
-    return machine_set_disk_limits(instance->machine, (unsigned)index, &limits, err);
+    return instance_set_disk_limits(instance, (unsigned)index, &limits, err);
 }
 
 static int set_net(struct instance *instance, const json_t *arguments, struct err *err)
@@ -252,7 +265,7 @@ static int set_net(struct instance *instance, const json_t *arguments, struct er
     if (link)
         ret = machine_set_link(instance->machine, (unsigned)index, strcmp(link, "up") == 0, err);
     if (ret == 0 && limited)
-        ret = machine_set_net_limits(instance->machine, (unsigned)index, &limits, err);
+        ret = instance_set_net_limits(instance, (unsigned)index, &limits, err);
     return ret;
 }
 
@@ -269,6 +282,9 @@ static int set_balloon(struct instance *instance, const json_t *arguments, struc
 static int verb_set(void *ctx, struct control_request *request, const json_t *arguments,
                     json_t **ret_answer, struct err *err)
 {
+    int ret = check_here(ctx, err);
+    if (ret < 0)
+        return ret;
     if (json_object_get(arguments, "disk"))
         return set_disk(ctx, arguments, err);
     if (json_object_get(arguments, "net"))

@@ -349,7 +349,6 @@ static void log_vcpu(const struct vcpu *vcpu)
 
 int machine_run(struct machine *machine, struct machine_end *ret_end, struct err *err)
 {
-    machine_resume(machine);
     int ret = loop_run(machine->loop);
     machine_pause(machine);
     for (unsigned i = 0; i < machine->config.cpus && log_enabled(LOG_DEBUG); i++)

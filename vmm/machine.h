@@ -77,7 +77,8 @@ void machine_destroy(struct machine *machine); /* NULL and half-built are fine *
 /* The main loop, to which the owner may add what it likes. */
 struct loop *machine_loop(struct machine *machine);
 
-/* Resumes, and handles events until the guest's end or machine_stop(). After: paused. */
+/* Handles events until the guest's end or machine_stop(); whether it runs meanwhile is the caller's
+ * to say, before and at any time. After: paused. */
 int machine_run(struct machine *machine, struct machine_end *ret_end, struct err *err) must_check;
 void machine_stop(struct machine *machine); /* (any thread) */
 

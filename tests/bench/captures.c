@@ -114,6 +114,7 @@ int main(int argc, char **argv)
     loop_timer_init(&bench.timer, machine_loop(bench.machine), handle_timer, NULL);
     if (loop_timer_arm(&bench.timer, clock_monotonic_ns() + SETTLES_NS) < 0)
         errx(1, "no timer");
+    machine_resume(bench.machine);
     if (machine_run(bench.machine, &end, &why) < 0)
         fail(&why);
     if (end.outcome != MACHINE_STOPPED)

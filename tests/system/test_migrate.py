@@ -26,7 +26,7 @@ GREETING, HEADER, CRC = 16, 32, 4
 SLOW = 30 * MIB  # a second
 KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
                         "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED", "FOLLOW", "WORD", "CHANGES", "BASE",
-                        "LOOK", "LOOKED", "SYNCED"], 1))
+                        "LOOK", "LOOKED", "SYNCED", "SETTINGS"], 1))
 ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED"], 1))
 
 

@@ -227,6 +227,35 @@ START_TEST(a_word_that_is_none_is_refused)
 }
 END_TEST
 
+/* --- settings --------------------------------------------------------------------------------- */
+
+START_TEST(settings_arrive_as_they_left_and_are_of_an_epoch)
+{
+    const struct frame of = {.generation = 7, .epoch = 11};
+    struct instance_settings sent = {.paused = true, .nets_set = 5}, got;
+    struct frame_tally tally = {0};
+    struct err err = {0};
+    sent.nets[2] = (struct limits){.operations = 100, .bytes = 1 << 20};
+    unit_check_table(&instance_settings_table, &sent);
+    following_put_settings(&wire.stream, &of, &sent, &tally);
+    ck_assert_uint_eq(tally.count, 1);
+    struct frame frame = next(FRAME_SETTINGS);
+    ck_assert(frame.generation == 7 && frame.epoch == 11);
+    ck_assert_int_eq(following_get_settings(&payload, &got, NULL), 0);
+    ck_assert_mem_eq(&got, &sent, sizeof(got));
+
+    struct stream_buffer less;
+    for (size_t cut = 0; cut < payload.length; cut++) {
+        stream_buffer_init_read(&less, payload.bytes, cut);
+        ck_assert_int_lt(following_get_settings(&less, &got, &err), 0);
+    }
+    stream_write(&payload.stream, "", 1);
+    stream_buffer_rewind(&payload);
+    ck_assert_int_eq(following_get_settings(&payload, &got, &err), -EBADMSG);
+    ck_assert_mem_eq(&got, &sent, sizeof(got));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("following");
@@ -241,6 +270,7 @@ int main(void)
     tcase_add_test(tests, a_welcome_of_nobody_is_none);
     tcase_add_test(tests, words_arrive_as_they_left_and_are_of_no_epoch);
     tcase_add_test(tests, a_word_that_is_none_is_refused);
+    tcase_add_test(tests, settings_arrive_as_they_left_and_are_of_an_epoch);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

@@ -6,7 +6,7 @@
 
 enum { HEAD = 32 /* bytes, with its CRC */ };
 
-enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_SYNCED };
+enum { KIB = 1 << 10, MIB = 1 << 20, NEWEST = FRAME_SETTINGS };
 
 /* The payload's limits, as the format has them. */
 static const struct {
@@ -38,6 +38,7 @@ static const struct {
     {"LOOK", FRAME_LOOK, 32},
     {"LOOKED", FRAME_LOOKED, 16 + 4 * KIB},
     {"SYNCED", FRAME_SYNCED, 8},
+    {"SETTINGS", FRAME_SETTINGS, KIB},
 };
 
 static void put_frame(struct stream_buffer *buffer, uint8_t kind, uint64_t epoch,
