@@ -10,6 +10,8 @@
  * All numbers little-endian. A request has 8 of 64 bits: REQUEST, client, sequence, 4 of the
  * client's, 0. A client asks one after the other, and its sequence only rises. An answer: ANSWER,
  * client, sequence, count, sum, wrong (0), pages written, age in ms; the last two never go back.
+ * A datagram RESET, way resets the guest, without an answer: 0 by the keyboard controller, 1 by
+ * ACPI's register, 2 by a triple fault.
  * Record N is in sector 1 + (N - 1) * stride % RING, stride=N (1), RING the number of the disk's
  * sectors without one:
  * RECORD, count, client, sequence, the client's 4, the sum of the record before, its own sum.
@@ -21,6 +23,7 @@
 #define ANSWER  0x7265776e61686365 /* "echanwer" */
 #define RECORD  0x64726f6365686365 /* "echecord" */
 #define HEAD    0x6461656865686365 /* "echehead" */
+#define RESET   0x7465736572686365 /* "echreset" */
 
 extern uint8_t guest_end[];
 
@@ -79,7 +82,7 @@ static uint64_t stored;     /* so many are on the disk */
 static uint64_t wrongs, pages, visits, rate, next_tick, born, stride;
 static uint8_t *memory;
 
-static volatile bool frames_came, disk_came, pressed;
+static volatile bool frames_came, disk_came, pressed, faults;
 static uint64_t wake_at; /* TSC */
 static uint32_t apic_khz;
 static uint8_t user_stack[RING3_STACK] __attribute__((aligned(16)));
@@ -92,9 +95,20 @@ static void wrong(const char *what, uint64_t where, uint64_t expected, uint64_t 
 
 /* --- sleep: ring 3 may not halt, and comes here when it does ------------------------------- */
 
+static void fault_three_times(void)
+{
+    static const struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) nothing;
+    __asm__ volatile("lidt %0\n ud2" : : "m"(nothing));
+}
+
 static void handle_halt(struct frame *frame)
 {
     uint64_t now = rdtsc();
+    if (faults)
+        fault_three_times();
     check(*(const uint8_t *)frame->rip == 0xf4, "a fault at %lx", frame->rip);
     frame->rip++;
     if (frames_came || disk_came || pressed || wake_at <= now)
@@ -444,6 +458,20 @@ static uint32_t take_bytes(struct tcp *tcp, const uint8_t *bytes, uint32_t size)
     return taken;
 }
 
+static void reset(uint64_t way)
+{
+    const uint8_t *fadt = acpi_table("FACP");
+    if (way == 0) {
+        out8(0x64, 0xfe);
+    } else if (way == 1) {
+        out8((uint16_t)get64(fadt + FADT_RESET_ADDRESS), fadt[FADT_RESET_VALUE]);
+    } else {
+        faults = true;
+        sleep_until(0);
+    }
+    wrong("still here after a reset, way", way, 0, 1);
+}
+
 static void take_datagram(const uint8_t *frame, uint32_t length)
 {
     const uint8_t *udp = frame + ABOVE_IP_AT;
@@ -456,6 +484,8 @@ static void take_datagram(const uint8_t *frame, uint32_t length)
     copy(&request, udp + UDP, sizeof(request));
     copy(way.mac, frame + 6, 6);
     copy(way.address, frame + IP_AT + 12, 4);
+    if (request.magic == RESET)
+        reset(request.client);
     (void)take_request(&request, &way); /* else it comes again */
 }
 

@@ -11,7 +11,7 @@
 /* The compiler knows it too; the kit has it. */
 void *memset(void *to, int byte, size_t count);
 
-enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_RNG = 4 };
+enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_RNG = 4, VIRTIO_BALLOON = 5 };
 
 #define VIRTIO_F_VERSION_1 (1ull << 32)
 
