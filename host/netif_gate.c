@@ -5,9 +5,9 @@
  * Frames that wait lie in one ring, whatever their queue: so they leave in the order in which they
  * came.
  *
- * All of it is the loop's, but for the mode and the number that may leave. Others change these and
- * ask for a turn; a shut gate needs no turn to be shut, because the mode is looked at before each
- * frame.
+ * All of it is the loop's, but for the mode, the leash and the number that may leave. Others change
+ * these and ask for a turn; a shut gate needs no turn to be shut, and a leash none to run out,
+ * because they are looked at before each frame.
  */
 #include "host/netif_gate.h"
 
@@ -21,7 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRAMES_A_TURN = 256 }; /* then others on this loop have theirs */
+enum {
+    FRAMES_A_TURN = 256,   /* then others on this loop have theirs */
+    OPEN_BUDGET = 1 << 20, /* until a hold says another one */
+};
 
 enum mode { OPEN, HELD, SHUT };
 
@@ -41,6 +44,7 @@ struct netif_gate {
     void *waits_ctx;
 
     _Atomic enum mode mode; /* any thread */
+    _Atomic uint64_t leash; /* open is so until then; 0: for ever. Any thread */
     _Atomic uint64_t end;   /* frames of lower numbers may leave. Any thread */
     _Atomic uint64_t until; /* so long, if `limit` is not 0 */
     uint64_t limit;         /* ns */
@@ -70,14 +74,23 @@ static bool is_clear(const struct netif_gate *gate)
            atomic_load_explicit(&gate->ring.used, memory_order_relaxed) == 0;
 }
 
+/* Whoever has opened it has said so again, lately. */
+static bool leash_lasts(const struct netif_gate *gate)
+{
+    uint64_t leash = gate->leash;
+    return leash == 0 || clock_boot_ns() < leash;
+}
+
 /* --- out ------------------------------------------------------------------------------------ */
 
 /* Now: it may be shut the next moment. */
 static bool may_leave(const struct netif_gate *gate, const struct frame_record *record)
 {
     enum mode mode = gate->mode;
+    if (mode == OPEN)
+        return leash_lasts(gate);
     if (mode != HELD || record->free)
-        return mode == OPEN || mode == HELD;
+        return mode == HELD;
     return record->number < gate->end && (!gate->limit || clock_boot_ns() < gate->until);
 }
 
@@ -166,13 +179,15 @@ static void handle_turn(void *arg)
 
 /* --- frames --------------------------------------------------------------------------------- */
 
-/* It has just begun to wait. Who allowed its number meanwhile and did not see it is seen here. */
+/* It has just begun to wait. Who allowed its number meanwhile, or renewed the leash, and did not
+ * see it is seen here. */
 static void tell_of(struct netif_gate *gate)
 {
-    if (gate->mode == OPEN || gate->number < gate->end) {
+    bool open = gate->mode == OPEN;
+    if (open ? leash_lasts(gate) : gate->number < gate->end) {
         if (!gate->blocked)
             turn_ask(&gate->turn);
-    } else if (!gate->told) {
+    } else if (!open && !gate->told) {
         gate->told = true;
         if (gate->waits)
             gate->waits(gate->waits_ctx);
@@ -208,7 +223,7 @@ static ssize_t gate_send(struct netif *netif, unsigned queue, const struct iovec
 {
     struct netif_gate *gate = gate_of(netif);
 
-    if (is_clear(gate))
+    if (is_clear(gate) && leash_lasts(gate))
         return gate->inner->ops->send(gate->inner, queue, iov, count);
     return keep(gate, queue, iov, count);
 }
@@ -352,14 +367,16 @@ void netif_gate_mark(struct netif_gate *gate, uint64_t number)
     gate->told = false;
 }
 
-/* What the gate was opened for and has not left yet need not wait once more. */
-static void free_all(struct netif_gate *gate)
+/* What the gate was open for and has not left yet need not wait once more: unless nobody answers
+ * for that any more. Then it waits as what is sent now does. */
+static void settle_all(struct netif_gate *gate, bool free)
 {
     struct frame_record *record;
 
     for (size_t at = 0; at < gate->ring.used; at += frame_ring_cost(record->length)) {
         record = frame_ring_at(&gate->ring, at);
-        record->free = true;
+        record->free = free;
+        record->number = gate->number;
     }
 }
 
@@ -377,7 +394,7 @@ void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget)
     gate->number = number;
     gate->told = false;
     gate->end = 0;
-    free_all(gate);
+    settle_all(gate, leash_lasts(gate));
     if (!atomic_compare_exchange_strong(&gate->mode, &mode, HELD))
         return; /* shut meanwhile */
     for (unsigned i = 0; i < NETIF_MAX_QUEUES; i++)
@@ -401,6 +418,14 @@ void netif_gate_open(struct netif_gate *gate)
     enum mode held = HELD;
 
     if (atomic_compare_exchange_strong(&gate->mode, &held, OPEN))
+        turn_ask(&gate->turn);
+}
+
+/* Also where it had not run out yet: what was sent at its very end may just have begun to wait. */
+void netif_gate_leash(struct netif_gate *gate, uint64_t until_ns)
+{
+    gate->leash = until_ns;
+    if (gate->ring.used)
         turn_ask(&gate->turn);
 }
 
@@ -441,6 +466,7 @@ int netif_gate_create(struct netif **ret_netif, struct netif *inner, struct err 
     gate->netif = (struct netif){.ops = &ops, .info = inner->info};
     gate->inner = inner;
     gate->queues = NETIF_MAX_QUEUES;
+    gate->budget = OPEN_BUDGET;
     gate->handlers = (struct netif_handlers){
         .ready = handle_ready, .link_changed = handle_link, .trouble = handle_trouble, .ctx = gate};
     int r = turn_init(&gate->turn, handle_turn, gate, err);

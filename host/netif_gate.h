@@ -34,7 +34,7 @@ void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx), void *c
  * The interface's loop stands still for these two. From here on frames wait, under this number; at
  * most so many bytes of them, as they lie in memory; a largest frame always finds room in an empty
  * gate. A hold that follows an open may begin with any number; what has not left yet since then is
- * free to leave. Held already: as mark.
+ * free to leave, if the gate's leash lasts. Held already: as mark.
  */
 void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget);
 /* Numbers only grow. */
@@ -46,6 +46,13 @@ void netif_gate_mark(struct netif_gate *gate, uint64_t number);
  */
 void netif_gate_release(struct netif_gate *gate, uint64_t number); /* of this one and all before */
 void netif_gate_open(struct netif_gate *gate);                     /* all, and nothing waits more */
+/*
+ * An open gate is open until then (clock_boot_ns), and has to be told so again and again by who may
+ * say so. What is sent later, be it that the whole process stood still, waits in order, within the
+ * budget, and leaves when it is told again; nobody is called for it. A hold that comes first holds
+ * it, under its number. 0: for ever, as at first.
+ */
+void netif_gate_leash(struct netif_gate *gate, uint64_t until_ns);
 /* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
  * for the one frame that is just being sent. */
 void netif_gate_shut(struct netif_gate *gate);

@@ -104,6 +104,23 @@ START_TEST(held_and_opened_again_and_again_the_order_stays)
 }
 END_TEST
 
+START_TEST(at_the_end_of_its_leash_one_frame_more_may_leave)
+{
+    const struct timespec time = {.tv_nsec = 200000};
+
+    atomic_store(&allowed, UINT64_MAX);
+    netif_gate_open(rig.gate);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        wait_until(rig.wire.seen_count + 20, 0);
+        netif_gate_leash(rig.gate, 1);
+        unsigned seen = rig.wire.seen_count;
+        nanosleep(&time, NULL); /* for what must not come */
+        ck_assert_uint_le(rig.wire.seen_count, seen + 1);
+        netif_gate_leash(rig.gate, UINT64_MAX);
+    }
+}
+END_TEST
+
 START_TEST(shut_from_elsewhere_one_frame_more_may_leave)
 {
     const struct timespec time = {.tv_nsec = 5000000};
@@ -133,6 +150,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, releases_from_elsewhere_let_go_what_they_allow);
     tcase_add_test(tests, held_and_opened_again_and_again_the_order_stays);
+    tcase_add_test(tests, at_the_end_of_its_leash_one_frame_more_may_leave);
     tcase_add_loop_test(tests, shut_from_elsewhere_one_frame_more_may_leave, 0, 10);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
