@@ -31,6 +31,7 @@ struct conductor {
     struct spoken words[MOST_WORDS]; /* to be sent, in order */
     unsigned word_count, speakers;   /* threads that send some */
     struct ft_record keep;           /* to be persisted */
+    uint64_t leash_ns;               /* as it was told last */
     bool keeps, ended;
     struct err trouble; /* the witness's */
     struct err unkept;  /* why what is to be persisted is not */
@@ -107,6 +108,27 @@ static void carry_out(struct conductor *conductor, const struct ft_action *actio
     }
 }
 
+static bool opens(const struct ft_actions *actions)
+{
+    bool any = false;
+    for (unsigned i = 0; i < actions->count; i++)
+        any |= actions->list[i].kind == FT_OPEN;
+    return any;
+}
+
+/* After away_ns without a tick the next one gates what is open: whoever sends meanwhile, because it
+ * is awake before the pulse, has to find that by itself. Where the VM has ended what it said last
+ * may leave, if we were there all the time. */
+static void renew_leash(struct conductor *conductor, const struct ft_actions *actions, uint64_t now)
+{
+    const struct ft_protocol *protocol = &conductor->protocol;
+    bool ends = protocol->state == FT_OVER && now < conductor->leash_ns;
+    if (!conductor->config.leash || (protocol->state != FT_SOLO && !ends && !opens(actions)))
+        return;
+    conductor->leash_ns = protocol->tick_ns + protocol->config.away_ns;
+    conductor->config.leash(conductor->config.ctx, conductor->leash_ns);
+}
+
 static void step_once(struct conductor *conductor, const struct ft_event *event, uint64_t now)
 {
     struct ft_protocol *protocol = &conductor->protocol;
@@ -115,6 +137,7 @@ static void step_once(struct conductor *conductor, const struct ft_event *event,
     uint64_t link = protocol->link;
     ft_protocol_step(protocol, event, now, &actions);
     chronicle_step(&conductor->chronicle, protocol, event, now);
+    renew_leash(conductor, &actions, now);
     for (unsigned i = 0; i < actions.count; i++)
         carry_out(conductor, &actions.list[i]);
     if (protocol->state == before && protocol->link == link)
@@ -450,6 +473,7 @@ int conductor_create(struct conductor **ret_conductor, const struct conductor_co
     pthread_cond_init(&conductor->end, NULL);
     pthread_cond_init(&conductor->changed, NULL);
     pthread_mutex_lock(&conductor->lock); /* the caller has it before it is called back */
+    renew_leash(conductor, &(struct ft_actions){0}, clock_boot_ns());
     int ret = create_asker(conductor, err);
     if (ret == 0)
         ret = thread_start(&conductor->pulse, "pulse", run_pulse, conductor, err);

@@ -29,6 +29,10 @@ struct conductor_config {
     /* In order, under the conductor's lock: it must not block, nor call the conductor. All but
      * SEND, HANG_UP, ASK, EXCHANGE and PERSIST, which the conductor does by itself. */
     void (*act)(void *ctx, const struct ft_action *action);
+    /* The same, before a step's actions. What leaves without waiting for a twin may do so until
+     * then (clock_boot_ns): who makes no step for longer asks the witness first. NULL: nobody wants
+     * to know. */
+    void (*leash)(void *ctx, uint64_t until_ns);
     /* The protocol is in another state, or has lost its link. The same, and after its actions. */
     void (*changed)(void *ctx);
     /* On the keeper's thread: 0 when it is on stable storage. Else it is tried again. */

@@ -90,6 +90,7 @@ void outbox_destroy(struct outbox *outbox)
     if (!outbox)
         return;
     watch(outbox, NULL, NULL);
+    outbox_leash(outbox, 0); /* who unprotects a VM goes on with it */
     free(outbox);
 }
 
@@ -127,6 +128,12 @@ void outbox_open(struct outbox *outbox)
     byte_gate_open(outbox->console);
     if (outbox->vsock)
         vsock_gate_open(outbox->vsock);
+}
+
+void outbox_leash(struct outbox *outbox, uint64_t until_ns)
+{
+    for (unsigned i = 0; i < outbox->net_count; i++)
+        netif_gate_leash(outbox->nets[i], until_ns);
 }
 
 void outbox_shut(struct outbox *outbox)

@@ -9,6 +9,10 @@
  * for the twin it has been sent. To the world that is a wire that lost something, which TCP
  * repairs; of a console nobody repairs it. Connections of a vsock end with their host.
  *
+ * What waits for nobody, because no twin follows, is on a leash all the same: a process that stood
+ * still may have lost its VM to somebody whom nobody here has heard of. That is the network's only:
+ * consoles and the vsock end at this host, and nobody there takes it for the one that has the VM.
+ *
  * Not held, because it is said of the VM and not by it: the events of the control socket, the
  * journal, metrics.
  */
@@ -31,8 +35,8 @@ struct instance;
  */
 int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
                   void *ctx, struct err *err) must_check;
-/* The machine stands still; nobody is in a call. What waits, waits on: open or shut it before. NULL
- * is fine. */
+/* The machine stands still; nobody is in a call. What is held waits on: open or shut it before. No
+ * leash remains. NULL is fine. */
 void outbox_destroy(struct outbox *outbox);
 
 /*
@@ -48,6 +52,9 @@ void outbox_mark(struct outbox *outbox, uint64_t number);
 /* Any thread. */
 void outbox_release(struct outbox *outbox, uint64_t number); /* of this one and all before */
 void outbox_open(struct outbox *outbox);                     /* all, and nothing waits more */
+/* So long what is open is open, of the interfaces (host/netif_gate.h); clock_boot_ns, 0: for ever,
+ * as at first. */
+void outbox_leash(struct outbox *outbox, uint64_t until_ns);
 /* What waits is forgotten, and so is what comes, for good: nothing leaves once this returns, but
  * for a frame of each interface that is just being sent. */
 void outbox_shut(struct outbox *outbox);

@@ -106,6 +106,15 @@ static void act(void *ctx, const struct ft_action *action)
     }
 }
 
+/* Under the conductor's lock. */
+static void handle_leash(void *ctx, uint64_t until_ns)
+{
+    struct protect *protect = ctx;
+    struct outbox *outbox = protect->outbox;
+    if (outbox) /* else it does not run yet */
+        outbox_leash(outbox, until_ns);
+}
+
 /* Under the conductor's lock, or that of a link's paths. */
 static void handle_state(void *ctx)
 {
@@ -225,6 +234,7 @@ int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
 {
     struct conductor_config config = {.witness = protect->saved.witness,
                                       .act = act,
+                                      .leash = handle_leash,
                                       .changed = handle_state,
                                       .persist = handle_persist,
                                       .is_busy = handle_busy,
@@ -242,14 +252,21 @@ static void handle_waits(void *ctx)
         primary_press(protect->primary, EPOCH_OUTPUT);
 }
 
+static int make_outbox(struct protect *protect, struct err *err)
+{
+    struct outbox *outbox;
+    int ret = outbox_create(&outbox, protect->instance, handle_waits, protect, err);
+    if (ret == 0)
+        protect->outbox = outbox;
+    return ret;
+}
+
 int protect_stand(struct protect *protect, struct err *err)
 {
     bool runs = machine_runs(protect->machine);
     if (runs)
         machine_pause(protect->machine);
-    int ret = protect->outbox
-                  ? 0
-                  : outbox_create(&protect->outbox, protect->instance, handle_waits, protect, err);
+    int ret = protect->outbox ? 0 : make_outbox(protect, err);
     if (ret == 0)
         outbox_limit(protect->outbox, find_shortest_ns(&protect->following) / 2);
     if (runs)
@@ -282,6 +299,8 @@ static void catch_up(struct protect *protect)
     conductor_look(protect->conductor, &protocol);
     if (protocol.state == FT_DEPOSED)
         outbox_shut(protect->outbox);
+    if (protocol.state == FT_SOLO) /* from the first frame on */
+        outbox_leash(protect->outbox, protocol.tick_ns + protocol.config.away_ns);
     hold(protect);
 }
 

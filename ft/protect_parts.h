@@ -39,7 +39,7 @@ struct protect {
 
     struct changes *changes; /* of its disks; NULL: it has no folder */
     struct conductor *conductor;
-    struct outbox *outbox;
+    struct outbox *_Atomic outbox;   /* the conductor finds it when it is made */
     struct primary *_Atomic primary; /* made by its thread */
     struct secondary *secondary;
     struct arrival *arrival; /* the caller's */

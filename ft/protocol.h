@@ -46,7 +46,8 @@
  * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen. So whoever
  * is SOLO or GATED reads the record all the time, and is DEPOSED when it is another's; and who has
  * taken it starts forced_ns later. Where the old owner is alive and its questions are not answered
- * in that time, both run: that is what the person has to know better.
+ * in that time, both run: that is what the person has to know better. Whoever stood still for
+ * longer than away_ns lets nothing out before its next tick, which asks.
  *
  * What the driver promises:
  *
