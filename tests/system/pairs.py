@@ -19,6 +19,7 @@ one Ethernet. Between them is a Line, which can be cut.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -154,8 +155,10 @@ class Sniffer:
                 frame, (_, _, kind, *_) = self.socket.recvfrom(65536)
             except TimeoutError:
                 continue
-            except OSError:  # the tap is gone
-                return
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    return
+                continue  # the tap is gone: what it sent before that is still there
             if kind != PACKET_OUTGOING:
                 self.frames.append((time.monotonic(), frame))
 
