@@ -55,7 +55,8 @@ void faults_freeze(struct world *world, struct node *node, uint64_t time)
 {
     if (!node->process)
         return;
-    if (world->now <= node->looked_after) { /* it would not hear of it */
+    /* It would not hear of it: but who is away for long knows that it was. */
+    if (world->now <= node->looked_after && time <= AWAY) {
         faults_doom(world, node);
         return;
     }
@@ -173,10 +174,19 @@ static void switch_over(struct world *world)
     then_something(world);
 }
 
+/* It may stand still, which looks as if it were gone for good. */
+static void force_from(struct world *world, struct node *owner)
+{
+    uint64_t before = world->forced;
+    node_force(world, &world->nodes[!owner->name]);
+    if (world->forced > before && one_in(world, 2))
+        faults_freeze(world, owner, AWAY + chance(world, 2 * LONGEST));
+}
+
 static void force(struct world *world)
 {
-    node_force(world, &world->nodes[A]);
-    node_force(world, &world->nodes[B]);
+    force_from(world, &world->nodes[B]);
+    force_from(world, &world->nodes[A]);
     then_something(world);
 }
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TROUBLE = 900 * MS, CALM = 900 * MS, PROGRESS = 3 };
+enum { TROUBLE = 900 * MS, CALM = 1200 * MS, PROGRESS = 3 };
 
 struct sums {
     uint64_t events, answers, takeovers, pairings, partings, restarts, forced;

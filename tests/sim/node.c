@@ -18,7 +18,7 @@ static const struct ft_config config = {
     .ask_ns = 120 * MS,
     .retry_ns = 40 * MS,
     .gap_ns = 45 * MS,
-    .away_ns = 150 * MS,
+    .away_ns = AWAY,
     .yield_ns = 200 * MS,
     .watch_ns = 100 * MS,
     .forced_ns = 500 * MS,
@@ -112,6 +112,12 @@ static void handle_capture(struct world *world, void *arg, uint64_t life)
     soon(world, node, 1 * MS + chance(world, EPOCH), handle_capture);
 }
 
+bool node_is_free(const struct world *world, const struct node *node)
+{
+    return node->process && node->runs && !node->gated &&
+           clock_of(world, node) < node->protocol.tick_ns + AWAY;
+}
+
 void node_request(struct world *world, struct node *node, uint64_t id)
 {
     if (!node->process || node->frozen || !node->runs || world->guest_off)
@@ -123,7 +129,7 @@ void node_request(struct world *world, struct node *node, uint64_t id)
         node->written |= 1u << block;
     }
     struct held held = {.epoch = node->protocol.sent + 1, .answer = node->memory};
-    if (!node->gated)
+    if (node_is_free(world, node))
         watch_emit(world, node, &held, true);
     else if (node->held_count < MOST_HELD)
         node->held[node->held_count++] = held;
@@ -287,13 +293,13 @@ static void handle_answer(struct world *world, void *arg, uint64_t number)
     struct node *node = &world->nodes[question->from];
     if (!node->process || node->life != question->life)
         return;
+    if (node->frozen) {
+        later(world, 2 * MS, handle_answer, arg, number);
+        return;
+    }
     if (world->cut[WITNESS][question->from] || world->now > question->asked + config.ask_ns)
         hear_nothing(world, node, question->life);
-    if (!node->process || world->cut[WITNESS][question->from])
-        return;
-    if (node->frozen)
-        later(world, 2 * MS, handle_answer, arg, number);
-    else
+    if (node->process && !world->cut[WITNESS][question->from])
         node_event(world, node, &question->answer);
 }
 
@@ -575,7 +581,7 @@ void node_force(struct world *world, struct node *node)
     node->looked_after = 0;
     world->forced++;
     other->looked_after = world->now + config.forced_ns;
-    if (other->frozen || world->cut[other->name][WITNESS] || world->cut[WITNESS][other->name])
+    if (world->cut[other->name][WITNESS] || world->cut[WITNESS][other->name])
         hear_nothing(world, other, other->life);
     node_boot(world, node);
 }

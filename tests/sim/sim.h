@@ -22,6 +22,7 @@ enum { A, B, NODES, WITNESS = NODES, CLIENT, PLACES };
 enum { BLOCKS = 8, MOST_PARTS = BLOCKS, MOST_HELD = 512, MOST_STAGED = 256, MOST_TWINS = 4096 };
 
 #define MS     1000ull
+#define AWAY   (150 * MS) /* a node's away_ns */
 #define NOBODY (-1)
 
 /* What the VM has: in memory the count and the request it was for; on the disk the same for each
@@ -173,6 +174,8 @@ void node_event(struct world *world, struct node *node, const struct ft_event *e
 void node_receive(struct world *world, struct node *node, struct link *link,
                   const struct message *message);
 void node_request(struct world *world, struct node *node, uint64_t id);
+/* What it sends waits for nobody: it is not gated, and its leash (host/netif_gate.h) lasts. */
+bool node_is_free(const struct world *world, const struct node *node);
 void node_connect(struct world *world, struct node *node); /* to the other one */
 
 /* --- watch.c ---------------------------------------------------------------------------------- */

@@ -155,7 +155,7 @@ void watch_start(struct world *world, struct node *node)
                'A' + node->name, (unsigned long long)memory->count,
                (unsigned long long)world->most_emitted);
     for (int name = 0; name < NODES; name++)
-        if (name != node->name && world->nodes[name].runs && !world->nodes[name].gated)
+        if (name != node->name && node_is_free(world, &world->nodes[name]))
             broken(world, "never two masters", "%c begins to run, and the other one runs freely",
                    'A' + node->name);
 }
