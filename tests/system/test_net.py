@@ -6,7 +6,8 @@ import shutil
 import time
 
 from labcommon import Skip
-from labguest import VMM, Guest, need_minivmm
+from labguest import VMM, Guest, need_minivmm, running
+from test_cli import GUESTS
 
 MIB = 1 << 20
 
@@ -164,9 +165,11 @@ def test_networks_that_cannot_be(host):
     """Taps that are busy or missing, missing bridges, missing rights and ports in use are named, with the mend."""
     need_minivmm()
     make_tap(host, "solo", "", "192.168.8.1")
+    host.put(GUESTS / "button.elf", "/root/button.elf")
     host.run("chmod 666 /dev/kvm /dev/net/tun; ip link add eth9 type dummy")
     try:
-        with Guest(host, "--net tap:solo -p 8082:80 --net user"):
+        with running(host, "minivmm run --kernel /root/button.elf --net tap:solo -p 8082:80 --net user") as vm:
+            vm.wait_for("ready")
             refused(host, 4, "tap solo is in use", "--net tap:solo")
             refused(host, 4, "port 8082 is in use\nhint: ", "--net user -p 8082:80")
         refused(host, 6, "eth9 is not a tap", "--net tap:eth9")
