@@ -75,28 +75,28 @@ def test_power_cut_of_the_host(lab):
         file.truncate(192 << 20)
     host = lab.furnish(lab.host("cut", memory=2000, disks=[disk]), tests=True)
     mount = "mkdir -p /data && mount -t ext4 /dev/vda /data"
-    counts = {}
-    for number, options in enumerate(("engine=io_uring", "engine=threads,cache=writethrough")):
-        host.start()
-        if number == 0:
-            install_tools(host)
-            host.run("mkfs.ext4 -q /dev/vda", check=True)
-        host.run(mount, check=True)
-        image = f"/data/{number}.img"
-        make_disk(host, image, "48M", filesystem=True)
-        # The file system of the host is at rest: from here on its disk gets what the guest's flushes bring there.
-        host.run("sync", check=True)
-        vm = Guest(host, f"--net none --disk {image},{options}")  # its end is the host's
-        vm.run("mount /dev/vda /mnt && mkdir /mnt/files")
-        vm.send("probe files write /mnt/files count=5000")
-        vm.job.wait_for(r"^synced 25\b", timeout=60)
-        host.power_cut()
-        counts[image] = int(re.findall(r"^synced (\d+)\r?\n", vm.job.out, re.M)[-1]) + 1
+    engines = {"a": "engine=io_uring", "b": "engine=threads,cache=writethrough"}
+    host.start()
+    install_tools(host)
+    host.run(f"mkfs.ext4 -q /dev/vda && {mount}", check=True)
+    for name in engines:
+        make_disk(host, f"/data/{name}.img", "48M", filesystem=True)
+    # The file system of the host is at rest: from here on its disk gets what the guest's flushes bring there.
+    host.run("sync", check=True)
+    disks = " ".join(f"--disk /data/{name}.img,{options}" for name, options in engines.items())
+    vm = Guest(host, f"--net none {disks}")  # its end is the host's
+    vm.run("mkdir /a /b && mount /dev/vda /a && mount /dev/vdb /b && mkdir /a/files /b/files")
+    vm.send("for i in a b; do probe files write /$i/files count=5000 |"
+            " while read -r words; do echo \"$i $words\"; done & done; wait")
+    enough = r"^a synced 25\b[\s\S]*^b synced 25\b", r"^b synced 25\b[\s\S]*^a synced 25\b"
+    vm.job.wait_for("|".join(enough), timeout=60)
+    host.power_cut()
     host.start()
     install_tools(host)
     host.run(mount, check=True)
-    for image, count in counts.items():
-        expect_whole(host, image, "files", count)
+    for name in engines:
+        count = int(re.findall(rf"^{name} synced (\d+)\r?\n", vm.job.out, re.M)[-1]) + 1
+        expect_whole(host, f"/data/{name}.img", "files", count)
 
 
 def test_a_clone_of_a_guest_that_writes(host):
