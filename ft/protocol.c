@@ -492,13 +492,16 @@ static void hear_handed(const struct step *step)
     }
 }
 
-/* Until the witness knows that the twin is none, it may take over: before, it is not sent away. */
+/* Until the witness knows that the twin is none, it may take over: before, it is not sent away. Who
+ * follows goes by itself; but not once it may have the VM, which then runs nowhere else. */
 static void hear_left(const struct step *step)
 {
     struct ft_protocol *p = step->p;
     if (p->off)
         return; /* that ends with nobody anyway */
-    if (p->state == FT_SOLO && p->link)
+    if (p->state == FT_FOLLOWING || (p->state == FT_TWIN && !p->handed))
+        end(step, FT_DISMISSED);
+    else if (p->state == FT_SOLO && p->link)
         part(step);
     else if (p->state == FT_GATED || p->state == FT_PAIRED)
         want(step, p->config.node, 0);

@@ -17,8 +17,8 @@
  *      │ the witness: paired                 │                 │ the witness: solo, and mine
  *      ▼                                     │                 ▼
  *   PAIRED    output waits for its epoch ────┤             SOLO
- *      │ the twin is gone (also from GATED)  │             DISMISSED  nobody needs it any more
- *      ▼                                     │
+ *      │ the twin is gone (also from GATED)  │             DISMISSED  nobody needs it any more,
+ *      ▼                                     │                        or it was told to go
  *   ALONE     output waits ──────────────────┘
  *                 the witness: solo (from GATED and PAIRED: when nobody shall follow any more,
  *                 FT_LEFT; only then the twin hears that it may go)

@@ -160,10 +160,14 @@ static void then_something(struct world *world)
         later(world, in, handle_off, NULL, 0);
 }
 
+/* Whoever runs it, whoever follows, or both at once. */
 static void leave(struct world *world)
 {
-    node_leave(world, &world->nodes[A]);
-    node_leave(world, &world->nodes[B]);
+    uint64_t who = chance(world, 3);
+    if (who != A)
+        node_leave(world, &world->nodes[B]);
+    if (who != B)
+        node_leave(world, &world->nodes[A]);
     then_something(world);
 }
 

@@ -503,7 +503,7 @@ void node_event(struct world *world, struct node *node, const struct ft_event *e
              (unsigned long long)node->protocol.sent, (unsigned long long)node->protocol.acked);
     if (node->protocol.state != before && node->protocol.state == FT_PAIRED)
         world->pairings++;
-    if (before == FT_TWIN && node->protocol.state == FT_DISMISSED)
+    if (before == FT_TWIN && node->protocol.state == FT_DISMISSED && event->kind != FT_LEFT)
         watch_dismissed(world, node);
     for (unsigned i = 0; i < actions.count && node->life == life; i++) {
         act(world, node, &actions.list[i]);

@@ -537,6 +537,44 @@ START_TEST(a_switchover_is_the_twins_when_its_disks_hold_it)
 }
 END_TEST
 
+START_TEST(who_follows_may_go_and_then_claims_nothing)
+{
+    follow();
+    STEP(.kind = FT_LEFT);
+    EXPECT(FT_HANG_UP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DISMISSED);
+
+    follow();
+    stage(1);
+    STEP(.kind = FT_LEFT);
+    EXPECT(FT_HANG_UP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DISMISSED);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    STEP(.kind = FT_APPLIED);
+    expect_nothing();
+}
+END_TEST
+
+START_TEST(who_may_have_the_vm_already_does_not_go)
+{
+    follow();
+    stage(1);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    EXPECT(FT_HANG_UP, FT_APPLY_LAST, FT_ASK);
+    STEP(.kind = FT_LEFT);
+    expect_nothing();
+    ck_assert_int_eq(protocol.state, FT_CLAIMING);
+
+    follow();
+    stage(1);
+    hear(FT_HAND, 3, 1);
+    EXPECT(FT_APPLY_LAST);
+    STEP(.kind = FT_LEFT); /* what is handed over may be written down as ours at any moment */
+    expect_nothing();
+    ck_assert_int_eq(protocol.state, FT_TWIN);
+}
+END_TEST
+
 START_TEST(a_switchover_that_fails_leaves_it_here)
 {
     pair();
@@ -575,6 +613,8 @@ int main(void)
     tcase_add_test(tcase, when_the_guest_is_off_nobody_takes_over);
     tcase_add_test(tcase, a_switchover_is_the_twins_when_its_disks_hold_it);
     tcase_add_test(tcase, a_switchover_that_fails_leaves_it_here);
+    tcase_add_test(tcase, who_follows_may_go_and_then_claims_nothing);
+    tcase_add_test(tcase, who_may_have_the_vm_already_does_not_go);
     tcase_add_test(tcase, a_follower_that_is_being_filled_may_go_at_once);
     tcase_add_test(tcase, a_twin_is_sent_away_when_the_witness_says_solo);
     tcase_add_test(tcase, whoever_is_about_to_be_a_twin_is_sent_away_too);
