@@ -135,6 +135,14 @@ int handover_claim(int folder, struct err *err)
     return 0;
 }
 
+int handover_decline(int folder)
+{
+    if (renameat(folder, FOLDER_ARRIVING, folder, FOLDER_UNWANTED) < 0)
+        return -errno;
+    (void)fsync(folder);
+    return 0;
+}
+
 static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])
 {
     uint8_t found[MOVING_TICKET];

@@ -35,9 +35,11 @@ int handover_write(int folder, const struct handover *handover, struct err *err)
 int handover_read(int folder, struct handover *ret_handover, struct err *err) must_check;
 int handover_remove(int folder, struct err *err) must_check;
 
-/* The target's. arrive: it begins. claim: it is ours (0), or no longer wanted (-ECANCELED). */
+/* The target's. arrive: it begins. claim: it is ours (0), or no longer wanted (-ECANCELED).
+ * decline: it will never be ours (0), or -errno: -ENOENT: somebody has decided already. */
 int handover_arrive(int folder, const uint8_t ticket[MOVING_TICKET], struct err *err) must_check;
 int handover_claim(int folder, struct err *err) must_check;
+int handover_decline(int folder) must_check;
 /* The answer to ASK, for VMs in this place (a folder of VMs); may take a VM away from one that is
  * just arriving. */
 enum frame_ack handover_answer(int place, const uint8_t ticket[MOVING_TICKET]);

@@ -159,6 +159,27 @@ static void remove_folder(int place)
     ck_assert_int_eq(rmdir(folder), 0);
 }
 
+START_TEST(what_was_declined_never_comes_and_what_has_come_stays)
+{
+    static const uint8_t ticket[MOVING_TICKET] = {1, 2, 3};
+    for (unsigned claim_first = 0; claim_first < 2; claim_first++) {
+        int place = make_folder(), web = openat(place, "web1", O_RDONLY | O_DIRECTORY);
+        ck_assert_int_eq(handover_arrive(web, ticket, NULL), 0);
+        if (claim_first) {
+            ck_assert_int_eq(handover_claim(web, NULL), 0);
+            ck_assert_int_eq(handover_decline(web), -ENOENT);
+            ck_assert_int_eq(handover_answer(place, ticket), FRAME_YOURS);
+        } else {
+            ck_assert_int_eq(handover_decline(web), 0);
+            ck_assert_int_eq(handover_claim(web, NULL), -ECANCELED);
+            ck_assert_int_eq(handover_answer(place, ticket), FRAME_NOT_MINE);
+        }
+        close(web);
+        remove_folder(place);
+    }
+}
+END_TEST
+
 START_TEST(whoever_comes_first_decides)
 {
     static const uint8_t ticket[MOVING_TICKET] = {1, 2, 3}, other[MOVING_TICKET] = {9};
@@ -229,6 +250,7 @@ int main(void)
     tcase_add_test(tcase, shared_disks_that_lie_are_refused);
     tcase_add_test(tcase, an_error_of_the_other_side_is_said_here_and_is_only_text);
     tcase_add_test(tcase, whoever_comes_first_decides);
+    tcase_add_test(tcase, what_was_declined_never_comes_and_what_has_come_stays);
     tcase_add_test(tcase, a_vm_that_was_handed_over_does_not_start);
     tcase_add_test(tcase, a_place_keeps_its_number);
     suite_add_tcase(suite, tcase);
