@@ -121,10 +121,12 @@ static void handle_signal(void *arg, unsigned events)
         if (run->term)
             term_renew(run->term);
     } else if (!run->asked) {
+        const char *signal = strsignal((int)info.ssi_signo);
         run->asked = true;
-        instance_press_power_button(run->instance, "signal");
-        log_info("power button pressed (%s); a second signal ends the VM at once",
-                 strsignal((int)info.ssi_signo));
+        if (instance_press_power_button(run->instance, "signal"))
+            log_info("power button pressed (%s); a second signal ends the VM at once", signal);
+        else
+            log_info("it did not run here as yet, and ends (%s)", signal);
     } else {
         run->forced = true;
         instance_stop(run->instance, "signal");

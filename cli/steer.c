@@ -79,15 +79,30 @@ static int wait_for_end(int process, const struct runtime_info *info, const stru
     return ret;
 }
 
+static void say_end(const struct runtime_info *info, const struct stop *stop, const json_t *answer,
+                    uint64_t start)
+{
+    const char *was = json_string_value(json_object_get(answer, "was"));
+    double seconds = (double)(clock_monotonic_ns() - start) / NS_PER_SEC;
+    if (was)
+        log_info("%s has ended here after %.1f s: it was %s, and did not run", info->name, seconds,
+                 was);
+    else
+        log_info("%s %s after %.1f s", info->name, stop->force ? "was ended" : "has stopped",
+                 seconds);
+}
+
 /* Who ends while he is asked to has done what was wanted: the process tells when he has. */
 static int stop_process(int process, const struct runtime_info *info, const struct stop *stop,
                         struct err *err)
 {
     struct control_client *client;
+    json_t *answer = NULL;
     uint64_t start = clock_monotonic_ns();
     int ret = vm_connect_to(info, VM_ANSWER_MS, &client, err);
     if (ret == 0) {
-        ret = control_call(client, "stop", json_pack("{sb}", "force", (int)stop->force), NULL, err);
+        ret = control_call(client, "stop", json_pack("{sb}", "force", (int)stop->force), &answer,
+                           err);
         control_disconnect(client);
         if (ret < 0 && ret != -EPIPE && ret != -EREMOTEIO)
             err_prefix(err, "%s", info->name);
@@ -95,8 +110,8 @@ static int stop_process(int process, const struct runtime_info *info, const stru
     if (ret == 0 || ret == -EPIPE)
         ret = wait_for_end(process, info, stop, err);
     if (ret == 0)
-        log_info("%s %s after %.1f s", info->name, stop->force ? "was ended" : "has stopped",
-                 (double)(clock_monotonic_ns() - start) / NS_PER_SEC);
+        say_end(info, stop, answer, start);
+    json_decref(answer);
     return ret;
 }
 

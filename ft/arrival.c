@@ -144,6 +144,7 @@ int arrival_accept(struct arrival **ret_arrival, int socket, const struct arriva
     stream_buffer_init(&arrival->payload, 0);
     stream_buffer_init(&arrival->state, 0);
     arrival->folder.fd = -1;
+    pthread_mutex_init(&arrival->writing, NULL);
     int ret = link_accept(&arrival->link, socket, &config->link, err);
     note_link(arrival, config);
     if (ret == 0) {
@@ -277,10 +278,11 @@ static int step_go(void *ctx, struct err *err)
 
 static int acknowledge(struct arrival *arrival, enum frame_ack what, struct err *err)
 {
+    pthread_mutex_lock(&arrival->writing);
     moving_put_ack(link_writer(arrival->link), what);
-    return stream_flush(link_writer(arrival->link)) < 0
-               ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost")
-               : 0;
+    int ret = stream_flush(link_writer(arrival->link));
+    pthread_mutex_unlock(&arrival->writing);
+    return ret < 0 ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost") : 0;
 }
 
 static int take_epoch(struct arrival *arrival, struct err *err)
@@ -377,6 +379,12 @@ static int take_next(struct arrival *arrival, bool *ready, struct err *err)
     return pages ? 0 : take_frame(arrival, &frame, ready, err);
 }
 
+static void say_unwanted(const struct arrival *arrival, struct err *err)
+{
+    (void)!err_say(err, ERR_STATE, ECANCELED, "%s was stopped at the target while it arrived",
+                   arrival->hello.name);
+}
+
 static void run(void *arg)
 {
     struct arrival *arrival = arg;
@@ -387,7 +395,9 @@ static void run(void *arg)
         if (ready) /* the other side notes something on its disk */
             link_set_timeout(arrival->link, 0);
     }
-    if (ret < 0 && !arrival->come && arrival->err.kind)
+    if (ret < 0 && arrival->unwanted)
+        say_unwanted(arrival, &arrival->err); /* which was said already */
+    else if (ret < 0 && !arrival->come && arrival->err.kind)
         arrival_refuse(arrival, &arrival->err);
     loop_post(instance_loop(arrival->instance), &arrival->end_call);
 }
@@ -495,6 +505,23 @@ int arrival_begin(struct arrival *arrival, struct instance *instance, struct err
     return ret < 0 ? ret : thread_start(&arrival->thread, "arrival", run, arrival, err);
 }
 
+/* Whoever renames the mark first decides: this, take_over, or a question of the source's. */
+bool arrival_give_up(struct arrival *arrival)
+{
+    struct err err = {0};
+    if (!arrival->thread.started)
+        return !arrival->come;
+    if (!arrival->unwanted && handover_decline(arrival->folder.fd) < 0)
+        return false;
+    if (atomic_exchange(&arrival->unwanted, true))
+        return true;
+    say_unwanted(arrival, &err);
+    pthread_mutex_lock(&arrival->writing);
+    arrival_refuse(arrival, &err);
+    pthread_mutex_unlock(&arrival->writing);
+    return true;
+}
+
 void arrival_abandon(struct arrival *arrival)
 {
     if (!arrival->thread.started)
@@ -527,5 +554,6 @@ void arrival_destroy(struct arrival *arrival)
     explicit_bzero(&arrival->key, sizeof(arrival->key));
     free(arrival->touched);
     loop_step_finish(&arrival->step);
+    pthread_mutex_destroy(&arrival->writing);
     free(arrival);
 }

@@ -40,6 +40,9 @@ void arrival_refuse(struct arrival *arrival, const struct err *err);
 /* It is not to move, but to follow: for ft/secondary.h in the place of begin. */
 bool arrival_follows(const struct arrival *arrival);
 int arrival_begin(struct arrival *arrival, struct instance *instance, struct err *err) must_check;
+/* On the main loop: it shall not come, and the other side is told so. False: it has come already.
+ */
+bool arrival_give_up(struct arrival *arrival);
 void arrival_abandon(struct arrival *arrival);                  /* the VM ends */
 bool arrival_has_come(const struct arrival *arrival);           /* it is ours, and stays */
 const struct err *arrival_error(const struct arrival *arrival); /* why it has not */

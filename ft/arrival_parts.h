@@ -36,6 +36,8 @@ struct arrival {
     struct err err;
     bool opened; /* the shared disks, if there are any */
     atomic_bool come;
+    atomic_bool unwanted;    /* it was given up */
+    pthread_mutex_t writing; /* to the link, where it moves */
 
     struct loop_step step;
     struct loop_call end_call;

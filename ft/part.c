@@ -33,6 +33,16 @@ static int busy(const struct ft_part *part, struct err *err)
     return 0;
 }
 
+/* What moves here is not ours as yet. */
+static int check_come(const struct ft_part *part, struct err *err)
+{
+    const struct arrival *arrival = part->config.arrival;
+    if (!arrival || arrival_follows(arrival) || arrival_has_come(arrival))
+        return 0;
+    return err_say(err, ERR_STATE, EBUSY, "%s is just arriving from another host",
+                   instance_config(part->instance)->name);
+}
+
 static int verb_clone(void *ctx, struct control_request *request, const json_t *arguments,
                       json_t **ret_answer, struct err *err)
 {
@@ -40,6 +50,8 @@ static int verb_clone(void *ctx, struct control_request *request, const json_t *
     int ret = busy(part, err);
     if (ret == 0)
         ret = protect_check_free(part->protect, "be copied", err);
+    if (ret == 0)
+        ret = check_come(part, err);
     return ret < 0 ? ret : copies_clone(part->copies, request, arguments, err);
 }
 
@@ -50,6 +62,8 @@ static int verb_migrate(void *ctx, struct control_request *request, const json_t
     int ret = busy(part, err);
     if (ret == 0)
         ret = protect_check_free(part->protect, "move", err);
+    if (ret == 0)
+        ret = check_come(part, err);
     return ret < 0 ? ret : migration_begin(part->migration, request, arguments, err);
 }
 
@@ -66,6 +80,8 @@ static int verb_protect(void *ctx, struct control_request *request, const json_t
 {
     struct ft_part *part = ctx;
     int ret = busy(part, err);
+    if (ret == 0)
+        ret = check_come(part, err);
     return ret < 0 ? ret : protect_begin(part->protect, request, arguments, err);
 }
 
@@ -152,6 +168,14 @@ static int handle_begin(void *ctx, struct instance *instance, struct err *err)
     return ret;
 }
 
+static bool handle_give_up(void *ctx)
+{
+    struct ft_part *part = ctx;
+    struct arrival *arrival = part->config.arrival;
+    return arrival && !arrival_follows(arrival) ? arrival_give_up(arrival)
+                                                : protect_give_up(part->protect);
+}
+
 static void handle_abandon(void *ctx)
 {
     struct ft_part *part = ctx;
@@ -188,6 +212,7 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
     part->config = *config;
     part->part = (struct instance_part){.verbs = verbs,
                                         .begin = handle_begin,
+                                        .give_up = handle_give_up,
                                         .abandon = handle_abandon,
                                         .finish = handle_finish,
                                         .describe = handle_describe,

@@ -551,12 +551,29 @@ static void leave_here(struct protect *protect, const struct ft_protocol *protoc
         err_say(&protect->err, ERR_STATE, ESTALE,
                 "%s belongs to another host now (generation %llu), and ends here", name,
                 (unsigned long long)protocol->record.generation);
-    else if (protocol->state == FT_DISMISSED)
+    else if (protocol->state == FT_DISMISSED && !protect->gone)
         err_say(&protect->err, ERR_STATE, ECANCELED, "%s needs this twin no more", name);
     protect->gone = protocol->state != FT_OVER || protocol->handed;
     if (protect->gone)
         instance_stop(protect->instance,
                       protocol->state == FT_OVER ? "switchover" : "fault tolerance");
+}
+
+/* Its owner hears that it is gone, and goes on alone. */
+bool protect_give_up(struct protect *protect)
+{
+    const struct ft_event left = {.kind = FT_LEFT};
+    struct ft_protocol protocol;
+    if (!protect->secondary || !protect->conductor)
+        return true; /* it asks for its own VM, which can be started again */
+    conductor_post(protect->conductor, &left);
+    conductor_look(protect->conductor, &protocol);
+    if (protocol.state != FT_DISMISSED)
+        return false;
+    err_say(&protect->err, ERR_STATE, ECANCELED,
+            "the twin of %s was ended here: the VM goes on where it runs", vm_of(protect)->name);
+    protect->gone = true;
+    return true;
 }
 
 static void handle_turn(void *arg)
@@ -607,6 +624,21 @@ static void end_guest(struct protect *protect)
                     vm_of(protect)->name);
 }
 
+/* Whoever has asked the witness for the VM waits for what it says: an owner has to know that it is
+ * one, or the VM could be started nowhere. */
+static void hear_claim(struct protect *protect)
+{
+    enum { LOOK_MS = 100 };
+    struct ft_protocol protocol;
+    conductor_look(protect->conductor, &protocol);
+    uint64_t until = clock_boot_ns() + 2 * protocol.config.ask_ns;
+    while (protocol.state == FT_CLAIMING && (protocol.asking || protocol.persisting) &&
+           clock_boot_ns() < until) {
+        conductor_wait(protect->conductor, LOOK_MS);
+        conductor_look(protect->conductor, &protocol);
+    }
+}
+
 static void abandon_all(struct protect *protect)
 {
     if (!protect->conductor && !protect->thread.started && !protect->outbox)
@@ -614,6 +646,7 @@ static void abandon_all(struct protect *protect)
     if (protect->secondary)
         secondary_abandon(protect->secondary);
     if (protect->conductor) {
+        hear_claim(protect);
         end_guest(protect);
         conductor_finish_words(protect->conductor); /* TAKE, say: then nobody has to ask */
     }

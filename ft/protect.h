@@ -47,4 +47,6 @@ int protect_check_free(const struct protect *protect, const char *what, struct e
 /* It ended here because it runs elsewhere: NULL, or why. */
 const struct err *protect_gone(const struct protect *protect);
 
+/* It is awaited, and shall end: instance_part.give_up. */
+bool protect_give_up(struct protect *protect);
 void protect_abandon(struct protect *protect); /* the VM ends */

@@ -122,9 +122,23 @@ void instance_release(struct instance *instance)
         machine_resume(instance->machine);
 }
 
+/* What is done to the machine now its part would overwrite, or nobody would remember. */
+int instance_check_begun(const struct instance *instance, struct err *err)
+{
+    if (!instance->awaited)
+        return 0;
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s does not run here: it is %s",
+                      instance->config.name, instance_state(instance));
+    err_hint(err, "minivmm status %s says more", instance->config.name);
+    return ret;
+}
+
 /* The reset button. A machine that was paused, or was to start in a while, runs afterwards. */
 int instance_reset(struct instance *instance, struct err *err)
 {
+    int ret = instance_check_begun(instance, err);
+    if (ret < 0)
+        return ret;
     if (instance->held)
         return err_say(err, ERR_STATE, EBUSY, "%s is just %s", instance->config.name,
                        instance->held);
@@ -133,7 +147,7 @@ int instance_reset(struct instance *instance, struct err *err)
         instance->restart_is_due = true;
     }
     instance_pause(instance, "reset");
-    int ret = instance->waiting ? 0 : machine_restart(instance->machine, err);
+    ret = instance->waiting ? 0 : machine_restart(instance->machine, err);
     if (ret < 0)
         return ret;
     instance->stopped_by = NULL;
@@ -155,9 +169,8 @@ static const char *stopped_by(const struct instance *instance)
     return lately ? instance->stopped_by : NULL;
 }
 
-void instance_press_power_button(struct instance *instance, const char *who)
+static void press(struct instance *instance, const char *who)
 {
-    note_wish(instance, who);
     instance_resume(instance, "stop"); /* a guest that stands still feels nothing */
     if (instance->waiting)
         instance_stop(instance, who); /* nobody is there to feel it */
@@ -166,9 +179,32 @@ void instance_press_power_button(struct instance *instance, const char *who)
     tell(instance, "stopping", json_pack("{ss}", "by", who));
 }
 
+/* Nobody is there who could feel it. Who is about to be does, as soon as it runs. */
+static bool give_up(struct instance *instance, const char *who)
+{
+    const struct instance_part *part = instance->part_began ? instance->config.part : NULL;
+    if (part && part->give_up && !part->give_up(part->ctx)) {
+        log_info("%s is just about to run here: it feels the power button then",
+                 instance->config.name);
+        return false;
+    }
+    instance_stop(instance, who);
+    return true;
+}
+
+bool instance_press_power_button(struct instance *instance, const char *who)
+{
+    note_wish(instance, who);
+    if (instance->awaited)
+        return !give_up(instance, who);
+    press(instance, who);
+    return true;
+}
+
 void instance_stop(struct instance *instance, const char *who)
 {
     note_wish(instance, who);
+    instance->ends = true;
     machine_stop(instance->machine);
 }
 
@@ -259,15 +295,16 @@ static bool wait_for_restart(struct instance *instance, const struct machine_end
     return !instance->stopped_by;
 }
 
-/* Until its part has brought the state. False: it shall not run. */
+/* Until its part has brought the state. False: it shall not run. What was let go runs, also if its
+ * power button was pressed in that moment: it may run nowhere else any more. */
 static bool await(struct instance *instance)
 {
     instance->held = instance->config.awaited;
     instance->awaited = true;
     instance->stopped_by = NULL;
     if (loop_run(machine_loop(instance->machine)) < 0)
-        note_wish(instance, "lack of memory");
-    return !instance->awaited && !instance->stopped_by;
+        instance_stop(instance, "lack of memory");
+    return !instance->awaited && !instance->ends;
 }
 
 static void note_start(struct instance *instance)
@@ -284,6 +321,9 @@ int instance_run(struct instance *instance, struct machine_end *ret_end, struct 
         *ret_end = end;
         return 0;
     }
+    const char *early = stopped_by(instance);
+    if (early)
+        press(instance, early);
     for (;;) {
         note_start(instance);
         if (!instance->paused) /* before it had come, or where it came from */

@@ -35,6 +35,9 @@ struct instance_part {
     const struct control_verb *verbs;
     /* The machine is there, and stands still at power-on; its control socket may be missing. */
     int (*begin)(void *ctx, struct instance *instance, struct err *err);
+    /* The VM is awaited (instance_config), and shall end. True: it is released no more, whatever
+     * happens. False: too late, it is about to be, and goes on. NULL: it is never too late. */
+    bool (*give_up)(void *ctx);
     void (*abandon)(void *ctx); /* the VM ends: who waits gets an answer. Always after a begin. */
     void (*finish)(void *ctx);  /* the machine is gone */
     void (*describe)(void *ctx, json_t *status); /* adds to what the verb "status" tells; or NULL */
@@ -126,7 +129,10 @@ void instance_note(struct instance *instance, const char *event, json_t *fields)
 int instance_run(struct instance *instance, struct machine_end *ret_end,
                  struct err *err) must_check;
 
-/* "signal", "person": who wants it, for the journal. On the loop's thread. */
-void instance_press_power_button(struct instance *instance, const char *who);
+/*
+ * "signal", "person": who wants it, for the journal. On the loop's thread. True: its guest feels
+ * it. False: there is none as yet, the VM is awaited, and ends at once.
+ */
+bool instance_press_power_button(struct instance *instance, const char *who);
 void instance_stop(struct instance *instance, const char *who); /* at once */
 size_t instance_input(struct instance *instance, const uint8_t *bytes, size_t length);

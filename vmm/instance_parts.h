@@ -58,6 +58,7 @@ struct instance {
     /* The guest has crashed, and starts anew when restart_timer has fired and nobody wants it to
      * stand still. */
     bool waiting, restart_is_due;
+    bool ends;              /* by instance_stop: it shall not even begin */
     const char *stopped_by; /* who has asked for its end; NULL: nobody */
     uint64_t stopped_ns;    /* when */
     uint64_t paused_ns;     /* since when */
@@ -83,4 +84,6 @@ int instance_set_net_limits(struct instance *instance, unsigned net, const struc
                             struct err *err) must_check;
 struct metrics_source instance_metrics(const struct instance *instance);
 void instance_handle_trouble(void *ctx, const char *device, const char *sentence);
+/* ERR_STATE: it does not run here as yet (instance_config.awaited). */
+int instance_check_begun(const struct instance *instance, struct err *err) must_check;
 const char *instance_state(const struct instance *instance); /* "running" ... */

@@ -83,17 +83,6 @@ static int verb_metrics(void *ctx, struct control_request *request, const json_t
     return *ret_answer ? 0 : err_sys(err, ERR_HOST, ENOMEM, "cannot tell the metrics");
 }
 
-/* What is brought here would undo it. */
-static int check_here(const struct instance *instance, struct err *err)
-{
-    if (!instance->awaited || !instance->config.blank)
-        return 0;
-    int ret = err_say(err, ERR_STATE, EBUSY, "%s is just %s", instance->config.name,
-                      instance->held);
-    err_hint(err, "ask for it on the host where %s runs", instance->config.name);
-    return ret;
-}
-
 /* --- going and standing ----------------------------------------------------------------------- */
 
 static int verb_pause(void *ctx, struct control_request *request, const json_t *arguments,
@@ -101,8 +90,9 @@ static int verb_pause(void *ctx, struct control_request *request, const json_t *
 {
     struct instance *instance = ctx;
     int ret = control_check_keys(arguments, no_keys, err);
-    if (ret == 0)
-        ret = check_here(instance, err);
+    if (ret < 0)
+        return ret;
+    ret = instance_check_begun(instance, err);
     if (ret < 0)
         return ret;
     if (instance->paused)
@@ -116,6 +106,9 @@ static int verb_resume(void *ctx, struct control_request *request, const json_t 
 {
     struct instance *instance = ctx;
     int ret = control_check_keys(arguments, no_keys, err);
+    if (ret < 0)
+        return ret;
+    ret = instance_check_begun(instance, err);
     if (ret < 0)
         return ret;
     if (!instance->paused)
@@ -162,10 +155,12 @@ static int verb_stop(void *ctx, struct control_request *request, const json_t *a
     int ret = control_check_keys(arguments, keys, err);
     if (ret < 0)
         return ret;
+    const char *state = instance->awaited ? instance_state(instance) : NULL;
     if (json_is_true(json_object_get(arguments, "force")))
         instance_stop(instance, "person");
-    else
-        instance_press_power_button(instance, "person");
+    else if (instance_press_power_button(instance, "person"))
+        state = NULL;
+    *ret_answer = state ? json_pack("{ss}", "was", state) : NULL;
     return 0;
 }
 
@@ -282,7 +277,7 @@ static int set_balloon(struct instance *instance, const json_t *arguments, struc
 static int verb_set(void *ctx, struct control_request *request, const json_t *arguments,
                     json_t **ret_answer, struct err *err)
 {
-    int ret = check_here(ctx, err);
+    int ret = instance_check_begun(ctx, err);
     if (ret < 0)
         return ret;
     if (json_object_get(arguments, "disk"))

@@ -123,8 +123,8 @@ def test_a_pause_is_kept():
     """A VM that was paused stays protected; its twin stays where it was when it takes over, and goes on from there when
     somebody says so. What is asked of a twin is refused."""
     with protected("counter.elf") as vm:
-        vm.other.bad(4, "web1 is just a twin\nhint: .*where web1 runs", "pause", vm.twin)
-        vm.other.bad(4, "web1 is just a twin\nhint: ", "set", vm.twin, "--balloon", "1M")
+        vm.other.bad(4, "web1 does not run here: it is a twin\nhint: minivmm status web1", "pause", vm.twin)
+        vm.other.bad(4, "web1 does not run here: it is a twin\nhint: ", "set", vm.twin, "--balloon", "1M")
         vm.one.good("pause", "web1")
         vm.wait_for_epochs()
         vm.one.good("resume", "web1")
