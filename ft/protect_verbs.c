@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/arrival.h"
 #include "host/key_store.h"
 
 #include <errno.h>
@@ -15,6 +16,30 @@ enum { TICK_MS = 200, SUM_WINDOW = 1000, DEFAULT_LISTED = 100 };
 static const char *vm_name(const struct protect *protect)
 {
     return instance_config(protect->instance)->name;
+}
+
+/* Who follows a VM has no say in it; nor who is about to have it, and knows little of it yet. */
+static bool follows(const struct protect *protect)
+{
+    return protect->secondary && !protect->taken_over;
+}
+
+/* What is to be asked there; and what is not possible here, or NULL. */
+static int say_twin(const struct protect *protect, const char *verb, const char *what,
+                    struct err *err)
+{
+    const char *peer = arrival_peer(protect->arrival), *colon = strrchr(peer, ':');
+    int length = (int)(colon ? (size_t)(colon - peer) : strlen(peer));
+    int ret = err_say(err, ERR_STATE, EBUSY, "%s is the twin of a VM that runs at %.*s%s%s",
+                      vm_name(protect), length, peer, what ? ", and cannot " : "",
+                      what ? what : "");
+    err_hint(err, "there: minivmm %s %s", verb, vm_name(protect));
+    return ret;
+}
+
+static int check_role(const struct protect *protect, const char *verb, struct err *err)
+{
+    return follows(protect) ? say_twin(protect, verb, NULL, err) : 0;
 }
 
 /* --- protect ---------------------------------------------------------------------------------- */
@@ -182,7 +207,9 @@ int protect_begin(struct protect *protect, struct control_request *request, cons
                   struct err *err)
 {
     struct wish wish = {0};
-    int ret = take_arguments(protect, arguments, &wish, err);
+    int ret = check_role(protect, "protect", err);
+    if (ret == 0)
+        ret = take_arguments(protect, arguments, &wish, err);
     if (ret == 0)
         ret = check_fit(protect, err);
     if (ret == 0)
@@ -254,7 +281,9 @@ static void answer_called_off(struct protect *protect)
 
 int protect_leave(struct protect *protect, struct control_request *request, struct err *err)
 {
-    int ret = protect->asked ? 0 : check_protected(protect, err);
+    int ret = check_role(protect, "unprotect", err);
+    if (ret == 0 && !protect->asked)
+        ret = check_protected(protect, err);
     if (ret == 0)
         ret = check_idle(protect, false, err);
     if (ret < 0)
@@ -272,7 +301,9 @@ int protect_leave(struct protect *protect, struct control_request *request, stru
 int protect_switch_over(struct protect *protect, struct control_request *request, struct err *err)
 {
     struct ft_protocol protocol;
-    int ret = check_protected(protect, err);
+    int ret = check_role(protect, "switchover", err);
+    if (ret == 0)
+        ret = check_protected(protect, err);
     if (ret == 0)
         ret = check_fit(protect, err);
     if (ret < 0)
@@ -292,6 +323,8 @@ int protect_check_free(const struct protect *protect, const char *what, struct e
 {
     if (!protect || !protect->conductor)
         return 0;
+    if (follows(protect))
+        return say_twin(protect, "status", what, err);
     int ret = err_say(err, ERR_STATE, EBUSY, "%s is protected, and cannot %s meanwhile",
                       vm_name(protect), what);
     err_hint(err,
@@ -453,6 +486,8 @@ static void dismantle(struct protect *protect)
     thread_join(&protect->thread);
     protect->thread.started = false;
     protect_note_unprotected(protect);
+    if (protect->secondary) /* it has taken over; its thread may not have come to its end yet */
+        secondary_abandon(protect->secondary);
     conductor_destroy(protect->conductor);
     protect->conductor = NULL;
     primary_destroy(protect->primary);
