@@ -3,8 +3,10 @@
 
 #include "core/log.h"
 #include "ft/epoch_journal.h"
+#include "ft/protection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,15 +52,37 @@ int hold_vm_or_find(struct folder *folder, struct runtime_info *ret_info, struct
     return folder_lock(folder, err);
 }
 
+/* What ends the process of a twin, or of a VM that arrives, is not what somebody wants who has been
+ * told to stop a VM. */
+static int say_running(const struct folder *folder, const struct runtime_info *info,
+                       struct err *err)
+{
+    struct protection protection;
+    long long pid = info->pid;
+    int ret;
+    if (protection_read(&protection, folder->fd, NULL) == 0 && protection.role == PROTECTION_TWIN) {
+        ret = err_say(err, ERR_STATE, EBUSY, "%s is the twin of a VM that runs at %s (pid %lld)",
+                      folder->name, protection.peer[0] ? protection.peer : "another host", pid);
+        err_hint(err,
+                 "there: minivmm switchover %s brings it here, minivmm unprotect %s ends its twin",
+                 folder->name, folder->name);
+    } else if (faccessat(folder->fd, FOLDER_ARRIVING, F_OK, 0) == 0) {
+        ret = err_say(err, ERR_STATE, EBUSY, "%s is just arriving from another host (pid %lld)",
+                      folder->name, pid);
+    } else {
+        ret = err_say(err, ERR_STATE, EBUSY, "%s is already running (pid %lld)", folder->name, pid);
+        err_hint(err, "minivmm stop %s", folder->name);
+    }
+    return ret;
+}
+
 int hold_vm(struct folder *folder, struct err *err)
 {
     struct runtime_info info;
     int ret = hold_vm_or_find(folder, &info, err);
     if (ret <= 0)
         return ret;
-    ret = err_say(err, ERR_STATE, EBUSY, "%s is already running (pid %lld)", folder->name,
-                  (long long)info.pid);
-    err_hint(err, "minivmm stop %s", folder->name);
+    ret = say_running(folder, &info, err);
     runtime_info_finish(&info);
     return ret;
 }
