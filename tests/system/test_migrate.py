@@ -416,6 +416,7 @@ class Proxy:
                 continue
             for source, sink in [(one, other), (other, one)]:
                 threading.Thread(target=self._pass, args=(source, sink, first), daemon=True).start()
+            del one, other, source, sink  # they are closed when both threads end
 
     def _pass(self, source, sink, first):
         try:
