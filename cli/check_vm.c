@@ -4,6 +4,7 @@
 #include "cli/place.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
+#include "host/meminfo.h"
 #include "vmm/kvm.h"
 
 #include <errno.h>
@@ -135,26 +136,10 @@ static void check_cpus(struct vm_check *check)
                      online);
 }
 
-/* KiB of a line of /proc/meminfo, as bytes; 0: there is no such line. */
-static uint64_t memory_of_host(const char *name)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    size_t length = strlen(name);
-    uint64_t bytes = 0;
-    char line[128];
-
-    while (file && fgets(line, sizeof(line), file))
-        if (strncmp(line, name, length) == 0 && line[length] == ':')
-            bytes = strtoull(line + length + 1, NULL, 10) << 10;
-    if (file)
-        fclose(file);
-    return bytes;
-}
-
 static void check_memory(struct vm_check *check)
 {
     uint64_t wanted = check->definition->memory;
-    uint64_t available = memory_of_host("MemAvailable"), total = memory_of_host("MemTotal");
+    uint64_t available = meminfo_find("MemAvailable"), total = meminfo_find("MemTotal");
     char want[32], have[32], all[32];
 
     format_size(wanted, want, sizeof(want));

@@ -8,6 +8,7 @@
 #include "ft/page_frames.h"
 #include "host/disk_yield.h"
 #include "host/lock.h"
+#include "host/meminfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,6 +87,21 @@ static int read_folder(struct arrival *arrival, struct err *err)
     }
 }
 
+/* A VM may use all that it has, and whoever has too little for that loses it later, to the kernel.
+ */
+static int check_memory(const struct arrival *arrival, struct err *err)
+{
+    uint64_t wanted = machine_model_memory(arrival->model);
+    uint64_t free = meminfo_find("MemAvailable") + meminfo_find("SwapFree");
+    if (wanted <= free)
+        return 0;
+    int ret = err_say(err, ERR_STATE, ENOMEM,
+                      "it has %llu MiB of memory, and this host has %llu MiB to give",
+                      (unsigned long long)(wanted >> 20), (unsigned long long)(free >> 20));
+    err_hint(err, "stop something else there, or add swap");
+    return ret;
+}
+
 static int read_head(struct arrival *arrival, int place, const char *path, struct err *err)
 {
     struct frame frame;
@@ -105,6 +121,8 @@ static int read_head(struct arrival *arrival, int place, const char *path, struc
         ret = moving_get_hello(&arrival->payload, &arrival->hello, arrival->model, err);
     if (ret == 0)
         ret = machine_model_check_host(arrival->model, err);
+    if (ret == 0)
+        ret = check_memory(arrival, err);
     if (ret == 0)
         ret = arrival_folder_begin(&arrival->folder, place, path, &arrival->hello,
                                    &arrival->following, err);

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 from test_cli import MINIVMM
 from test_migrate import Host, free_port, hosts
@@ -68,6 +69,22 @@ def test_what_has_no_twin():
         one.start("web2", "--ephemeral")
         one.bad(4, "web2 has an ephemeral disk", "protect", "web2", *options)
         assert os.listdir(one.root / "w") == [] and not (one.root / "web1/.protected").exists()
+
+
+def test_more_memory_than_there_is():
+    """A host that could not keep all of a VM's memory takes it neither as a twin nor for good; the VM goes on, and nothing
+    of it is left there."""
+    with hosts() as (one, other):
+        (one.root / "w").mkdir()
+        of_host = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+        more = (int(of_host["MemTotal:"]) + int(of_host["SwapTotal:"])) // 1024 + 4096
+        one.make("web1", memory=f"{more}M")
+        one.start("web1")
+        address = other.standby()
+        words = f"it has {more} MiB of memory, and this host has [0-9]+ MiB to give\nhint: stop something"
+        one.bad(4, words, "migrate", "web1", address)
+        one.bad(4, words, "protect", "web1", "--to", address, "--witness", f"file:{one.root}/w", "--insecure")
+        assert one.status("web1")["state"] == "running" and not (other.root / "web1").exists()
 
 
 def test_a_vm_without_epochs():
