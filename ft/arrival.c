@@ -272,6 +272,12 @@ int arrival_load(struct arrival *arrival, struct err *err)
     return machine_load(arrival->machine, &arrival->state.stream, err);
 }
 
+int arrival_try(struct arrival *arrival, struct err *err)
+{
+    stream_buffer_rewind(&arrival->state);
+    return machine_try(arrival->machine, &arrival->state.stream, err);
+}
+
 static int step_load(void *ctx, struct err *err)
 {
     return arrival_load(ctx, err);

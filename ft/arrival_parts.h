@@ -52,3 +52,5 @@ int arrival_take_block(struct arrival *arrival, struct err *err) must_check;
 int arrival_out_of_place(const struct frame *frame, struct err *err);
 /* On the main loop. */
 int arrival_load(struct arrival *arrival, struct err *err) must_check;
+/* Whether it could be loaded; memory stays what the other side has sent. */
+int arrival_try(struct arrival *arrival, struct err *err) must_check;

@@ -292,19 +292,20 @@ static void swap_states(struct secondary *secondary)
     secondary->incoming = swap;
 }
 
-static int step_load(void *ctx, struct err *err)
+static int step_try(void *ctx, struct err *err)
 {
     struct secondary *secondary = ctx;
-    return arrival_load(secondary->arrival, err);
+    return arrival_try(secondary->arrival, err);
 }
 
-/* What could not be taken over is better known now than then. */
+/* What could not be taken over is better known now than then. Memory is not touched: whoever runs
+ * the VM sends what changes in the pages that it has sent. */
 static int settle(struct secondary *secondary, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
     if (!secondary->news.locked) /* so it is there at least for now */
         memory_bring_in(machine_memory(arrival->machine), arrival->touched);
-    int ret = loop_step_do(&arrival->step, step_load, secondary, err);
+    int ret = loop_step_do(&arrival->step, step_try, secondary, err);
     if (ret == 0)
         ret = arrival_folder_sync(&arrival->folder, err);
     if (ret == 0)

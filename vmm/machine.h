@@ -153,6 +153,11 @@ int machine_set_shared_limits(struct machine *machine, const struct limits *disk
  */
 int machine_save(struct machine *machine, struct stream *stream, struct err *err) must_check;
 int machine_load(struct machine *machine, struct stream *stream, struct err *err) must_check;
+/*
+ * Whether it can be loaded. Nothing writes guest memory, then or later; so this machine does not
+ * run until a state is loaded.
+ */
+int machine_try(struct machine *machine, struct stream *stream, struct err *err) must_check;
 
 /*
  * A save in two steps, for who lets the machine go on in between: take what it is, while it is

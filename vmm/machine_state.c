@@ -172,7 +172,8 @@ static void keep_cpu_model(struct machine *machine, unsigned id, const struct vc
 }
 
 /* Gives the vCPUs and the clock what was loaded into the record. */
-static int apply(struct machine *machine, struct machine_record *record, struct err *err)
+static int apply(struct machine *machine, struct machine_record *record, enum vcpu_load how,
+                 struct err *err)
 {
     unsigned cpus = machine->config.cpus;
     int ret = time_state_load(machine->vm, &record->time, record->vcpus, cpus, err);
@@ -180,7 +181,7 @@ static int apply(struct machine *machine, struct machine_record *record, struct 
         guest_clock_set(&machine->clock, record->clock.guest_ns);
     for (unsigned i = 0; i < cpus && ret == 0; i++) {
         struct vcpu *vcpu = machine->vcpus[i];
-        ret = vcpu_state_load(vcpu->fd, &machine->caps, &record->vcpus[i], VCPU_LOAD_ALL, err);
+        ret = vcpu_state_load(vcpu->fd, &machine->caps, &record->vcpus[i], how, err);
         err_prefix(ret < 0 ? err : NULL, "vCPU %u", i);
         vcpu_x86_forget_interrupts(vcpu);
         if (ret < 0)
@@ -214,7 +215,8 @@ static int read_aside(struct machine_record **ret_record, struct machine *machin
  * the new one, so the devices are reset before. Requests that this cuts short are part of the old
  * state, and done again on a way back.
  */
-static int take_over(struct machine *machine, struct machine_record *record, struct err *err)
+static int take_over(struct machine *machine, struct machine_record *record, enum vcpu_load how,
+                     struct err *err)
 {
     for (unsigned i = 0; i < machine->device_count; i++)
         machine->devices[i]->ops->reset(machine->devices[i]);
@@ -222,21 +224,21 @@ static int take_over(struct machine *machine, struct machine_record *record, str
         const struct device *device = machine->devices[i];
         memcpy(device->state, device_items(record)[i].object, device->table->size);
     }
-    return apply(machine, record, err);
+    return apply(machine, record, how, err);
 }
 
-static int go_back(struct machine *machine, struct stream *stream)
+static int go_back(struct machine *machine, struct stream *stream, enum vcpu_load how)
 {
     struct machine_record *record;
     int ret = read_aside(&record, machine, stream, NULL);
     if (ret < 0)
         return ret;
-    ret = take_over(machine, record, NULL);
+    ret = take_over(machine, record, how, NULL);
     machine_record_destroy(record);
     return ret;
 }
 
-int machine_load(struct machine *machine, struct stream *stream, struct err *err)
+static int load(struct machine *machine, struct stream *stream, enum vcpu_load how, struct err *err)
 {
     assert(!machine->running);
     struct machine_record *record;
@@ -247,13 +249,23 @@ int machine_load(struct machine *machine, struct stream *stream, struct err *err
     struct stream_buffer before;
     stream_buffer_init(&before, 0);
     ret = machine_save(machine, &before.stream, err);
-    if (ret == 0 && (ret = take_over(machine, record, err)) < 0) {
+    if (ret == 0 && (ret = take_over(machine, record, how, err)) < 0) {
         stream_buffer_rewind(&before);
-        if (go_back(machine, &before.stream) < 0)
+        if (go_back(machine, &before.stream, how) < 0)
             err_prefix(err,
                        "the machine is lost: KVM takes neither the new state nor its own back");
     }
     stream_buffer_finish(&before);
     machine_record_destroy(record);
     return ret;
+}
+
+int machine_load(struct machine *machine, struct stream *stream, struct err *err)
+{
+    return load(machine, stream, VCPU_LOAD_ALL, err);
+}
+
+int machine_try(struct machine *machine, struct stream *stream, struct err *err)
+{
+    return load(machine, stream, VCPU_LOAD_TRIAL, err);
 }

@@ -35,6 +35,7 @@ static void steady_init(struct steady *steady, unsigned cpus, const char *cmdlin
     steady->rig.machine = NULL;
     steady->rig.config.disks = &steady->disk;
     steady->rig.config.disk_count = 1;
+    steady->rig.config.generation[0] = 1; /* in each machine the same VM */
     rig_create_machine(&steady->rig, &steady->rig.machine);
 }
 
@@ -94,22 +95,35 @@ static void put_disk_back(const struct steady *steady, const struct moment *mome
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* The guest goes on from that moment in a machine that has just been built. The one that it leaves
- * ends before: it has the disk. */
-static void move_to(struct steady *steady, struct moment *moment, bool with_disk)
+/* A machine with the memory of that moment. The one that the guest leaves ends before: it has the
+ * disk. */
+static void build_for(struct steady *steady, const struct moment *moment)
 {
     struct rig *rig = &steady->rig;
-    struct err err = {0};
     machine_destroy(rig->machine);
     rig->machine = NULL;
-    if (with_disk)
-        put_disk_back(steady, moment);
     rig_create_machine(rig, &rig->machine);
     struct memory_range range = the_range(rig->machine);
     memcpy(range.host, moment->memory, range.size);
+}
+
+static void load(struct steady *steady, struct moment *moment)
+{
+    struct err err = {0};
     stream_buffer_rewind(&moment->state);
-    int ret = machine_load(rig->machine, &moment->state.stream, &err);
+    int ret = machine_load(steady->rig.machine, &moment->state.stream, &err);
     ck_assert_msg(ret == 0, "%s", err.text);
+}
+
+/* The guest goes on from that moment in a machine that has just been built. */
+static void move_to(struct steady *steady, struct moment *moment, bool with_disk)
+{
+    machine_destroy(steady->rig.machine);
+    steady->rig.machine = NULL;
+    if (with_disk)
+        put_disk_back(steady, moment);
+    build_for(steady, moment);
+    load(steady, moment);
 }
 
 /* --- nothing goes wrong --------------------------------------------------------------------- */
@@ -154,6 +168,31 @@ START_TEST(test_nothing_is_wrong_after_going_back)
         move_to(&steady, moment, true);
     }
     moment_forget(moment);
+    rig_run_until(&steady.rig, 3, 0);
+    check_nothing_is_wrong(&steady);
+    steady_finish(&steady);
+}
+END_TEST
+
+/* Who tries a state first has memory as it was sent, what KVM knows as its own too. */
+START_TEST(test_a_trial_touches_no_memory)
+{
+    struct steady steady;
+    struct err err = {0};
+    steady_init(&steady, 2, "jump=20000");
+    for (unsigned i = 0; i < RETURNS; i++) {
+        rig_run_until(&steady.rig, 1, 0);
+        struct moment *moment = moment_take(&steady);
+        build_for(&steady, moment);
+        struct memory_range range = the_range(steady.rig.machine);
+        int ret = machine_try(steady.rig.machine, &moment->state.stream, &err);
+        ck_assert_msg(ret == 0, "%s", err.text);
+        for (size_t at = 0; at < range.size; at += PAGE)
+            ck_assert_msg(memcmp(range.host + at, moment->memory + at, PAGE) == 0,
+                          "page %zx is not as it was", at / PAGE);
+        load(&steady, moment);
+        moment_forget(moment);
+    }
     rig_run_until(&steady.rig, 3, 0);
     check_nothing_is_wrong(&steady);
     steady_finish(&steady);
@@ -440,6 +479,7 @@ int main(void)
     TCase *hops = tcase_create("hops"), *wrong = tcase_create("wrong");
     tcase_add_test(hops, test_nothing_is_lost_by_hops);
     tcase_add_test(hops, test_nothing_is_wrong_after_going_back);
+    tcase_add_test(hops, test_a_trial_touches_no_memory);
     if (!SANITIZED) {
         tcase_add_loop_test(wrong, test_the_guest_finds_what_went_wrong, 0, array_size(faults));
         tcase_add_loop_test(wrong, test_the_guest_finds_one_lost_interrupt, 0, array_size(losses));

@@ -4,6 +4,8 @@
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/vcpu_state.h"
 #include <errno.h>
+#include <linux/kvm_para.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -296,6 +298,63 @@ START_TEST(test_a_reset_goes_back_to_power_on)
 }
 END_TEST
 
+/* Where KVM is to write, if that is not 0. */
+static const struct kvm_msr_entry places[] = {
+    {.index = MSR_KVM_SYSTEM_TIME_NEW, .data = 0x1000 | 1},
+    {.index = MSR_KVM_SYSTEM_TIME, .data = 0x1000 | 1},
+    {.index = MSR_KVM_STEAL_TIME, .data = 0x2000 | KVM_MSR_ENABLED},
+    {.index = MSR_KVM_PV_EOI_EN, .data = 0x3000 | KVM_MSR_ENABLED},
+};
+
+static bool has_msr(const struct vcpu_state *in, uint32_t index)
+{
+    for (uint32_t i = 0; i < in->msr_count; i++)
+        if (in->msrs[i].index == index)
+            return true;
+    return false;
+}
+
+/* KVM takes the rest, and may do with the vCPU what it likes. */
+START_TEST(test_a_trial_writes_no_guest_memory)
+{
+    enum { SIZE = 16 * PAGE_SIZE };
+    uint8_t *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    const struct memory_range range = {.host = memory, .size = SIZE};
+    struct err err = {0};
+    ck_assert_int_eq(kvm_vm_set_memory(one.vm, 0, 0, &range), 0);
+    save(&one, &state);
+    msr_of(&state, MSR_LSTAR)->data = 0x123456;
+    ck_assert(has_msr(&state, MSR_KVM_SYSTEM_TIME_NEW));
+    for (size_t i = 0; i < array_size(places); i++)
+        if (has_msr(&state, places[i].index))
+            msr_of(&state, places[i].index)->data = places[i].data;
+    memset(memory, 0x5a, SIZE);
+    int ret = vcpu_state_load(one.vcpu, &one.caps, &state, VCPU_LOAD_TRIAL, &err);
+    ck_assert_msg(ret == 0, "%s", err.text);
+    save(&one, &again);
+    for (size_t i = 0; i < SIZE; i++)
+        ck_assert_msg(memory[i] == 0x5a, "KVM has written to byte %zx", i);
+    ck_assert_uint_eq(msr_of(&again, MSR_LSTAR)->data, 0x123456);
+    for (size_t i = 0; i < array_size(places); i++)
+        ck_assert(!has_msr(&again, places[i].index) || !msr_of(&again, places[i].index)->data);
+    load(&one, &state); /* and then it is loaded as ever */
+    save(&one, &again);
+    ck_assert_uint_eq(msr_of(&again, MSR_KVM_SYSTEM_TIME_NEW)->data, places[0].data);
+    munmap(memory, SIZE);
+}
+END_TEST
+
+START_TEST(test_a_trial_refuses_what_a_load_does)
+{
+    struct err err = {0};
+    save(&one, &state);
+    msr_of(&state, MSR_LSTAR)->data = 1ull << 63;
+    ck_assert_int_lt(vcpu_state_load(one.vcpu, &one.caps, &state, VCPU_LOAD_TRIAL, &err), 0);
+    ck_assert_msg(strstr(err.text, "MSR 0xc0000082"), "%s", err.text);
+}
+END_TEST
+
 START_TEST(test_a_refused_msr_is_named)
 {
     struct err err = {0};
@@ -424,6 +483,8 @@ int main(void)
     tcase_add_test(kvm, test_a_busy_state_survives_another_vm);
     tcase_add_test(kvm, test_pending_events_survive);
     tcase_add_test(kvm, test_a_reset_goes_back_to_power_on);
+    tcase_add_test(kvm, test_a_trial_writes_no_guest_memory);
+    tcase_add_test(kvm, test_a_trial_refuses_what_a_load_does);
     tcase_add_test(kvm, test_a_refused_msr_is_named);
     tcase_add_test(kvm, test_msrs_that_kvm_does_not_give_leave_the_list);
     tcase_add_test(kvm, test_more_vector_state_than_here_is_refused);

@@ -25,6 +25,10 @@
  *                    synchronization
  *   KVM wall clock   writing it makes KVM write guest memory; the guest reads it only right after
  *                    its own write
+ *
+ * MSRs that only a trial leaves out: those that name a place where KVM writes guest memory, some of
+ * them at once (seen: the system time), some with any later request (the steal time, when KVM puts
+ * the vCPU away). A trial only asks KVM whether it has them.
  */
 #include "vmm/x86/vcpu_state.h"
 
@@ -305,20 +309,54 @@ static bool skip_msr(const struct vcpu_state_caps *caps, const struct vcpu_state
     }
 }
 
+static bool names_memory(uint32_t index)
+{
+    switch (index) {
+    case MSR_KVM_SYSTEM_TIME:
+    case MSR_KVM_SYSTEM_TIME_NEW:
+    case MSR_KVM_ASYNC_PF_EN:
+    case MSR_KVM_STEAL_TIME:
+    case MSR_KVM_PV_EOI_EN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool get_msr(int vcpu, uint32_t index, uint64_t *ret_data)
+{
+    struct kvm_x86_msrs one = {.count = 1, .entries = {{.index = index}}};
+    bool got = kvm_x86_get_msrs(vcpu, &one) == 1;
+    *ret_data = got ? one.entries[0].data : 0;
+    return got;
+}
+
 /* KVM refuses some MSRs even with the value that they have: then nothing is lost. */
 static bool has_already(int vcpu, const struct kvm_msr_entry *wanted)
 {
-    struct kvm_x86_msrs one = {.count = 1, .entries = {{.index = wanted->index}}};
-    return kvm_x86_get_msrs(vcpu, &one) == 1 && one.entries[0].data == wanted->data;
+    uint64_t data;
+    return get_msr(vcpu, wanted->index, &data) && data == wanted->data;
+}
+
+static int refuse_msr(const struct kvm_msr_entry *refused, struct err *err)
+{
+    return err_say(err, ERR_HOST, ENOTSUP, "this host's KVM refuses MSR 0x%x with the value 0x%llx",
+                   refused->index, (unsigned long long)refused->data);
 }
 
 static int load_msrs(int vcpu, const struct vcpu_state_caps *caps, const struct vcpu_state *state,
                      enum vcpu_load how, struct err *err)
 {
     struct kvm_x86_msrs msrs = {0};
-    for (uint32_t i = 0; i < state->msr_count; i++)
-        if (!skip_msr(caps, state, state->msrs[i].index, how))
-            msrs.entries[msrs.count++] = state->msrs[i];
+    for (uint32_t i = 0; i < state->msr_count; i++) {
+        const struct kvm_msr_entry *entry = &state->msrs[i];
+        uint64_t data;
+        bool asks = how == VCPU_LOAD_TRIAL && names_memory(entry->index);
+        if (asks && !get_msr(vcpu, entry->index, &data))
+            return refuse_msr(entry, err);
+        if (!asks && !skip_msr(caps, state, entry->index, how))
+            msrs.entries[msrs.count++] = *entry;
+    }
 
     while (msrs.count > 0) {
         int set = kvm_x86_set_msrs(vcpu, &msrs);
@@ -327,9 +365,7 @@ static int load_msrs(int vcpu, const struct vcpu_state_caps *caps, const struct 
             return 0;
         const struct kvm_msr_entry *refused = &msrs.entries[set];
         if (!has_already(vcpu, refused))
-            return err_say(err, ERR_HOST, ENOTSUP,
-                           "this host's KVM refuses MSR 0x%x with the value 0x%llx", refused->index,
-                           (unsigned long long)refused->data);
+            return refuse_msr(refused, err);
         msrs.count -= (uint32_t)set + 1;
         memmove(msrs.entries, refused + 1, msrs.count * sizeof(msrs.entries[0]));
     }
@@ -348,7 +384,7 @@ int vcpu_state_load(int vcpu, const struct vcpu_state_caps *caps, const struct v
     int ret = check_tsc_khz(vcpu, state, err);
     if (ret < 0)
         return ret;
-    if (how == VCPU_LOAD_ALL)
+    if (how != VCPU_LOAD_RESET)
         TRY("CPUID", load_cpuid(vcpu, state));
     TRY("SREGS", load_sregs(vcpu, caps, state));
     TRY("XCRS", load_xcrs(vcpu, caps, state));

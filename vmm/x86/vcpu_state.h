@@ -78,6 +78,7 @@ int vcpu_state_save(int vcpu, struct vcpu_state_caps *caps, const struct vcpu_st
 
 enum vcpu_load {
     VCPU_LOAD_ALL,
+    VCPU_LOAD_TRIAL, /* all but where KVM may write guest memory: to see whether KVM takes it */
     VCPU_LOAD_RESET, /* a power-on state, into the machine that it came from: time goes on */
 };
 
