@@ -115,10 +115,3 @@ void page_cache_drop(struct page_cache *cache, uint64_t page)
     if (way < WAYS)
         set->pages[way] = NOBODY;
 }
-
-void page_cache_clear(struct page_cache *cache)
-{
-    for (uint64_t i = 0; i < cache->count; i++)
-        for (unsigned way = 0; way < WAYS; way++)
-            cache->sets[i].pages[way] = NOBODY;
-}

@@ -17,4 +17,3 @@ void page_cache_destroy(struct page_cache *cache); /* NULL is fine */
 const uint8_t *page_cache_find(const struct page_cache *cache, uint64_t page);
 void page_cache_put(struct page_cache *cache, uint64_t page, const uint8_t bytes[PAGE_SIZE]);
 void page_cache_drop(struct page_cache *cache, uint64_t page);
-void page_cache_clear(struct page_cache *cache); /* nothing is known any more */

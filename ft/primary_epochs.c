@@ -249,11 +249,7 @@ static int send_first(struct primary *primary, struct err *err)
     begin_pace(primary);
     primary->sync_bytes = primary->out.sent;
     note_resync(primary);
-    ret = send_epoch(primary, err);
-    /* The twin loads the state now, to see whether it can, and its KVM writes to guest memory as it
-     * does: its page of the clock, say. What it holds is not known before a page comes whole. */
-    page_cache_clear(primary->out.cache);
-    return ret;
+    return send_epoch(primary, err);
 }
 
 enum next { NEXT_EPOCH, NEXT_LAST, NEXT_OFF, NEXT_END };
