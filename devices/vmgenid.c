@@ -25,25 +25,24 @@ struct vmgenid {
     void *ctx;
 };
 
-static int write_id(struct vmgenid *vmgenid)
+/* The place is there: create has looked. */
+void vmgenid_place(struct vmgenid *vmgenid)
 {
-    return memory_write(vmgenid->memory, vmgenid->gpa, vmgenid->state.id,
-                        sizeof(vmgenid->state.id));
+    int ret = memory_write(vmgenid->memory, vmgenid->gpa, vmgenid->state.id,
+                           sizeof(vmgenid->state.id));
+    (void)ret;
 }
 
 void vmgenid_set(struct vmgenid *vmgenid, const uint8_t id[16])
 {
     memcpy(vmgenid->state.id, id, sizeof(vmgenid->state.id));
-    /* It is there: create has written it before. */
-    if (write_id(vmgenid) == 0)
-        vmgenid->notify(vmgenid->ctx);
+    vmgenid_place(vmgenid);
+    vmgenid->notify(vmgenid->ctx);
 }
 
-/* The id stays: the same VM begins anew. */
 static void vmgenid_reset(struct device *device)
 {
-    int r = write_id(container_of(device, struct vmgenid, device));
-    (void)r;
+    /* The id stays: the same VM begins anew, or a state is loaded. */
 }
 
 static void vmgenid_resume(struct device *device)
@@ -92,7 +91,8 @@ int vmgenid_create(struct vmgenid **ret_vmgenid, struct memory *memory, gpa_t gp
     vmgenid->notify = notify;
     vmgenid->ctx = ctx;
 
-    int r = write_id(vmgenid);
+    void *place;
+    int r = memory_borrow(memory, gpa, sizeof(vmgenid->state.id), &place);
     if (r < 0) {
         vmgenid_destroy(&vmgenid->device);
         return err_sys(err, ERR_FAILED, -r, "no memory for the VM generation id at 0x%llx",

@@ -18,6 +18,10 @@ int vmgenid_create(struct vmgenid **ret_vmgenid, struct memory *memory, gpa_t gp
                    struct err *err) must_check;
 struct device *vmgenid_device(struct vmgenid *vmgenid);
 
+/* Writes the id to its place, as the firmware writes its tables: at each boot, and not where a
+ * state is loaded, which has memory of its own with it. The guest is not told. (paused) */
+void vmgenid_place(struct vmgenid *vmgenid);
+
 /*
  * A new id: written into guest memory, and the guest is told, or when it resumes. Between the load
  * of a state and the resume it is how a copy learns that it is one. (main loop; running or paused)

@@ -204,6 +204,7 @@ int machine_boot(struct machine *machine, struct err *err)
     memcpy(platform.uuid, machine->config.uuid, sizeof(platform.uuid));
     struct cpu_entry entry;
     int ret = boot_load(machine->image, machine->memory, &platform, &entry, err);
+    vmgenid_place(machine->vmgenid);
     if (ret == 0)
         ret = vcpu_x86_enter(machine->vcpus[0], &entry, err);
     return ret;

@@ -3,6 +3,7 @@
  * The machine with real guests on /dev/kvm: it ends as its guest wants, stands still when told to,
  * and hops from machine to machine in the middle of whatever it does.
  */
+#include "core/zero.h"
 #include "tests/unit/machines.h"
 #include <sched.h>
 #include <stdatomic.h>
@@ -483,6 +484,26 @@ START_TEST(test_the_same_state_runs_twice)
 }
 END_TEST
 
+/* What arrives counts on zeroes where nothing came. */
+START_TEST(test_a_blank_machine_has_only_zeroes)
+{
+    struct rig rig;
+    const struct memory_range *ranges;
+    rig_init(&rig, "counter", 1, "");
+    machine_destroy(rig.machine);
+    rig.machine = NULL;
+    rig.config.blank = true;
+    rig_create_machine(&rig, &rig.machine);
+    unsigned count = memory_ranges(machine_memory(rig.machine), &ranges);
+    for (unsigned i = 0; i < count; i++)
+        for (uint64_t at = 0; at < ranges[i].size; at += PAGE_SIZE)
+            ck_assert_msg(is_zero(ranges[i].host + at, PAGE_SIZE),
+                          "page %llx of range %u holds something",
+                          (unsigned long long)(at / PAGE_SIZE), i);
+    rig_finish(&rig);
+}
+END_TEST
+
 /* --- states that are refused -------------------------------------------------------------- */
 
 static void refuse(struct rig *rig, const uint8_t *bytes, size_t length, const char *words)
@@ -695,6 +716,7 @@ int main(void)
     tcase_add_test(hops, test_a_halted_guest_wakes_up_after_a_hop);
     tcase_add_test(hops, test_a_reset_after_a_hop_starts_again);
     tcase_add_test(hops, test_the_same_state_runs_twice);
+    tcase_add_test(hops, test_a_blank_machine_has_only_zeroes);
     tcase_add_test(refused, test_broken_states_are_refused_and_the_machine_runs_on);
     tcase_add_test(refused, test_a_refused_state_resets_no_device);
     tcase_add_test(refused, test_what_kvm_refuses_in_the_middle_is_taken_back);

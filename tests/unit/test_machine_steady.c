@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 enum { HOPS = 30, RETURNS = 8, DISK_BYTES = 32 << 10, PAGE = 4096, EXIT_WRONG = 2 };
+enum { ID_PLACE = 0xef000 }; /* the VM generation id's: firmware/x86/layout.h */
 enum { TICK_VECTOR = 0x51, CALL_VECTOR = 0x61, ANSWER_VECTOR = 0x62 };
 
 /* The first words of its pages: the name of processor 0's, and a sequence number. */
@@ -183,6 +184,7 @@ START_TEST(test_a_trial_touches_no_memory)
     for (unsigned i = 0; i < RETURNS; i++) {
         rig_run_until(&steady.rig, 1, 0);
         struct moment *moment = moment_take(&steady);
+        memset(moment->memory + ID_PLACE, (int)i, PAGE); /* as a guest can */
         build_for(&steady, moment);
         struct memory_range range = the_range(steady.rig.machine);
         int ret = machine_try(steady.rig.machine, &moment->state.stream, &err);
@@ -191,6 +193,7 @@ START_TEST(test_a_trial_touches_no_memory)
             ck_assert_msg(memcmp(range.host + at, moment->memory + at, PAGE) == 0,
                           "page %zx is not as it was", at / PAGE);
         load(&steady, moment);
+        ck_assert_mem_eq(range.host + ID_PLACE, moment->memory + ID_PLACE, PAGE);
         moment_forget(moment);
     }
     rig_run_until(&steady.rig, 3, 0);
