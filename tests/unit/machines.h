@@ -135,6 +135,7 @@ static inline struct machine_end rig_run(struct rig *rig, void (*handle_time)(vo
     struct err err = {0};
     loop_timer_init(&rig->end_of_run, machine_loop(rig->machine), handle_time, rig);
     ck_assert_int_eq(loop_timer_arm(&rig->end_of_run, clock_monotonic_ns() + ns), 0);
+    machine_resume(rig->machine);
     int ret = machine_run(rig->machine, &end, &err);
     loop_timer_cancel(&rig->end_of_run);
     ck_assert_msg(ret == 0, "%s", err.text);
