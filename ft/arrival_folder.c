@@ -106,8 +106,11 @@ static int give_name(struct arrival_folder *folder, const struct moving_hello *h
         if (aside == 0 && ret < 0)
             former_put_back(folder->place, folder->name);
     }
-    if (ret == -EEXIST)
-        return err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
+    if (ret == -EEXIST) {
+        ret = err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
+        if (following->generation)
+            err_hint(err, "is it what is left of a twin, by another witness? 'minivmm remove --force' it");
+    }
     return ret;
 }
 

@@ -172,6 +172,14 @@ static int check_new(struct protect *protect, const struct protection *saved, st
     return ret;
 }
 
+/* Another witness counts by itself: nobody else has a claim on a VM whose protection has ended, by
+ * the one that it had. */
+static uint64_t find_generation(const struct protection *before, const struct protection *after)
+{
+    bool another = strcmp(before->witness, after->witness) != 0;
+    return before->role == PROTECTION_OFF && another ? 0 : before->generation;
+}
+
 static int set_up(struct protect *protect, const struct wish *wish, struct err *err)
 {
     struct protection copy = wish->saved, *saved = &copy;
@@ -189,7 +197,7 @@ static int set_up(struct protect *protect, const struct wish *wish, struct err *
     memcpy(saved->back, wish->back, sizeof(saved->back));
     memcpy(saved->uuid, instance_config(protect->instance)->identity->uuid, sizeof(saved->uuid));
     pthread_mutex_lock(&protect->lock);
-    saved->generation = protect->saved.generation;
+    saved->generation = find_generation(&protect->saved, saved);
     protect->saved = *saved;
     protect->key = key;
     protect->asked_after = protect->tries;

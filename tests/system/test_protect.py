@@ -292,6 +292,24 @@ def test_unprotect():
         check_disk(pair.disk(pair.a), {**told, **clients.stop()})
 
 
+def test_another_witness():
+    """After unprotect the VM may have another witness, which has never heard of it. What is left of its twin by the old one
+    is in the way, and is not taken for anything."""
+    with protected(ft={"timeout_ms": 5000}) as (pair, clients, _):
+        pair.a.good("unprotect", "web1")
+        pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
+        pair.witness = pair.witness.with_name("another")
+        pair.witness.mkdir()
+        pair.a.bad(4, "is there already\nhint: is it what is left of a twin", "protect", "web1", "--to",
+                   pair.lines[pair.b].address, "--witness", f"file:{pair.witness}", "--insecure")
+        pair.b.good("remove", "--yes", "--force", "web1")
+        pair.protect()
+        pair.wait_for(pair.a, role="primary", state="paired")
+        clients.wait_for_more(SOME)
+        pair.kill(pair.a)
+        finish(pair, clients, pair.b)
+
+
 def test_power_off():
     """When the guest switches itself off both sides come to their end, nobody takes over, and both disks are the
     same. What it said last, which waited for its twin, was said to who runs it, too."""
