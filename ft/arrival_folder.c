@@ -109,7 +109,9 @@ static int give_name(struct arrival_folder *folder, const struct moving_hello *h
     if (ret == -EEXIST) {
         ret = err_say(err, ERR_STATE, EEXIST, "%s is there already", folder->path);
         if (following->generation)
-            err_hint(err, "is it what is left of a twin, by another witness? 'minivmm remove --force' it");
+            err_hint(
+                err,
+                "is it what is left of a twin, by another witness? 'minivmm remove --force' it");
     }
     return ret;
 }
