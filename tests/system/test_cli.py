@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from labcommon import REPOSITORY, Skip
+from labimage import Images
 
 MINIVMM = str(REPOSITORY / "build" / "minivmm")
 GUESTS = REPOSITORY / "build" / "tests" / "guest"
@@ -100,7 +101,7 @@ def test_bad_kernels():
         expect_error(5, "empty", "run", "--kernel", f"{folder}/empty")
         (there / "text").write_text("this is no kernel\n" * 100)
         expect_error(5, "is no kernel", "run", "--kernel", f"{folder}/text")
-        bzimage = (REPOSITORY / "build" / "images" / "vmlinuz").read_bytes()
+        bzimage = Images().kernel().read_bytes()
         (there / "half").write_bytes(bzimage[: len(bzimage) // 2])
         expect_error(5, "truncated|cut|bytes", "run", "--kernel", f"{folder}/half")
         (there / "whole").write_bytes(bzimage)
