@@ -382,7 +382,7 @@ class Proxy:
 
     def __init__(self, target, at=None, when="before", nth=1, do=None, rate=None):
         self.target, self.at, self.when, self.nth, self.do, self.rate = target, at, when, nth, do, rate
-        self.words, self.hit = [], threading.Event()
+        self.words, self.hit, self.over = [], threading.Event(), False
         self.server = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:%d" % self.server.getsockname()[1]
         self.connections = 0
@@ -428,6 +428,8 @@ class Proxy:
                 frame = header + self._exactly(reader, length + CRC)
                 if kind == "ACK":
                     kind += " " + ACKS[struct.unpack_from("<I", frame, HEADER)[0]]
+                if first and self.over:  # an answer, before the connection is closed
+                    return
                 self.words.append(kind)
                 if self.rate:
                     time.sleep(len(frame) / self.rate)
@@ -436,11 +438,12 @@ class Proxy:
                     continue
                 if self.when == "first":
                     self.do()
+                self.over = self.when not in ["never", "first"]
                 sink.sendall(frame[:{"before": 0, "middle": len(frame) // 2}.get(self.when, len(frame))])
                 if self.do and self.when != "first":
                     self.do()
                 self.hit.set()
-                if self.when not in ["never", "first"]:
+                if self.over:
                     return
         except (OSError, EOFError):
             pass
