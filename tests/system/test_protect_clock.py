@@ -12,7 +12,7 @@ def test_the_page_of_the_clock():
     twin stays, and takes over, and the guest finds nothing wrong."""
     for _ in range(3):
         with hosts() as (one, other):
-            make(one)
+            make(one, ft={"timeout_ms": 5000})
             start(one)
             (one.root / "w").mkdir()
             one.good("protect", "web1", "--to", other.standby(), "--witness", f"file:{one.root}/w")
