@@ -201,16 +201,16 @@ class CrashPair(Pair):
                [process.pid for process in host.processes if process is not host.waiting and process.poll() is None]
 
     def runs(self, host):
-        """The VM runs there, and is nobody's twin, and it is known for good."""
+        """How the VM runs there, where it is nobody's twin, and that is known for good; else None."""
         if not self.processes(host):
-            return False
+            return None
         said = host.run("status", self.name, "--json")
         if said.returncode != 0:
-            return False
+            return None
         status = json.loads(said.stdout)
-        protection = status.get("protection") or {}
-        return status["state"] == "running" and (not protection or (
-            protection.get("role") == "primary" and protection.get("state") in ["solo", "paired"]))
+        protection = status.get("protection") or {"role": "primary", "state": "solo"}
+        known = protection.get("role") == "primary" and protection.get("state") in ["solo", "paired"]
+        return protection["state"] if known and status["state"] == "running" else None
 
     # --- what befalls them ---
 
@@ -239,9 +239,10 @@ class CrashPair(Pair):
         """Until exactly one has the VM; where nobody has it, exactly one folder runs. Then that is `here`."""
         end = time.monotonic() + timeout
         while True:
-            there = [host for host in self.hosts if self.runs(host)]
-            assert len(there) < 2, "both run it"
-            if there:
+            how = {host: self.runs(host) for host in self.hosts}
+            there = [host for host in self.hosts if how[host]]
+            assert list(how.values()) != ["solo", "solo"], "both run it, and nobody holds anything back"
+            if len(there) == 1:  # else one has not heard yet that its twin has taken over
                 break
             if not any(self.processes(host) for host in self.hosts):
                 there = [self.run_again()]

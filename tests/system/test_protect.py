@@ -173,7 +173,7 @@ def test_f5_a_frozen_primary():
 def test_patience_follows_the_line():
     """How long a silence counts is learned from the line, and the twin, who has the longer patience, takes over after
     it; a timeout that is said is just that."""
-    with protected() as (pair, clients, before):
+    with protected(ft={"timeout_ms": None}) as (pair, clients, before):
         most = before["patience_ms"]
         assert 0 < most < 334, before
         pair.wait_for(pair.a, timeout=60, patience_ms=lambda ms: ms and ms < most * 0.8)
