@@ -8,15 +8,14 @@
 #include "ft/conductor.h"
 #include "ft/following.h"
 #include "host/link_parts.h"
+#include "tests/unit/conductor_times.h"
 #include "tests/unit/witness_wall.h"
 
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 
-#define MS 1000000ull
-
-enum { NODE = 11, PEER = 12, TWIN = 13, MOST_ACTIONS = 4096 };
+enum { PEER = 12, TWIN = 13, MOST_ACTIONS = 4096 };
 
 static struct {
     struct witness *witness; /* ours */
@@ -240,16 +239,7 @@ static void set_up(void)
     pthread_mutex_init(&t.lock, NULL);
     pthread_cond_init(&t.changed, NULL);
     stream_buffer_init(&t.payload, 0);
-    /* Patient where a test does not say otherwise: this machine may have much else to do. */
-    t.times = (struct ft_config){.node = NODE,
-                                 .beat_ns = 4 * MS,
-                                 .lost_ns = 20000 * MS,
-                                 .stall_ns = 100000 * MS,
-                                 .ask_ns = 20000 * MS,
-                                 .retry_ns = 5 * MS,
-                                 .gap_ns = 15000 * MS,
-                                 .away_ns = 1000000 * MS,
-                                 .yield_ns = 100 * MS};
+    t.times = patient_times;
     rig_begin();
     store_begin(true);
     t.witness = store_open();

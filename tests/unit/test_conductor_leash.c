@@ -3,11 +3,10 @@
  * words of the other side are told, and what is said to it goes nowhere. */
 #include "core/clock.h"
 #include "ft/conductor.h"
+#include "tests/unit/conductor_times.h"
 #include "tests/unit/witness_rig.h"
 
-#define MS 1000000ull
-
-enum { PATIENCE_S = 30, NODE = 11, PEER = 12, TWIN = 13, LINK = 1 };
+enum { PATIENCE_S = 30, PEER = 12, TWIN = 13, LINK = 1 };
 
 static struct {
     struct witness *witness;
@@ -124,15 +123,7 @@ static void set_up(void)
     memset(&t, 0, sizeof(t));
     pthread_mutex_init(&t.lock, NULL);
     pthread_cond_init(&t.changed, NULL);
-    t.times = (struct ft_config){.node = NODE,
-                                 .beat_ns = 4 * MS,
-                                 .lost_ns = 20000 * MS,
-                                 .stall_ns = 100000 * MS,
-                                 .ask_ns = 20000 * MS,
-                                 .retry_ns = 5 * MS,
-                                 .gap_ns = 15000 * MS,
-                                 .away_ns = 1000000 * MS,
-                                 .yield_ns = 100 * MS};
+    t.times = patient_times;
     rig_begin();
     store_begin(true);
     t.witness = store_open();
