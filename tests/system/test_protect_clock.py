@@ -8,8 +8,8 @@ EPOCHS = 100
 
 
 def test_the_page_of_the_clock():
-    """KVM writes to guest memory when the twin loads its first state, and the epochs after it come over all the same: the
-    twin stays, and takes over, and the guest finds nothing wrong."""
+    """The twin tries its first state, and no byte of its memory changes, though KVM would write there if it loaded it: the
+    epochs after it fit, the twin stays and takes over, and the guest finds nothing wrong."""
     for _ in range(3):
         with hosts() as (one, other):
             make(one, ft={"timeout_ms": 5000})
