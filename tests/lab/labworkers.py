@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Several processes that share lists of work, and what they print is not mixed.
+"""Several processes that share one list of work, and what they print is not mixed.
 
-    for number, verdict in share([range(10), range(10, 30)], [(0, 1), (1,)], make_worker):
+    for index, verdict in share(len(tests), 2, make_worker):
 
-There is one process for each of the tuples, which say what lists it takes work from: all of the first,
-together with the other processes of that list, and then all of the next. make_worker() is called in each
-process and returns a context manager, whose value is called with the number of each piece of work that this
-process gets, and returns a byte. What it prints appears as a whole when it is done. A piece whose process
-has died on it is missing from what comes back.
+make_worker() is called in each process and returns a context manager, whose value is called with the
+number of each piece of work that this process gets, and returns a byte. What it prints appears as a
+whole when it is done. A piece whose process has died on it is missing from what comes back.
 """
 
 import contextlib
@@ -26,14 +24,16 @@ _NUMBER = struct.Struct("<I")
 _RESULT = struct.Struct("<Ic")
 
 
-def share(lists, processes, make_worker):
-    works = [_pipe_of(numbers) for numbers in lists]
+def share(count, processes, make_worker):
+    work_out, work_in = os.pipe()
     result_out, result_in = os.pipe()
+    # Small reads and writes of a pipe are never torn: so one pipe serves all.
+    os.write(work_in, b"".join(_NUMBER.pack(number) for number in range(count)))
+    os.close(work_in)
     with tempfile.TemporaryFile() as printing, open(result_out, "rb") as results:
-        children = [_start([works[number] for number in process], result_in, printing, make_worker)
-                    for process in processes]
-        for pipe in (*works, result_in):
-            os.close(pipe)
+        children = [_start(work_out, result_in, printing, make_worker) for _ in range(processes)]
+        os.close(work_out)
+        os.close(result_in)
         try:
             while record := results.read(_RESULT.size):
                 yield _RESULT.unpack(record)
@@ -44,15 +44,7 @@ def share(lists, processes, make_worker):
                 os.waitpid(child, 0)
 
 
-def _pipe_of(numbers):
-    """Small reads and writes of a pipe are never torn: so one pipe serves all processes."""
-    work_out, work_in = os.pipe()
-    os.write(work_in, b"".join(map(_NUMBER.pack, numbers)))
-    os.close(work_in)
-    return work_out
-
-
-def _start(works, results, printing, make_worker):
+def _start(work, results, printing, make_worker):
     sys.stdout.flush()
     parent = os.getpid()
     child = os.fork()
@@ -61,7 +53,7 @@ def _start(works, results, printing, make_worker):
     status = 1
     try:
         die_with(parent, signal.SIGTERM)
-        _work(works, results, printing, make_worker)
+        _work(work, results, printing, make_worker)
         status = 0
     except (KeyboardInterrupt, SystemExit):
         pass
@@ -71,14 +63,13 @@ def _start(works, results, printing, make_worker):
         os._exit(status)
 
 
-def _work(works, results, printing, make_worker):
+def _work(work, results, printing, make_worker):
     with make_worker() as worker:
-        for work in works:
-            while record := os.read(work, _NUMBER.size):
-                (number,) = _NUMBER.unpack(record)
-                with _gathered(printing):
-                    verdict = worker(number)
-                os.write(results, _RESULT.pack(number, verdict))
+        while record := os.read(work, _NUMBER.size):
+            (number,) = _NUMBER.unpack(record)
+            with _gathered(printing):
+                verdict = worker(number)
+            os.write(results, _RESULT.pack(number, verdict))
 
 
 @contextlib.contextmanager
