@@ -198,7 +198,7 @@ int moving_get_shared(struct stream_buffer *payload, struct moving_shared *ret_s
 void moving_put_block(struct stream *stream, const struct frame *of,
                       const struct moving_block *block, struct frame_tally *tally)
 {
-    static _Thread_local uint8_t payload[17 + FRAME_MAX_BLOCK];
+    uint8_t payload[17 + FRAME_MAX_BLOCK];
     uint32_t wire_place = htole32(block->place), wire_length = htole32(block->length);
     uint64_t wire_offset = htole64(block->offset);
     uint32_t length = block->bytes ? block->length : 0;

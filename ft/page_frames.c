@@ -106,7 +106,7 @@ static uint32_t put_encoded(struct page_encoder *encoder, uint8_t *payload, uint
 void page_frame_put(struct stream *stream, const struct frame *frame, struct page_encoder *encoder,
                     uint64_t first, const uint8_t *bytes, unsigned count, struct frame_tally *tally)
 {
-    static _Thread_local uint8_t payload[HEAD + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
+    uint8_t payload[HEAD + FRAME_MAX_PAGES * (PAGE_SIZE + 3)];
     uint64_t wire_first = htole64(first);
     uint32_t wire_count = htole32(count);
     /* The encodings first, because their number is known. */

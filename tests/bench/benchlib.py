@@ -15,7 +15,7 @@ BUILD = Path(os.environ.get("MINIVMM_BUILD", REPOSITORY / "build"))
 MINIVMM = BUILD / "minivmm"
 GUESTS = BUILD / "tests" / "guest"
 
-sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
+sys.path[:0] = [str(REPOSITORY / "tests" / part) for part in ("system", "lab")]
 
 
 def need(*paths):
@@ -28,9 +28,9 @@ def p99(values):
     return sorted(values)[len(values) * 99 // 100]
 
 
-def floors(pages):
+def floors(pages, rest_ms=0):
     """What tests/bench/floors finds for so many pages: {"k": (median, p99), ...} in us."""
-    said = subprocess.run([BUILD / "tests/bench/floors", str(max(pages, 1))], capture_output=True, text=True, check=True)
+    said = subprocess.run([BUILD / "tests/bench/floors", "-r", str(rest_ms), str(max(pages, 1))], capture_output=True, text=True, check=True)
     return {line.split()[0].split("(")[0]: tuple(map(float, line.split()[1:3])) for line in said.stdout.splitlines()}
 
 

@@ -18,7 +18,7 @@ from labcommon import REPOSITORY, Skip
 from test_cli import MINIVMM, Terminal
 from test_clone import check_moment, mounted
 from test_clone import make as make_sequence
-from vms import Folder
+from vms import Folder, memory_of
 
 UNITS = REPOSITORY / "cluster/systemd"
 
@@ -158,6 +158,15 @@ def writes_in(vms, seconds):
     before = writes()
     time.sleep(seconds)
     return writes() - before
+
+
+def test_memory_beside_the_guests():
+    """What each thread had for itself alone was paid by every VM once."""
+    with Folder() as vms:
+        vms.make("web1", cpus=2, memory="64M")
+        vms.start("web1")
+        beside, _ = memory_of(vms.status("web1")["pid"])
+        assert beside < 3 << 10, f"{beside} KiB"  # tests/bench/memory: 2 MiB at most
 
 
 def test_limits_are_set_while_it_runs():

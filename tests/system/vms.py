@@ -14,6 +14,24 @@ from pathlib import Path
 from test_cli import MINIVMM, guest
 
 
+def memory_of(pid):
+    """PSS of a process with a VM of more than 16 MiB, in KiB: beside guest RAM, and of guest RAM."""
+    areas = []  # [begin, end, PSS in KiB, whether it asks for huge pages]
+    with open(f"/proc/{pid}/smaps", encoding="ascii") as smaps:
+        for line in smaps:
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                areas.append([*(int(part, 16) for part in first.split("-")), 0, False])
+            elif first == "Pss:":
+                areas[-1][2] = int(rest[0])
+            elif first == "VmFlags:":
+                areas[-1][3] = "hg" in rest
+    # Guest RAM is what asks for huge pages, and a smaller area right below it, which does not.
+    begins = {begin for begin, _, _, huge in areas if huge}
+    guest = sum(pss for _, end, pss, huge in areas if huge or end in begins)
+    return sum(pss for _, _, pss, _ in areas) - guest, guest
+
+
 class Folder:
     """A place for VMs, and the runtime folder of those that run; nothing is left of either."""
 
