@@ -7,6 +7,8 @@
  *                                           ◄────  ACK welcome, with its numbers; what it has of
  *                                                 these disks already (ft/resync_talk.h)
  *     PAGES, BLOCKS ... of epoch 1          ────►   into its memory and its disks
+ *     ROUND, when that is nearly all        ────►   onto stable storage; its memory is in RAM
+ *                                           ◄────  ACK stored; until then nothing waits for it
  *     STATE, COMMIT of epoch 1              ────►   looked at: it could go on from here
  *                                           ◄────  WORD ack
  *     PAGES, BLOCKS, STATE, COMMIT of 2     ────►   staged, looked at, acknowledged, applied
@@ -20,7 +22,7 @@
 #include "ft/protocol.h"
 #include "vmm/instance.h"
 
-enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 3, FOLLOWING_LINEAGE = 16 };
+enum { FOLLOWING_WITNESS = 300, FOLLOWING_VERSION = 4, FOLLOWING_LINEAGE = 16 };
 
 struct following {
     uint64_t node, generation; /* of who runs it */

@@ -39,6 +39,7 @@ struct primary {
     pthread_mutex_t lock; /* all of this, and whether out.link may be broken */
     pthread_cond_t changed;
     bool synced, unsynced, gated, hands, handed, ends, abandoned;
+    bool stored;              /* what was sent is, over there */
     bool owes_end;            /* FT_GUEST_OFF, to the protocol */
     enum epoch_cause pressed; /* 0: nobody waits */
     enum pace_reason reason;

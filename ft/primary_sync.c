@@ -19,6 +19,8 @@ enum {
     THROTTLE_STEP = 10,
     MOST_THROTTLE = 90,
     FEW_BYTES = 4 << 20, /* so little is left for the first epoch's pause */
+    MOST_STORES = 8,
+    SOON_MS = 250, /* so long its disks take, and little is left for the first epoch */
     CACHE_BYTES = 64 << 20,
 };
 
@@ -47,6 +49,17 @@ static int hear_synced(struct primary *primary, struct stream_buffer *payload, s
     return ret;
 }
 
+static int hear_stored(struct primary *primary, struct stream_buffer *payload, struct err *err)
+{
+    if (stream_get_u32(&payload->stream) != FRAME_STORED)
+        return err_say(err, ERR_FAILED, EBADMSG, "a frame ACK of something that was not asked");
+    pthread_mutex_lock(&primary->lock);
+    primary->stored = true;
+    pthread_cond_broadcast(&primary->changed);
+    pthread_mutex_unlock(&primary->lock);
+    return 0;
+}
+
 static int hear(struct primary *primary, struct stream_buffer *payload, struct err *err)
 {
     struct ft_event event = {.kind = FT_HEARD, .link = primary->link};
@@ -58,6 +71,8 @@ static int hear(struct primary *primary, struct stream_buffer *payload, struct e
         return resync_take(primary->resync, payload, err);
     if (ret == 0 && frame.kind == FRAME_SYNCED)
         return hear_synced(primary, payload, err);
+    if (ret == 0 && frame.kind == FRAME_ACK)
+        return hear_stored(primary, payload, err);
     if (ret == 0 && frame.kind != FRAME_WORD)
         ret = err_say(err, ERR_FAILED, EBADMSG, "a frame %s comes where none may",
                       frame_name(frame.kind));
@@ -240,28 +255,64 @@ static int send_all(struct primary *primary, struct err *err)
     return ret < 0 ? ret : departure_send_memory(&primary->out, err);
 }
 
-/* All of it, and then what was written meanwhile, until that is little, or gets no less though the
- * guest hardly runs any more. */
+/* What was written meanwhile, until that is little, or gets no less though the guest hardly runs
+ * any more. */
 static int send_rounds(struct primary *primary, struct err *err)
 {
-    uint64_t before = UINT64_MAX, bytes = 0;
-    int ret = send_all(primary, err);
-    /* Who looks for what has changed in a page looks twice. */
-    primary->out.encoder.cache = primary->out.cache;
-    primary->out.sink.copies = false;
-    for (primary->rounds = 1; ret == 0 && primary->rounds < MOST_ROUNDS; primary->rounds++) {
+    uint64_t before = UINT64_MAX, bytes = UINT64_MAX;
+    int ret = 0;
+    for (unsigned i = 1; ret == 0 && bytes >= FEW_BYTES && i < MOST_ROUNDS; i++) {
         uint64_t sent = primary->out.sent;
+        primary->rounds++;
         ret = departure_send_written(&primary->out, false, &bytes, err);
         if (ret == 0)
             ret = flush(primary, err);
         primary->out.total += primary->out.sent - sent;
-        if (bytes < FEW_BYTES)
-            break;
-        if (bytes > before - before / 4)
+        if (bytes >= FEW_BYTES && bytes > before - before / 4)
             slow_down(primary);
         before = bytes;
     }
     return ret < 0 ? ret : pages_make_room(&primary->out.pages, bytes / PAGE_SIZE, err);
+}
+
+/* All that has been sent is on stable storage over there, and its memory in RAM: the first epoch is
+ * waited for with the gate closed, and is not to wait for that. */
+static int have_stored(struct primary *primary, uint64_t *ret_ns, struct err *err)
+{
+    uint64_t begin = clock_monotonic_ns();
+    pthread_mutex_lock(&primary->lock);
+    primary->stored = false;
+    pthread_mutex_unlock(&primary->lock);
+    pthread_mutex_lock(primary->out.writing);
+    moving_put(link_writer(primary->out.link), FRAME_ROUND, NULL, 0);
+    pthread_mutex_unlock(primary->out.writing);
+    int ret = flush(primary, err);
+    pthread_mutex_lock(&primary->lock);
+    while (ret == 0 && !primary->stored && !primary->given_up && !primary->ends)
+        pthread_cond_wait(&primary->changed, &primary->lock);
+    bool stored = primary->stored;
+    pthread_mutex_unlock(&primary->lock);
+    *ret_ns = clock_monotonic_ns() - begin;
+    if (ret == 0 && !stored)
+        ret = err_say(err, ERR_STATE, ECANCELED, "nobody is to follow any more");
+    return ret;
+}
+
+/* All of it, and then what was written meanwhile: also while the twin's disks took it. */
+static int send_nearly_all(struct primary *primary, struct err *err)
+{
+    uint64_t took_ns = UINT64_MAX;
+    int ret = send_all(primary, err);
+    /* Who looks for what has changed in a page looks twice. */
+    primary->out.encoder.cache = primary->out.cache;
+    primary->out.sink.copies = false;
+    primary->rounds = 0;
+    for (unsigned i = 0; ret == 0 && took_ns > SOON_MS * 1000000ull && i < MOST_STORES; i++) {
+        ret = send_rounds(primary, err);
+        if (ret == 0)
+            ret = have_stored(primary, &took_ns, err);
+    }
+    return ret == 0 ? send_rounds(primary, err) : ret;
 }
 
 int primary_meet(struct primary *primary, const struct primary_target *target, struct err *err)
@@ -284,5 +335,5 @@ int primary_fill(struct primary *primary, struct err *err)
         ret = pages_begin(&primary->out.pages, err);
     if (ret == 0)
         ret = page_cache_create(&primary->out.cache, CACHE_BYTES, err);
-    return ret == 0 ? send_rounds(primary, err) : ret;
+    return ret == 0 ? send_nearly_all(primary, err) : ret;
 }

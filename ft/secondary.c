@@ -106,8 +106,7 @@ static int take_pages(struct secondary *secondary, const struct frame *frame, st
                : arrival_take_pages(arrival, frame, err);
 }
 
-/* Bit by bit, while nobody waits: all of a disk at once, before the first acknowledgement, can take
- * longer than the other side has patience. */
+/* Bit by bit, while nobody waits for it. */
 static int sync_now_and_then(struct secondary *secondary, uint32_t length, struct err *err)
 {
     enum { SYNC_BYTES = 128 << 20 };
@@ -137,13 +136,19 @@ static int take_block(struct secondary *secondary, const struct frame *frame, st
     return ret;
 }
 
+/* What was put with the lock on writing leaves, and the lock is given back. */
+static int end_answer(struct secondary *secondary, struct err *err)
+{
+    int ret = stream_flush(link_writer(secondary->arrival->link));
+    pthread_mutex_unlock(conductor_writing(secondary->conductor));
+    return ret < 0 ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost") : 0;
+}
+
 /* --- what the disks have ---------------------------------------------------------------------- */
 
 static int take_look(struct secondary *secondary, const struct frame *frame, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
-    pthread_mutex_t *writing = conductor_writing(secondary->conductor);
-    struct stream *stream = link_writer(arrival->link);
     uint8_t sums[RESYNC_SUMS];
     struct resync_look look;
     if (secondary->whole)
@@ -153,11 +158,9 @@ static int take_look(struct secondary *secondary, const struct frame *frame, str
         ret = arrival_base_sum(&arrival->folder, &look, sums, err);
     if (ret < 0)
         return ret;
-    pthread_mutex_lock(writing);
-    resync_put_looked(stream, &look, sums);
-    ret = stream_flush(stream);
-    pthread_mutex_unlock(writing);
-    return ret < 0 ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost") : 0;
+    pthread_mutex_lock(conductor_writing(secondary->conductor));
+    resync_put_looked(link_writer(arrival->link), &look, sums);
+    return end_answer(secondary, err);
 }
 
 /* False: it is to end. */
@@ -298,13 +301,34 @@ static int step_try(void *ctx, struct err *err)
     return arrival_try(secondary->arrival, err);
 }
 
+/* So it is there at least for now. */
+static void bring_memory_in(struct secondary *secondary)
+{
+    struct arrival *arrival = secondary->arrival;
+    if (!secondary->news.locked)
+        memory_bring_in(machine_memory(arrival->machine), arrival->touched);
+}
+
+/* While it is being filled, what takes long: nobody waits for it yet. */
+static int store(struct secondary *secondary, const struct frame *frame, struct err *err)
+{
+    if (secondary->whole)
+        return arrival_out_of_place(frame, err);
+    bring_memory_in(secondary);
+    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(conductor_writing(secondary->conductor));
+    moving_put_ack(link_writer(secondary->arrival->link), FRAME_STORED);
+    return end_answer(secondary, err);
+}
+
 /* What could not be taken over is better known now than then. Memory is not touched: whoever runs
  * the VM sends what changes in the pages that it has sent. */
 static int settle(struct secondary *secondary, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
-    if (!secondary->news.locked) /* so it is there at least for now */
-        memory_bring_in(machine_memory(arrival->machine), arrival->touched);
+    bring_memory_in(secondary);
     int ret = loop_step_do(&arrival->step, step_try, secondary, err);
     if (ret == 0)
         ret = arrival_folder_sync(&arrival->folder, err);
@@ -419,6 +443,8 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
         return keep_payload(secondary, &secondary->sums);
     case FRAME_SETTINGS:
         return take_settings(secondary, err);
+    case FRAME_ROUND:
+        return store(secondary, frame, err);
     case FRAME_COMMIT:
         return commit(secondary, frame, err);
     case FRAME_WORD:
@@ -432,7 +458,7 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
 
 static bool is_of_no_epoch(const struct frame *frame)
 {
-    return frame->kind == FRAME_WORD || frame->kind == FRAME_LOOK;
+    return frame->kind == FRAME_WORD || frame->kind == FRAME_LOOK || frame->kind == FRAME_ROUND;
 }
 
 /* Of another epoch than the one that is due it could not be told apart later. */

@@ -244,7 +244,7 @@ def test_f11_what_does_not_fit():
     need_protect()
     with CrashPair() as pair:
         for change, code, words in [
-                (of_another_version, 4, "speaks version 99 of fault tolerance, this minivmm version 3"),
+                (of_another_version, 4, "speaks version 99 of fault tolerance, this minivmm version 4"),
                 (with_another_cpu, 6, "CPU|cpu")]:
             pair.talk.change = change
             said = pair.protect()

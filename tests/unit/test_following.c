@@ -146,7 +146,7 @@ START_TEST(another_version_is_named)
     next(FRAME_FOLLOW);
     payload.bytes[0]++;
     ck_assert_int_eq(following_get(&payload, &read, &err), -EPROTONOSUPPORT);
-    ck_assert_msg(strstr(err.text, "version 3"), "%s", err.text);
+    ck_assert_msg(strstr(err.text, "version 4"), "%s", err.text);
 }
 END_TEST
 

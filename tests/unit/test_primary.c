@@ -290,6 +290,35 @@ START_TEST(a_twin_that_is_told_to_go_hears_so_and_the_guest_runs_on)
 }
 END_TEST
 
+static void come_to_store(void)
+{
+    twin.slow = true;
+    be_introduced();
+    twin_welcome();
+    twin_expect(FRAME_ROUND);
+    twin.slow = false; /* the next one is not */
+}
+
+START_TEST(nothing_waits_while_a_twin_stores_what_it_was_filled_with)
+{
+    start_counter();
+    come_to_store();
+    twin.slow = true;
+    for (unsigned i = 0; i < 5; i++)
+        expect_more_is_seen();
+    ck_assert_int_eq(protocol_now().state, FT_SOLO);
+    ck_assert_uint_eq(protocol_now().sent, 0);
+    uint64_t until = clock_monotonic_ns() + 300 * MS; /* long: what was written meanwhile, too */
+    while (clock_monotonic_ns() < until)
+        expect_more_is_seen();
+    twin_say_stored();
+    twin_expect(FRAME_ROUND);
+    twin_say_stored();
+    twin_say(FT_ACK, twin_expect_epoch());
+    expect_state(FT_PAIRED);
+}
+END_TEST
+
 /* --- a slow twin ------------------------------------------------------------------------------ */
 
 static void expect_reason(const char *reason)
@@ -387,7 +416,7 @@ static void come_to_a_stop(void)
 }
 
 static void (*const ways[])(void) = {
-    begin_follow,  come_to_hello, be_introduced,  come_to_welcome,    come_to_pages,
+    begin_follow,  come_to_hello, be_introduced,  come_to_welcome,    come_to_pages, come_to_store,
     come_to_state, come_to_first, come_to_epochs, come_into_an_epoch, come_to_a_stop};
 
 /* Another one may come, and gets all of it, from the next epoch on. */
@@ -525,21 +554,6 @@ static void say_synced(void)
     twin_put(FRAME_SYNCED, "x", 1);
 }
 
-static void say_nonsense(void)
-{
-    static const char nonsense[100] = "GET / HTTP/1.1\r\n\r\n";
-    stream_write(link_writer(twin.link), nonsense, sizeof(nonsense));
-    (void)!stream_flush(link_writer(twin.link));
-}
-
-static void say_error(void)
-{
-    struct err err = {0};
-    err_say(&err, ERR_HOST, ENOSPC, "its disk is full there");
-    moving_put_error(link_writer(twin.link), &err);
-    (void)!stream_flush(link_writer(twin.link));
-}
-
 static void welcome_as_nobody(void)
 {
     twin_put_welcome(0);
@@ -578,14 +592,14 @@ static const struct {
     {come_to_epochs, say_open, "OPEN comes where none may"},
     {come_to_epochs, say_looked, "LOOKED"},
     {come_to_epochs, say_synced, "SYNCED"},
-    {come_to_epochs, say_nonsense, ""},
-    {come_to_epochs, say_error, "its disk is full there"},
-    {come_to_pages, say_error, "its disk is full there"},
+    {come_to_epochs, twin_say_nonsense, ""},
+    {come_to_epochs, twin_say_error, "its disk is full there"},
+    {come_to_pages, twin_say_error, "its disk is full there"},
     {come_to_pages, say_ahead, ""},
     {come_to_pages, say_open, "OPEN comes where none may"},
-    {be_introduced, say_error, "its disk is full there"},
+    {be_introduced, twin_say_error, "its disk is full there"},
     {be_introduced, say_open, ""},
-    {be_introduced, say_nonsense, ""},
+    {be_introduced, twin_say_nonsense, ""},
     {be_introduced, welcome_as_nobody, ""},
     {be_introduced, welcome_as_us, "nobody may follow"},
     {be_introduced, welcome_without_sense, "BASE"},
@@ -742,6 +756,7 @@ int main(void)
     TCase *epochs = add_case(suite, "epochs");
     tcase_add_test(epochs, what_the_guest_says_is_seen_when_the_twin_has_its_epoch);
     tcase_add_test(epochs, what_waits_ends_an_epoch_early);
+    tcase_add_test(epochs, nothing_waits_while_a_twin_stores_what_it_was_filled_with);
     tcase_add_test(epochs, a_slow_twin_has_so_many_epochs_before_it_and_no_more);
     tcase_add_test(epochs, what_waits_for_a_slow_twin_is_bounded);
 

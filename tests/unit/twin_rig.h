@@ -26,6 +26,7 @@ static struct {
     struct ft_word heard[FT_TAKE + 1]; /* the last one of each kind; kind 0: none */
     uint64_t epoch;                    /* the last whole one */
     unsigned calls;
+    bool slow; /* what is to be stored is only where a test says so */
 } twin;
 
 static inline void twin_listen(void)
@@ -35,6 +36,7 @@ static inline void twin_listen(void)
     twin.link = NULL;
     twin.calls = 0;
     twin.epoch = 0;
+    twin.slow = false;
     stream_buffer_init(&twin.payload, 0);
     ck_assert_int_eq(link_listen(&twin.listener, "127.0.0.1:0", NULL), 0);
     ck_assert_int_eq(getsockname(twin.listener, (struct sockaddr *)&at, &length), 0);
@@ -75,6 +77,58 @@ static inline void twin_accept(void)
     twin.calls++;
 }
 
+/* --- what it says ----------------------------------------------------------------------------- */
+
+/* A frame of any kind. */
+static inline void twin_put(enum frame_kind kind, const void *bytes, size_t length)
+{
+    moving_put(link_writer(twin.link), kind, bytes, length);
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+static inline void twin_say(enum ft_word_kind kind, uint64_t epoch)
+{
+    const struct ft_word word = {kind, twin.following.generation, epoch};
+    following_put_word(link_writer(twin.link), &word);
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+static inline void twin_say_stored(void)
+{
+    moving_put_ack(link_writer(twin.link), FRAME_STORED);
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+static inline void twin_say_nonsense(void)
+{
+    static const char nonsense[100] = "GET / HTTP/1.1\r\n\r\n";
+    stream_write(link_writer(twin.link), nonsense, sizeof(nonsense));
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+static inline void twin_say_error(void)
+{
+    struct err err = {0};
+    err_say(&err, ERR_HOST, ENOSPC, "its disk is full there");
+    moving_put_error(link_writer(twin.link), &err);
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+/* Under a number that it never had before. */
+static inline void twin_put_welcome(uint64_t node)
+{
+    following_put_welcome(link_writer(twin.link), node, 100 + twin.calls);
+    (void)!stream_flush(link_writer(twin.link));
+}
+
+static inline void twin_welcome(void)
+{
+    const struct resync_base base = {.why = "nothing of it was here"};
+    twin_put_welcome(TWIN_NODE);
+    resync_put_base(link_writer(twin.link), &base);
+    ck_assert_int_eq(stream_flush(link_writer(twin.link)), 0);
+}
+
 /* --- what comes ------------------------------------------------------------------------------- */
 
 static inline int twin_note(const struct frame *frame)
@@ -102,6 +156,8 @@ static inline int twin_read(struct frame *ret_frame, struct err *err)
         twin.tally = (struct frame_tally){0};
         twin.epoch = ret_frame->epoch;
     }
+    if (ret == 0 && ret_frame->kind == FRAME_ROUND && !twin.slow)
+        twin_say_stored();
     return ret == 0 ? twin_note(ret_frame) : ret;
 }
 
@@ -134,35 +190,4 @@ static inline uint64_t twin_expect_epoch(void)
     struct frame frame = twin_expect(FRAME_COMMIT);
     ck_assert_uint_eq(frame.generation, twin.following.generation);
     return frame.epoch;
-}
-
-/* --- what it says ----------------------------------------------------------------------------- */
-
-static inline void twin_say(enum ft_word_kind kind, uint64_t epoch)
-{
-    const struct ft_word word = {kind, twin.following.generation, epoch};
-    following_put_word(link_writer(twin.link), &word);
-    (void)!stream_flush(link_writer(twin.link));
-}
-
-/* A frame of any kind. */
-static inline void twin_put(enum frame_kind kind, const void *bytes, size_t length)
-{
-    moving_put(link_writer(twin.link), kind, bytes, length);
-    (void)!stream_flush(link_writer(twin.link));
-}
-
-/* Under a number that it never had before. */
-static inline void twin_put_welcome(uint64_t node)
-{
-    following_put_welcome(link_writer(twin.link), node, 100 + twin.calls);
-    (void)!stream_flush(link_writer(twin.link));
-}
-
-static inline void twin_welcome(void)
-{
-    const struct resync_base base = {.why = "nothing of it was here"};
-    twin_put_welcome(TWIN_NODE);
-    resync_put_base(link_writer(twin.link), &base);
-    ck_assert_int_eq(stream_flush(link_writer(twin.link)), 0);
 }
