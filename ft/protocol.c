@@ -573,8 +573,8 @@ static void hear_tick(const struct step *step)
     if (!p->asking && is_alone(p) && config->watch_ns &&
         step->now - p->asked_ns >= config->watch_ns)
         ask(step);
-    if (p->link && step->now - p->said_ns >= config->beat_ns)
-        say_beat(step);
+    if (p->link && step->now - p->said_ns >= config->beat_ns - config->beat_ns / 8)
+        say_beat(step); /* the next tick may come long after it is due */
     if (p->parting && step->now - p->parted_ns > config->stall_ns) {
         hang_up(step, p->parting);
         p->parting = 0;
