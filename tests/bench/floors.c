@@ -3,7 +3,7 @@
  * What a checkpoint costs at least on this host: the floors that benchmarks print beside their own
  * figures, measured just before them. Nothing of minivmm is in here, on purpose.
  *
- *   floors [PAGES...]    (64 256 1024 4096 16384)
+ *   floors [-r MS] [PAGES...]    (64 256 1024 4096 16384)
  *
  *   k     a vCPU that spins is stopped: immediate_exit and a signal, until KVM_RUN has returned
  *   s     all KVM_GET_* of that vCPU
@@ -11,6 +11,10 @@
  *   R     64 bytes go to another thread over the loopback's TCP, and come back
  *
  * One line each: name, then microseconds: median, 99th percentile, least.
+ *
+ * With -r each comes after so many milliseconds in which all has slept, and the vCPU is halted
+ * instead: what checkpoints of an idle guest begin with are CPUs that sleep, and caches that others
+ * had.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -31,7 +35,21 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUNDS = 2000, PAGE = 4096, MEMORY = 1 << 30, MOST_MSRS = 1024 };
+enum { ROUNDS = 2000, ROUNDS_AT_REST = 120, PAGE = 4096, MEMORY = 1 << 30, MOST_MSRS = 1024 };
+
+static unsigned rest_ms; /* 0: one after the other at once */
+
+static unsigned rounds_of(unsigned at_once)
+{
+    return rest_ms && at_once > ROUNDS_AT_REST ? ROUNDS_AT_REST : at_once;
+}
+
+static void rest(void)
+{
+    const struct timespec time = {.tv_sec = rest_ms / 1000, .tv_nsec = rest_ms % 1000 * 1000000};
+    if (rest_ms)
+        nanosleep(&time, NULL);
+}
 
 static uint64_t now_ns(void)
 {
@@ -63,7 +81,7 @@ static int request(int fd, unsigned long number, void *arg, const char *name)
 }
 #define REQUEST(fd, name, arg) request(fd, name, (void *)(uintptr_t)(arg), #name)
 
-/* --- a vCPU that spins ------------------------------------------------------------------------ */
+/* --- a vCPU that spins, or sleeps ------------------------------------------------------------- */
 
 static struct {
     int kvm, vm, vcpu;
@@ -199,21 +217,33 @@ static void read_state(void)
     REQUEST(guest.vcpu, KVM_GET_DEBUGREGS, &state.debugregs);
 }
 
-static void measure_vcpu(void)
+/* Until it has spun for a while, or slept. */
+static void let_run(void)
 {
     enum { SPINS_NS = 200000 };
+    struct kvm_mp_state halted = {.mp_state = KVM_MP_STATE_HALTED};
+    if (rest_ms)
+        REQUEST(guest.vcpu, KVM_SET_MP_STATE, &halted);
+    guest.returned_ns = 0;
+    guest.run->immediate_exit = 0;
+    guest.go = true;
+    if (rest_ms)
+        rest();
+    else
+        for (uint64_t begin = now_ns(); now_ns() - begin < SPINS_NS;)
+            ;
+}
+
+static void measure_vcpu(void)
+{
     static uint64_t kicks[ROUNDS], reads[ROUNDS];
     const struct sigaction action = {.sa_handler = handle_signal};
     sigaction(SIGUSR1, &action, NULL);
     make_guest();
     if (pthread_create(&guest.thread, NULL, run_vcpu, NULL) != 0)
         errx(1, "no thread");
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        guest.returned_ns = 0;
-        guest.run->immediate_exit = 0;
-        guest.go = true;
-        for (uint64_t begin = now_ns(); now_ns() - begin < SPINS_NS;)
-            ;
+    for (unsigned i = 0; i < rounds_of(ROUNDS); i++) {
+        let_run();
         uint64_t begin = now_ns();
         guest.run->immediate_exit = 1;
         pthread_kill(guest.thread, SIGUSR1);
@@ -226,8 +256,8 @@ static void measure_vcpu(void)
     }
     guest.ended = true;
     pthread_join(guest.thread, NULL);
-    print("k", kicks, ROUNDS);
-    print("s", reads, ROUNDS);
+    print("k", kicks, rounds_of(ROUNDS));
+    print("s", reads, rounds_of(ROUNDS));
 }
 
 /* --- pages ------------------------------------------------------------------------------------ */
@@ -252,8 +282,7 @@ static void measure_copies(unsigned pages)
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (!list || to == MAP_FAILED)
         err(1, "memory");
-    if (rounds > MOST)
-        rounds = MOST;
+    rounds = rounds_of(rounds > MOST ? MOST : rounds);
     for (unsigned i = 0; i < rounds; i++) {
         for (unsigned page = 0; page < pages; page++) {
             random ^= random << 13;
@@ -261,6 +290,7 @@ static void measure_copies(unsigned pages)
             random ^= random << 17;
             list[page] = (uint32_t)(random % (MEMORY / PAGE));
         }
+        rest();
         uint64_t begin = now_ns();
         for (unsigned page = 0; page < pages; page++)
             memcpy(to + (size_t)page * PAGE, memory + (size_t)list[page] * PAGE, PAGE);
@@ -302,8 +332,9 @@ static void measure_round_trip(void)
     pthread_t thread;
     if (there < 0 || pthread_create(&thread, NULL, echo, &there) != 0)
         err(1, "the other side");
-    for (unsigned i = 0; i < ROUNDS; i++) {
+    for (unsigned i = 0; i < rounds_of(ROUNDS); i++) {
         char bytes[64] = {0};
+        rest();
         uint64_t begin = now_ns();
         if (send(here, bytes, sizeof(bytes), 0) != sizeof(bytes) ||
             recv(here, bytes, sizeof(bytes), MSG_WAITALL) != sizeof(bytes))
@@ -312,16 +343,21 @@ static void measure_round_trip(void)
     }
     close(here);
     pthread_join(thread, NULL);
-    print("R", ns, ROUNDS);
+    print("R", ns, rounds_of(ROUNDS));
 }
 
 int main(int argc, char **argv)
 {
     static const unsigned usual[] = {64, 256, 1024, 4096, 16384};
+    int first = 1;
+    if (argc > 2 && strcmp(argv[1], "-r") == 0) {
+        rest_ms = (unsigned)strtoul(argv[2], NULL, 10);
+        first = 3;
+    }
     measure_vcpu();
-    for (int i = 1; i < argc; i++)
+    for (int i = first; i < argc; i++)
         measure_copies((unsigned)strtoul(argv[i], NULL, 10));
-    for (unsigned i = 0; argc == 1 && i < sizeof(usual) / sizeof(usual[0]); i++)
+    for (unsigned i = 0; first == argc && i < sizeof(usual) / sizeof(usual[0]); i++)
         measure_copies(usual[i]);
     measure_round_trip();
     return 0;
