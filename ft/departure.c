@@ -364,19 +364,27 @@ static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t le
     return ret;
 }
 
+/* A page is copied into its frame first, unless it is to be made shorter: who looks for what has
+ * changed in it looks twice. */
+void departure_set_effort(struct departure *departure, enum page_effort effort)
+{
+    departure->encoder.effort = effort;
+    departure->encoder.cache = departure->cache;
+    departure->sink.copies = effort == EFFORT_NONE;
+}
+
 void departure_init(struct departure *departure, struct instance *instance,
-                    const atomic_bool *given_up, bool compress)
+                    const atomic_bool *given_up, enum page_effort effort)
 {
     *departure = (struct departure){.instance = instance,
                                     .machine = instance_machine(instance),
                                     .given_up = given_up,
                                     .at = {.epoch = MOVING_EPOCH},
-                                    .writing = &departure->nobody_else,
-                                    .encoder.compress = compress};
+                                    .writing = &departure->nobody_else};
     pthread_mutex_init(&departure->nobody_else, NULL);
     pthread_mutex_init(&departure->watching, NULL);
-    /* A page is copied into its frame first, unless it is to be made shorter. */
-    departure->sink = (struct pages_sink){.put = put_pages, .ctx = departure, .copies = !compress};
+    departure->sink = (struct pages_sink){.put = put_pages, .ctx = departure};
+    departure_set_effort(departure, effort);
     departure->pages = (struct pages){
         .machine = departure->machine, .sink = &departure->sink, .given_up = given_up};
     stream_buffer_init(&departure->payload, 0);

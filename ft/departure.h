@@ -51,7 +51,9 @@ struct departure {
 };
 
 void departure_init(struct departure *departure, struct instance *instance,
-                    const atomic_bool *given_up, bool compress);
+                    const atomic_bool *given_up, enum page_effort effort);
+/* From the next page on, with what is in `cache` by then. Between rounds. */
+void departure_set_effort(struct departure *departure, enum page_effort effort);
 /* When nobody sends any more. On the main loop; zeroed is fine. */
 void departure_finish(struct departure *departure);
 

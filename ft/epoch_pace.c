@@ -3,7 +3,7 @@
 
 enum {
     TELLING_PAGES = 128, /* fewer say nothing of what a page costs */
-    TRY_AGAIN = 200,     /* epochs, until the other way is tried */
+    TRY_AGAIN = 100,     /* epochs, until another way is tried */
     THROTTLE_UP = 10,
     THROTTLE_DOWN = 5,
     MOST_THROTTLE = 98,
@@ -15,7 +15,8 @@ enum {
 
 void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config)
 {
-    *pace = (struct epoch_pace){.config = *config, .throttle = config->throttle};
+    *pace = (struct epoch_pace){
+        .config = *config, .effort = EFFORT_DELTAS, .throttle = config->throttle};
     if (config->max_ns < config->min_ns)
         pace->config.max_ns = config->min_ns;
 }
@@ -29,22 +30,59 @@ uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64
     return began_ns + (share > wait ? share : wait);
 }
 
-/* What a page costs changes slowly; one epoch says little. */
+/* What a page costs changes slowly, and one epoch says little; but of a try there are few. */
 static void learn(struct epoch_pace *pace, const struct epoch_record *record)
 {
     double cost = (double)record->commit_ns / (double)record->pages;
-    double *known = &pace->cost[record->compressed];
-    *known = *known > 0 ? *known + (cost - *known) / 8 : cost;
+    double *known = &pace->cost[record->effort];
+    *known = *known > 0 ? *known + (cost - *known) / (pace->tries ? 2 : 8) : cost;
 }
 
-static void choose(struct epoch_pace *pace)
+static void change_to(struct epoch_pace *pace, enum page_effort effort, bool tries)
 {
-    bool other_known = pace->cost[!pace->compress] > 0;
-    if (++pace->since_try >= TRY_AGAIN || !other_known) {
-        pace->since_try = 0;
-        pace->compress = !pace->compress;
-    } else if (pace->cost[1] > 0 && pace->cost[0] > 0) {
-        pace->compress = pace->cost[1] < pace->cost[0];
+    pace->effort = effort;
+    pace->tries = tries;
+    pace->since = 0;
+}
+
+static enum page_effort cheapest(const struct epoch_pace *pace)
+{
+    enum page_effort best = pace->effort;
+    for (enum page_effort other = 0; other < PAGE_EFFORTS; other++)
+        if (pace->cost[other] > 0 && pace->cost[other] < pace->cost[best])
+            best = other;
+    return best;
+}
+
+static enum page_effort next_of(enum page_effort effort)
+{
+    return (effort + 1) % PAGE_EFFORTS;
+}
+
+static bool is_all_known(const struct epoch_pace *pace)
+{
+    bool all = true;
+    for (enum page_effort effort = 0; effort < PAGE_EFFORTS; effort++)
+        all = all && pace->cost[effort] > 0;
+    return all;
+}
+
+/* The first epoch with a new effort is not like the next: nothing was sent before it from which a
+ * page could differ. */
+static void choose(struct epoch_pace *pace, const struct epoch_record *record)
+{
+    if (record->effort != pace->effort) /* it was under way */
+        return;
+    if (pace->since++ == 0 && pace->effort != EFFORT_NONE)
+        return;
+    learn(pace, record);
+    if (!pace->tries && (pace->since >= TRY_AGAIN || !is_all_known(pace))) {
+        pace->tried = next_of(next_of(pace->tried) == pace->effort ? pace->effort : pace->tried);
+        change_to(pace, pace->tried, true);
+    } else if (cheapest(pace) != pace->effort) {
+        change_to(pace, cheapest(pace), false);
+    } else {
+        pace->tries = false;
     }
 }
 
@@ -71,8 +109,7 @@ void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record
     slow_down(pace, record);
     if (record->pages < TELLING_PAGES || record->commit_ns == 0)
         return;
-    learn(pace, record);
-    choose(pace);
+    choose(pace, record);
 }
 
 const char *epoch_pace_reason_name(enum pace_reason reason)

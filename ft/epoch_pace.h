@@ -5,7 +5,7 @@
  *
  *   when       early where output waits, late where nothing happens; the guest stands still for no
  *              more than its share of the time
- *   LZ4        where it makes commits shorter: both ways are tried now and then
+ *   effort     as much as makes commits shortest: all ways are tried now and then
  *   throttle   of a guest that writes so much that its pauses get long, or its output waits long
  */
 #pragma once
@@ -30,10 +30,12 @@ enum pace_reason {
 struct epoch_pace {
     struct epoch_pace_config config;
     uint64_t judged; /* the last epoch that was looked at */
-    bool compress;
-    unsigned since_try; /* epochs */
-    double cost[2];     /* of a page in a commit, without and with LZ4; 0: not known */
-    unsigned throttle;  /* percent */
+    enum page_effort effort;
+    bool tries;             /* it is not known to be the best one */
+    unsigned since;         /* epochs that said something, of this effort, or since the last try */
+    enum page_effort tried; /* last */
+    double cost[PAGE_EFFORTS]; /* of a page in a commit; 0: not known */
+    unsigned throttle;         /* percent */
 };
 
 void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config);

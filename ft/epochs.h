@@ -7,6 +7,7 @@
 
 #include "core/err.h"
 #include "core/histogram.h"
+#include "ft/page_frames.h"
 
 #include <jansson.h>
 #include <pthread.h>
@@ -25,7 +26,7 @@ struct epoch_record {
     uint64_t pages, wire_bytes, disk_bytes, held_bytes;
     uint64_t kinds[4]; /* pages by enum page_encoding */
     enum epoch_cause cause;
-    bool compressed; /* by LZ4, where that made a page shorter */
+    enum page_effort effort;
 };
 
 struct epochs {

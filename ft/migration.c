@@ -172,9 +172,9 @@ static int send_rounds(struct migration *migration, struct err *err)
     int ret = departure_send_all(&migration->out, err);
     if (ret == 0)
         ret = end_round(migration, err);
-    migration->out.encoder.cache =
-        migration->out.cache; /* what is sent more than once may be so again */
-    double rate = 0;          /* bytes a nanosecond */
+    /* What is sent more than once may be so again. */
+    departure_set_effort(&migration->out, migration->out.encoder.effort);
+    double rate = 0; /* bytes a nanosecond */
     for (migration->rounds = 1; ret == 0 && migration->rounds < MOST_ROUNDS; migration->rounds++) {
         uint64_t sent = migration->out.sent, bytes, begin = clock_monotonic_ns();
         if (migration->rounds == 1)
@@ -567,7 +567,8 @@ static int take_arguments(struct migration *migration, const json_t *arguments, 
 static void set_up(struct migration *migration)
 {
     migration->err = (struct err){0};
-    departure_init(&migration->out, migration->instance, &migration->given_up, migration->compress);
+    departure_init(&migration->out, migration->instance, &migration->given_up,
+                   migration->compress ? EFFORT_LZ4 : EFFORT_NONE);
     migration->handover = (struct handover){0};
     migration->given_up = migration->gone = migration->stood_still = false;
     migration->held = migration->released = false;

@@ -59,7 +59,7 @@ static enum page_encoding encode(struct page_encoder *encoder, uint64_t number, 
         *at = end;
         return PAGE_DELTA;
     }
-    end = encoder->compress ? encode_lz4(page, *at) : NULL;
+    end = encoder->effort == EFFORT_LZ4 ? encode_lz4(page, *at) : NULL;
     if (end) {
         *at = end;
         return PAGE_LZ4;
@@ -78,10 +78,19 @@ static unsigned raw_run(const uint8_t *encodings, unsigned count)
     return run;
 }
 
-/* As they are, each byte copied and summed in one pass: the sum of the payload up to *at. */
-static uint32_t put_copies(uint8_t *payload, uint8_t **at, const uint8_t *bytes, unsigned count)
+static bool makes_short(const struct page_encoder *encoder)
+{
+    return encoder->effort == EFFORT_LZ4 || (encoder->effort == EFFORT_DELTAS && encoder->cache);
+}
+
+/* As they are, each byte copied and summed in one pass: the sum of the payload up to *at. What the
+ * other side holds is not known any more. */
+static uint32_t put_copies(struct page_encoder *encoder, uint8_t *payload, uint8_t **at,
+                           uint64_t first, const uint8_t *bytes, unsigned count)
 {
     uint8_t *encodings = payload + HEAD;
+    for (unsigned i = 0; i < count && encoder->cache; i++)
+        page_cache_drop(encoder->cache, first + i);
     for (unsigned i = 0; i < count; i++)
         encodings[i] = is_zero(bytes + i * PAGE_SIZE, PAGE_SIZE) ? PAGE_ZEROES : PAGE_RAW;
     uint32_t crc = crc32c(0, payload, HEAD + count);
@@ -115,9 +124,8 @@ void page_frame_put(struct stream *stream, const struct frame *frame, struct pag
     assert(count <= FRAME_MAX_PAGES);
     memcpy(payload, &wire_first, 8);
     memcpy(payload + 8, &wire_count, 4);
-    uint32_t crc = encoder->compress || encoder->cache
-                       ? put_encoded(encoder, payload, &at, first, bytes, count)
-                       : put_copies(payload, &at, bytes, count);
+    uint32_t crc = makes_short(encoder) ? put_encoded(encoder, payload, &at, first, bytes, count)
+                                        : put_copies(encoder, payload, &at, first, bytes, count);
     for (unsigned i = 0; i < count; i++)
         encoder->counts[encodings[i]]++;
     struct frame whole = *frame;

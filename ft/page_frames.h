@@ -17,10 +17,18 @@
 
 enum page_encoding { PAGE_ZEROES, PAGE_RAW, PAGE_LZ4, PAGE_DELTA, PAGE_ENCODINGS };
 
+/* What is done to make pages shorter than they are; zeroes cost nothing in any case. */
+enum page_effort {
+    EFFORT_NONE,
+    EFFORT_DELTAS, /* what has changed since a page was sent last, where that is known */
+    EFFORT_LZ4,    /* that, and compression */
+    PAGE_EFFORTS,
+};
+
 /* Of one connection, in the order in which its frames are sent. */
 struct page_encoder {
-    bool compress;                   /* by LZ4, where that makes a page shorter */
-    struct page_cache *cache;        /* what the other side holds; NULL: no deltas */
+    enum page_effort effort;
+    struct page_cache *cache;        /* what the other side holds; NULL: that is not known */
     uint64_t counts[PAGE_ENCODINGS]; /* pages, for people */
 };
 

@@ -197,7 +197,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
 {
     const struct ft_event off = {.kind = FT_GUEST_OFF};
     pthread_mutex_lock(&primary->lock);
-    departure_init(&primary->out, primary->config.instance, &primary->given_up, false);
+    departure_init(&primary->out, primary->config.instance, &primary->given_up, EFFORT_NONE);
     primary->synced = primary->unsynced = primary->gated = false;
     primary->hands = primary->handed = false;
     primary->pressed = 0;

@@ -130,7 +130,7 @@ static void note_capture(struct primary *primary, uint64_t began, enum epoch_cau
         .disk_bytes = replica_disk_held(primary->replica),
         .held_bytes = outbox_held(primary->config.outbox),
         .cause = cause,
-        .compressed = primary->out.encoder.compress,
+        .effort = primary->out.encoder.effort,
     };
     const struct ft_event event = {.kind = FT_CAPTURED, .epoch = record.epoch};
     epochs_add(&primary->epochs, &record);
@@ -310,7 +310,8 @@ static void judge(struct primary *primary)
     while (primary->pace.judged < acked &&
            epochs_find(&primary->epochs, primary->pace.judged + 1, &record))
         epoch_pace_judge(&primary->pace, &record);
-    primary->out.encoder.compress = primary->pace.compress;
+    if (primary->out.encoder.effort != primary->pace.effort)
+        departure_set_effort(&primary->out, primary->pace.effort);
     if (primary->pace.throttle != throttle)
         primary_throttle(primary, primary->pace.throttle);
 }

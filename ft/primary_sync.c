@@ -303,9 +303,7 @@ static int send_nearly_all(struct primary *primary, struct err *err)
 {
     uint64_t took_ns = UINT64_MAX;
     int ret = send_all(primary, err);
-    /* Who looks for what has changed in a page looks twice. */
-    primary->out.encoder.cache = primary->out.cache;
-    primary->out.sink.copies = false;
+    departure_set_effort(&primary->out, EFFORT_DELTAS); /* what is sent again */
     primary->rounds = 0;
     for (unsigned i = 0; ret == 0 && took_ns > SOON_MS * 1000000ull && i < MOST_STORES; i++) {
         ret = send_rounds(primary, err);

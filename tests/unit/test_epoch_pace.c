@@ -50,46 +50,76 @@ END_TEST
 
 static uint64_t number;
 
-/* An epoch as it was, where a page costs so much by the way that was chosen. */
-static void judge(struct epoch_pace *pace, uint64_t pages, uint64_t raw_ns, uint64_t lz4_ns)
+/* Epochs as they were, where a page costs so much by each effort: how many were of each. */
+static void judge(struct epoch_pace *pace, uint64_t pages, const uint64_t cost_ns[PAGE_EFFORTS],
+                  unsigned counts[PAGE_EFFORTS])
 {
-    const struct epoch_record record = {
-        .epoch = ++number,
-        .cause = EPOCH_OUTPUT,
-        .pages = pages,
-        .pause_ns = MS,
-        .commit_ns = pages * (pace->compress ? lz4_ns : raw_ns),
-        .compressed = pace->compress,
-    };
-    epoch_pace_judge(pace, &record);
-}
-
-static unsigned count_compressed(struct epoch_pace *pace, uint64_t pages, uint64_t raw,
-                                 uint64_t lz4)
-{
-    unsigned compressed = 0;
+    memset(counts, 0, PAGE_EFFORTS * sizeof(*counts));
     for (unsigned i = 0; i < 2000; i++) {
-        judge(pace, pages, raw, lz4);
-        compressed += pace->compress;
+        const struct epoch_record record = {
+            .epoch = ++number,
+            .cause = EPOCH_OUTPUT,
+            .pages = pages,
+            .pause_ns = MS,
+            .commit_ns = pages * cost_ns[pace->effort],
+            .effort = pace->effort,
+        };
+        counts[pace->effort]++;
+        epoch_pace_judge(pace, &record);
     }
-    return compressed;
 }
 
-START_TEST(pages_are_compressed_where_that_makes_commits_shorter)
+static const struct {
+    uint64_t cost_ns[PAGE_EFFORTS];
+    enum page_effort best;
+} lines[] = {
+    {{500, 700, 4000}, EFFORT_NONE},
+    {{1500, 700, 4000}, EFFORT_DELTAS},
+    {{30000, 20000, 9000}, EFFORT_LZ4},
+};
+
+START_TEST(as_much_is_done_as_makes_commits_shortest)
 {
-    struct epoch_pace fast = begin(), slow = begin();
-    ck_assert_uint_lt(count_compressed(&fast, 1000, 500, 4000), 100);
-    ck_assert_uint_gt(count_compressed(&slow, 1000, 30000, 9000), 1900);
-    /* The line has become another one, and that is noticed. */
-    (void)count_compressed(&slow, 1000, 500, 9000);
-    ck_assert_uint_lt(count_compressed(&slow, 1000, 500, 9000), 100);
+    unsigned counts[PAGE_EFFORTS];
+    struct epoch_pace pace = begin();
+    judge(&pace, 1000, lines[_i].cost_ns, counts);
+    ck_assert_uint_gt(counts[lines[_i].best], 1900);
+    for (unsigned i = 0; i < array_size(lines); i++) { /* another line, and that is noticed */
+        judge(&pace, 1000, lines[i].cost_ns, counts);
+        judge(&pace, 1000, lines[i].cost_ns, counts);
+        ck_assert_uint_gt(counts[lines[i].best], 1900);
+    }
 }
 END_TEST
 
-START_TEST(small_epochs_say_nothing_of_compression)
+/* The one before it is in the pages that are not sent by their changes. */
+START_TEST(the_first_epoch_after_a_change_says_nothing)
 {
     struct epoch_pace pace = begin();
-    ck_assert_uint_eq(count_compressed(&pace, 10, 30000, 9000), 0);
+    unsigned counts[PAGE_EFFORTS];
+    judge(&pace, 1000, lines[0].cost_ns, counts);
+    for (unsigned last = EFFORT_NONE, i = 0; i < 2000; i++) {
+        bool changed = pace.effort != last;
+        last = pace.effort;
+        const struct epoch_record record = {
+            .epoch = ++number,
+            .cause = EPOCH_OUTPUT,
+            .pages = 1000,
+            .commit_ns = 1000 * (changed || last == EFFORT_NONE ? 1000 : 100),
+            .effort = last,
+        };
+        epoch_pace_judge(&pace, &record);
+    }
+    ck_assert_int_ne(pace.effort, EFFORT_NONE);
+}
+END_TEST
+
+START_TEST(small_epochs_say_nothing_of_what_a_page_costs)
+{
+    unsigned counts[PAGE_EFFORTS];
+    struct epoch_pace pace = begin();
+    judge(&pace, 10, lines[2].cost_ns, counts);
+    ck_assert_uint_eq(counts[EFFORT_DELTAS], 2000);
 }
 END_TEST
 
@@ -168,8 +198,9 @@ int main(void)
     tcase_add_test(tcase, output_brings_the_next_epoch_and_idleness_does_not);
     tcase_add_test(tcase, the_most_is_no_less_than_the_least);
     tcase_add_test(tcase, pauses_take_no_more_than_their_share);
-    tcase_add_test(tcase, pages_are_compressed_where_that_makes_commits_shorter);
-    tcase_add_test(tcase, small_epochs_say_nothing_of_compression);
+    tcase_add_loop_test(tcase, as_much_is_done_as_makes_commits_shortest, 0, array_size(lines));
+    tcase_add_test(tcase, the_first_epoch_after_a_change_says_nothing);
+    tcase_add_test(tcase, small_epochs_say_nothing_of_what_a_page_costs);
     tcase_add_test(tcase, a_guest_whose_pauses_get_long_is_slowed_down_step_by_step);
     tcase_add_test(tcase, a_guest_that_writes_more_than_the_line_takes_is_slowed_down);
     tcase_add_test(tcase, the_first_epoch_and_the_last_one_do_not_count);

@@ -103,10 +103,10 @@ static void receive(void)
 START_TEST(pages_arrive_as_they_left)
 {
     fill_pages();
-    for (unsigned compress = 0; compress < 2; compress++) {
+    for (enum page_effort effort = 0; effort < PAGE_EFFORTS; effort++) {
         memset(got, 0xee, sizeof(got));
-        encoder.compress = compress;
-        ck_assert_uint_lt(send(), (compress ? 2 : 4) * PAGE_SIZE);
+        encoder.effort = effort;
+        ck_assert_uint_lt(send(), (effort == EFFORT_LZ4 ? 2 : 4) * PAGE_SIZE);
         receive();
     }
 }
@@ -135,6 +135,7 @@ END_TEST
 START_TEST(what_was_sent_before_is_sent_by_its_changes)
 {
     fill_pages();
+    encoder.effort = EFFORT_DELTAS;
     ck_assert_int_eq(page_cache_create(&encoder.cache, MIB, NULL), 0);
     ck_assert_uint_gt(send(), 3 * PAGE_SIZE);
     receive();
@@ -159,11 +160,33 @@ START_TEST(what_was_sent_before_is_sent_by_its_changes)
 }
 END_TEST
 
+/* What went over in between without a look at it is no base for changes. */
+START_TEST(nothing_is_known_of_pages_that_were_copied)
+{
+    fill_pages();
+    encoder.effort = EFFORT_DELTAS;
+    ck_assert_int_eq(page_cache_create(&encoder.cache, MIB, NULL), 0);
+    send();
+    receive();
+    encoder.effort = EFFORT_NONE;
+    pages[2 * PAGE_SIZE] ^= 1;
+    send();
+    receive();
+    encoder.effort = EFFORT_DELTAS;
+    pages[2 * PAGE_SIZE + 1] ^= 1;
+    ck_assert_uint_gt(send(), 3 * PAGE_SIZE);
+    receive();
+    ck_assert_uint_lt(send(), 200);
+    receive();
+}
+END_TEST
+
 /* The other side holds something else: that is noticed, and the page is not touched. */
 START_TEST(changes_of_another_page_are_refused)
 {
     uint8_t before[PAGE_SIZE];
     fill_pages();
+    encoder.effort = EFFORT_DELTAS;
     ck_assert_int_eq(page_cache_create(&encoder.cache, MIB, NULL), 0);
     send();
     receive();
@@ -190,7 +213,7 @@ static void refuse(const uint8_t *bytes, size_t length)
 START_TEST(pages_that_lie_are_refused)
 {
     fill_pages();
-    encoder.compress = true;
+    encoder.effort = EFFORT_LZ4;
     ck_assert_int_eq(page_cache_create(&encoder.cache, MIB, NULL), 0);
     for (unsigned delta = 0; delta < 2; delta++) {
         send();
@@ -322,6 +345,7 @@ int main(void)
     tcase_add_test(tcase, pages_arrive_as_they_left);
     tcase_add_test(tcase, raw_pages_cost_their_bytes);
     tcase_add_test(tcase, what_was_sent_before_is_sent_by_its_changes);
+    tcase_add_test(tcase, nothing_is_known_of_pages_that_were_copied);
     tcase_add_test(tcase, changes_of_another_page_are_refused);
     tcase_add_test(tcase, pages_that_lie_are_refused);
     tcase_add_test(tcase, a_damaged_frame_is_refused_at_its_end);
