@@ -13,6 +13,8 @@ struct outbox {
     struct netif_gate *nets[MACHINE_MAX_NETS];
     struct byte_gate *console;
     struct vsock *vsock; /* NULL: there is none */
+    void (*waits)(void *ctx, bool urgent);
+    void *ctx;
 };
 
 /* --- what can be held ------------------------------------------------------------------------- */
@@ -48,13 +50,28 @@ static int check(const struct instance_config *config, struct err *err)
 
 /* --- all gates -------------------------------------------------------------------------------- */
 
-static void watch(struct outbox *outbox, void (*waits)(void *ctx), void *ctx)
+static void handle_bytes(void *ctx)
+{
+    const struct outbox *outbox = ctx;
+    outbox->waits(outbox->ctx, true);
+}
+
+static void watch(struct outbox *outbox)
 {
     for (unsigned i = 0; i < outbox->net_count; i++)
-        netif_gate_watch(outbox->nets[i], waits, ctx);
-    byte_gate_watch(outbox->console, waits, ctx);
+        netif_gate_watch(outbox->nets[i], outbox->waits, outbox->ctx);
+    byte_gate_watch(outbox->console, handle_bytes, outbox);
     if (outbox->vsock)
-        vsock_gate_watch(outbox->vsock, waits, ctx);
+        vsock_gate_watch(outbox->vsock, handle_bytes, outbox);
+}
+
+static void unwatch(struct outbox *outbox)
+{
+    for (unsigned i = 0; i < outbox->net_count; i++)
+        netif_gate_watch(outbox->nets[i], NULL, NULL);
+    byte_gate_watch(outbox->console, NULL, NULL);
+    if (outbox->vsock)
+        vsock_gate_watch(outbox->vsock, NULL, NULL);
 }
 
 static void find_gates(struct outbox *outbox, struct instance *instance)
@@ -69,8 +86,8 @@ static void find_gates(struct outbox *outbox, struct instance *instance)
     outbox->vsock = machine_vsock(machine);
 }
 
-int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
-                  void *ctx, struct err *err)
+int outbox_create(struct outbox **ret_outbox, struct instance *instance,
+                  void (*waits)(void *ctx, bool urgent), void *ctx, struct err *err)
 {
     const struct instance_config *config = instance_config(instance);
     int ret = check(config, err);
@@ -79,8 +96,10 @@ int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*
     struct outbox *outbox = calloc(1, sizeof(*outbox));
     if (!outbox)
         return err_sys(err, ERR_HOST, ENOMEM, "%s: cannot hold what it sends", config->name);
+    outbox->waits = waits;
+    outbox->ctx = ctx;
     find_gates(outbox, instance);
-    watch(outbox, waits, ctx);
+    watch(outbox);
     *ret_outbox = outbox;
     return 0;
 }
@@ -89,7 +108,7 @@ void outbox_destroy(struct outbox *outbox)
 {
     if (!outbox)
         return;
-    watch(outbox, NULL, NULL);
+    unwatch(outbox);
     outbox_leash(outbox, 0); /* who unprotects a VM goes on with it */
     free(outbox);
 }

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "core/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,12 +30,12 @@ struct instance;
 
 /*
  * Open. `waits`: something waits that did not before, the first since the last mark; once for each
- * way out. (any thread, with locks held: it must not block, nor call the outbox). The machine
- * stands still. A VM whose output cannot be held, or whose peers would not find its twin, is
- * ERR_STATE.
+ * way out, and of a network once more where that begins to be urgent (host/netif_gate.h). Any
+ * thread, with locks held: it must not block, nor call the outbox. The machine stands still. A VM
+ * whose output cannot be held, or whose peers would not find its twin, is ERR_STATE.
  */
-int outbox_create(struct outbox **ret_outbox, struct instance *instance, void (*waits)(void *ctx),
-                  void *ctx, struct err *err) must_check;
+int outbox_create(struct outbox **ret_outbox, struct instance *instance,
+                  void (*waits)(void *ctx, bool urgent), void *ctx, struct err *err) must_check;
 /* The machine stands still; nobody is in a call. What is held waits on: open or shut it before. No
  * leash remains. NULL is fine. */
 void outbox_destroy(struct outbox *outbox);

@@ -63,6 +63,17 @@ void primary_press(struct primary *primary, enum epoch_cause cause)
     pthread_mutex_unlock(&primary->lock);
 }
 
+void primary_press_soon(struct primary *primary)
+{
+    uint64_t soon = clock_monotonic_ns() + PRIMARY_SOON_US * 1000ull;
+    pthread_mutex_lock(&primary->lock);
+    if (!primary->soon_ns) {
+        primary->soon_ns = soon;
+        pthread_cond_broadcast(&primary->changed);
+    }
+    pthread_mutex_unlock(&primary->lock);
+}
+
 static void handle_disk(void *ctx)
 {
     primary_press(ctx, EPOCH_DISK);
@@ -201,6 +212,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     primary->synced = primary->unsynced = primary->gated = false;
     primary->hands = primary->handed = false;
     primary->pressed = 0;
+    primary->soon_ns = 0;
     primary->sync_bytes = 0;
     primary->sync_throttle = 0;
     primary->told_settings = (struct instance_settings){0};

@@ -33,6 +33,7 @@ struct primary_config {
 enum {
     PRIMARY_OUTBOX = 64 << 20, /* bytes that may wait */
     PRIMARY_AHEAD = 2,         /* epochs that are not acknowledged */
+    PRIMARY_SOON_US = 1000,    /* by then a guest has often sent the answer, too */
 };
 
 int primary_create(struct primary **ret_primary, const struct primary_config *config,
@@ -67,6 +68,8 @@ void primary_go_on(struct primary *primary); /* it was not handed over, and runs
 
 /* Something waits that an epoch would help. Any thread. */
 void primary_press(struct primary *primary, enum epoch_cause cause);
+/* Something waits that is not urgent: an epoch in PRIMARY_SOON_US helps it as well. */
+void primary_press_soon(struct primary *primary);
 /* Bytes that have left to the twin. Any thread. */
 uint64_t primary_moved(const struct primary *primary);
 /* The machine stops after one more epoch, and the twin is to go on: FT_HANDED follows. */

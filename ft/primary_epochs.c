@@ -252,6 +252,20 @@ static int send_first(struct primary *primary, struct err *err)
     return send_epoch(primary, err);
 }
 
+/* When the next one is, and why, if nothing else comes. */
+static uint64_t due_of(struct primary *primary, uint64_t began, enum epoch_cause *ret_cause)
+{
+    const struct epoch_pace *pace = &primary->pace;
+    uint64_t pause = primary->times.all_ns, soon = primary->soon_ns;
+    uint64_t due = epoch_pace_due(pace, began, pause, primary->pressed != 0, &primary->reason);
+    *ret_cause = primary->pressed ? primary->pressed : EPOCH_TIME;
+    if (primary->pressed || !soon || soon >= due)
+        return due;
+    *ret_cause = EPOCH_OUTPUT;
+    due = epoch_pace_due(pace, began, pause, true, &primary->reason);
+    return soon > due ? soon : due;
+}
+
 enum next { NEXT_EPOCH, NEXT_LAST, NEXT_OFF, NEXT_END };
 
 static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cause *ret_cause)
@@ -260,8 +274,7 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
     pthread_mutex_lock(&primary->lock);
     for (;;) {
         bool full = primary->out.at.epoch > primary->acked + PRIMARY_AHEAD;
-        uint64_t due = epoch_pace_due(&primary->pace, began, primary->times.all_ns,
-                                      primary->pressed != 0, &primary->reason);
+        uint64_t due = due_of(primary, began, ret_cause);
         if (full)
             primary->reason = PACE_TWIN;
         if (primary->given_up || primary->abandoned)
@@ -284,8 +297,8 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
         }
         break;
     }
-    *ret_cause = primary->pressed ? primary->pressed : EPOCH_TIME;
     primary->pressed = 0;
+    primary->soon_ns = 0;
     pthread_mutex_unlock(&primary->lock);
     return next;
 }

@@ -42,6 +42,7 @@ struct primary {
     bool stored;              /* what was sent is, over there */
     bool owes_end;            /* FT_GUEST_OFF, to the protocol */
     enum epoch_cause pressed; /* 0: nobody waits */
+    uint64_t soon_ns;         /* so long something that is not urgent may wait; 0: none does */
     enum pace_reason reason;
     uint64_t acked; /* epochs */
     struct primary_resync last;

@@ -245,11 +245,13 @@ int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
     return conductor_create(&protect->conductor, &config, protocol, err);
 }
 
-static void handle_waits(void *ctx)
+static void handle_waits(void *ctx, bool urgent)
 {
     struct protect *protect = ctx;
-    if (protect->primary)
+    if (protect->primary && urgent)
         primary_press(protect->primary, EPOCH_OUTPUT);
+    else if (protect->primary)
+        primary_press_soon(protect->primary);
 }
 
 static int make_outbox(struct protect *protect, struct err *err)

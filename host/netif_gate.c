@@ -13,6 +13,7 @@
 
 #include "core/clock.h"
 #include "core/iov.h"
+#include "host/frame_look.h"
 #include "host/frame_ring.h"
 #include "host/turn.h"
 #include <assert.h>
@@ -40,7 +41,7 @@ struct netif_gate {
     const struct netif_handlers *client;
     struct netif_handlers handlers;
     struct turn turn;
-    void (*waits)(void *ctx);
+    void (*waits)(void *ctx, bool urgent);
     void *waits_ctx;
 
     _Atomic enum mode mode; /* any thread */
@@ -51,6 +52,7 @@ struct netif_gate {
 
     uint64_t number; /* of what is sent now */
     bool told;       /* that something waits, since the last mark */
+    bool urged;      /* that somebody waits for it */
     size_t budget;
 
     struct frame_ring ring;
@@ -181,16 +183,18 @@ static void handle_turn(void *arg)
 
 /* It has just begun to wait. Who allowed its number meanwhile, or renewed the leash, and did not
  * see it is seen here. */
-static void tell_of(struct netif_gate *gate)
+static void tell_of(struct netif_gate *gate, const struct iovec *iov, unsigned count)
 {
     bool open = gate->mode == OPEN;
     if (open ? leash_lasts(gate) : gate->number < gate->end) {
         if (!gate->blocked)
             turn_ask(&gate->turn);
-    } else if (!open && !gate->told) {
+    } else if (!open && !gate->urged) {
+        bool told = gate->told;
         gate->told = true;
-        if (gate->waits)
-            gate->waits(gate->waits_ctx);
+        gate->urged = !frame_is_bare_ack(iov, count);
+        if (gate->waits && (!told || gate->urged))
+            gate->waits(gate->waits_ctx, gate->urged);
     }
 }
 
@@ -214,7 +218,7 @@ static ssize_t keep(struct netif_gate *gate, unsigned queue, const struct iovec 
                                           .length = (uint32_t)length,
                                           .queue = (uint16_t)queue},
                    iov, count);
-    tell_of(gate);
+    tell_of(gate, iov, count);
     return (ssize_t)length;
 }
 
@@ -354,7 +358,7 @@ struct netif_gate *netif_gate_of(struct netif *netif)
     return netif ? gate_of(netif) : NULL;
 }
 
-void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx), void *ctx)
+void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx, bool urgent), void *ctx)
 {
     gate->waits = waits;
     gate->waits_ctx = ctx;
@@ -364,7 +368,7 @@ void netif_gate_mark(struct netif_gate *gate, uint64_t number)
 {
     assert(number >= gate->number);
     gate->number = number;
-    gate->told = false;
+    gate->told = gate->urged = false;
 }
 
 /* What the gate was open for and has not left yet need not wait once more: unless nobody answers
@@ -392,7 +396,7 @@ void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget)
         budget = frame_ring_cost(NETIF_MAX_FRAME);
     gate->budget = budget / FRAME_RING_UNIT * FRAME_RING_UNIT;
     gate->number = number;
-    gate->told = false;
+    gate->told = gate->urged = false;
     gate->end = 0;
     settle_all(gate, leash_lasts(gate));
     if (!atomic_compare_exchange_strong(&gate->mode, &mode, HELD))

@@ -25,10 +25,12 @@ int netif_gate_create(struct netif **ret_netif, struct netif *inner, struct err 
 struct netif_gate *netif_gate_of(struct netif *netif);
 
 /*
- * Called when something waits that did not before: the first frame since the last netif_gate_mark.
- * On the interface's loop, from within send, and must not block. To be set before the first hold.
+ * Called when something waits that did not before: the first frame since the last netif_gate_mark;
+ * and once more, urgently, at the first that is more than an acknowledgement (host/frame_look.h),
+ * if that is another one. On the interface's loop, from within send, and must not block. To be set
+ * before the first hold.
  */
-void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx), void *ctx);
+void netif_gate_watch(struct netif_gate *gate, void (*waits)(void *ctx, bool urgent), void *ctx);
 
 /*
  * The interface's loop stands still for these two. From here on frames wait, under this number; at

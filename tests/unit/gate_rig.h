@@ -15,7 +15,7 @@ struct gate_rig {
     struct netif_gate *gate;
     struct netif_handlers handlers;
     unsigned ready[QUEUES], ready_what[QUEUES];
-    unsigned links, troubles, waits;
+    unsigned links, troubles, waits, urgent;
     bool sends;       /* the client sends when it is told that it may */
     unsigned pending; /* frames that it wants to send then */
     uint64_t number, row;
@@ -87,10 +87,11 @@ static inline void rig_handle_trouble(void *ctx, const char *sentence)
     rig->troubles++;
 }
 
-static inline void rig_handle_waits(void *ctx)
+static inline void rig_handle_waits(void *ctx, bool urgent)
 {
     struct gate_rig *rig = ctx;
     rig->waits++;
+    rig->urgent += urgent;
 }
 
 static inline void rig_attach(struct gate_rig *rig)

@@ -101,9 +101,9 @@ static inline int handle_persist(void *ctx, const struct ft_record *record, stru
     return 0;
 }
 
-static inline void handle_waits(void *ctx)
+static inline void handle_waits(void *ctx, bool urgent)
 {
-    if (t.primary)
+    if (t.primary && urgent)
         primary_press(t.primary, EPOCH_OUTPUT);
 }
 

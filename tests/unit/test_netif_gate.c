@@ -159,6 +159,39 @@ START_TEST(whoever_waits_for_output_hears_of_it_once_a_span)
 }
 END_TEST
 
+static void send_tcp(unsigned flags)
+{
+    uint8_t bytes[NETIF_HEADER + 14 + 20 + 20] = {0}, *ip = bytes + NETIF_HEADER + 14;
+    const struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    ip[-2] = 8;
+    ip[0] = 0x45;
+    ip[3] = 40;
+    ip[9] = 6;
+    ip[20 + 12] = 0x50;
+    ip[20 + 13] = (uint8_t)flags;
+    ck_assert_int_eq(rig.netif->ops->send(rig.netif, 0, &iov, 1), sizeof(bytes));
+}
+
+START_TEST(an_acknowledgement_is_not_urgent_and_what_follows_it_is)
+{
+    enum { ACK = 16, FIN = 1 };
+    netif_gate_hold(rig.gate, 1, BUDGET);
+    for (unsigned i = 0; i < 3; i++)
+        send_tcp(ACK);
+    ck_assert_uint_eq(rig.waits, 1);
+    ck_assert_uint_eq(rig.urgent, 0);
+    for (unsigned i = 0; i < 3; i++)
+        send_tcp(ACK | FIN);
+    ck_assert_uint_eq(rig.waits, 2);
+    ck_assert_uint_eq(rig.urgent, 1);
+    netif_gate_mark(rig.gate, 2);
+    send_tcp(ACK | FIN);
+    send_tcp(ACK);
+    ck_assert_uint_eq(rig.waits, 3);
+    ck_assert_uint_eq(rig.urgent, 2);
+}
+END_TEST
+
 /* --- the budget ------------------------------------------------------------------------------- */
 
 START_TEST(the_budget_is_kept)
@@ -610,6 +643,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, open_it_is_not_there);
     tcase_add_test(tests, open_it_tells_what_the_interface_tells);
+    tcase_add_test(tests, an_acknowledgement_is_not_urgent_and_what_follows_it_is);
     tcase_add_test(tests, held_frames_leave_with_their_number_and_not_before);
     tcase_add_test(tests, what_is_allowed_already_waits_for_nobody);
     tcase_add_test(tests, whoever_waits_for_output_hears_of_it_once_a_span);

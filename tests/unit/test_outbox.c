@@ -37,7 +37,7 @@ struct trial {
 
 static struct trial trial;
 
-static void handle_waits(void *ctx)
+static void handle_waits(void *ctx, bool urgent)
 {
     trial.waits++;
 }

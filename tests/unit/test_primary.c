@@ -304,18 +304,28 @@ START_TEST(nothing_waits_while_a_twin_stores_what_it_was_filled_with)
     start_counter();
     come_to_store();
     twin.slow = true;
-    for (unsigned i = 0; i < 5; i++)
-        expect_more_is_seen();
-    ck_assert_int_eq(protocol_now().state, FT_SOLO);
-    ck_assert_uint_eq(protocol_now().sent, 0);
     uint64_t until = clock_monotonic_ns() + 300 * MS; /* long: what was written meanwhile, too */
     while (clock_monotonic_ns() < until)
         expect_more_is_seen();
+    ck_assert_int_eq(protocol_now().state, FT_SOLO);
+    ck_assert_uint_eq(protocol_now().sent, 0);
     twin_say_stored();
     twin_expect(FRAME_ROUND);
     twin_say_stored();
     twin_say(FT_ACK, twin_expect_epoch());
     expect_state(FT_PAIRED);
+}
+END_TEST
+
+START_TEST(what_is_not_urgent_ends_an_epoch_a_little_later)
+{
+    t.max_ms = 1000000; /* none comes by itself */
+    start_vm("worker", "random=1 sleep", "32M");
+    expect_more_is_seen(); /* and nothing after that */
+    uint64_t epoch = be_paired(), begin = clock_monotonic_ns();
+    primary_press_soon(t.primary);
+    ck_assert_uint_eq(twin_expect_epoch(), epoch + 1);
+    ck_assert_uint_ge(clock_monotonic_ns() - begin, PRIMARY_SOON_US * 1000ull);
 }
 END_TEST
 
@@ -756,6 +766,7 @@ int main(void)
     TCase *epochs = add_case(suite, "epochs");
     tcase_add_test(epochs, what_the_guest_says_is_seen_when_the_twin_has_its_epoch);
     tcase_add_test(epochs, what_waits_ends_an_epoch_early);
+    tcase_add_test(epochs, what_is_not_urgent_ends_an_epoch_a_little_later);
     tcase_add_test(epochs, nothing_waits_while_a_twin_stores_what_it_was_filled_with);
     tcase_add_test(epochs, a_slow_twin_has_so_many_epochs_before_it_and_no_more);
     tcase_add_test(epochs, what_waits_for_a_slow_twin_is_bounded);
