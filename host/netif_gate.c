@@ -91,9 +91,8 @@ static bool may_leave(const struct netif_gate *gate, const struct frame_record *
     enum mode mode = gate->mode;
     if (mode == OPEN)
         return leash_lasts(gate);
-    if (mode != HELD || record->free)
-        return mode == HELD;
-    return record->number < gate->end && (!gate->limit || clock_boot_ns() < gate->until);
+    return mode == HELD && (record->free || record->number < gate->end) &&
+           (!gate->limit || clock_boot_ns() < gate->until);
 }
 
 static ssize_t send_first(struct netif_gate *gate)
@@ -398,6 +397,7 @@ void netif_gate_hold(struct netif_gate *gate, uint64_t number, size_t budget)
     gate->number = number;
     gate->told = gate->urged = false;
     gate->end = 0;
+    gate->until = clock_boot_ns() + gate->limit; /* for what is free */
     settle_all(gate, leash_lasts(gate));
     if (!atomic_compare_exchange_strong(&gate->mode, &mode, HELD))
         return; /* shut meanwhile */

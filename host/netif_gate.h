@@ -63,8 +63,9 @@ void netif_gate_shut(struct netif_gate *gate);
  * the interface takes it. */
 void netif_gate_flush(struct netif_gate *gate);
 
-/* What may leave does so within so long after a release, or waits for the next one: who was frozen
- * in between says nothing that is no longer true. 0: for ever. To be set before the first hold. */
+/* What may leave does so within so long after a release, or after the hold that found it free, or
+ * waits for the next release: who was frozen in between says nothing that is no longer true. 0: for
+ * ever. To be set before the first hold. */
 void netif_gate_limit(struct netif_gate *gate, uint64_t ns);
 
 uint64_t netif_gate_held(struct netif_gate *gate); /* bytes of memory that wait. Any thread */

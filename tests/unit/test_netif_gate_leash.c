@@ -164,6 +164,22 @@ START_TEST(a_hold_while_it_lasts_frees_what_was_allowed)
 }
 END_TEST
 
+/* As what is released: who was frozen before the wire took it may have no VM any more. */
+START_TEST(what_is_free_leaves_soon_or_waits_for_a_release)
+{
+    netif_gate_limit(rig.gate, 1); /* is over at once */
+    open_with_some(2);
+    rig_hold(&rig, 5, BUDGET);
+    wire_go_on(&rig.wire, 100);
+    rig_settle(&rig);
+    rig_expect(&rig, 1);
+    netif_gate_limit(rig.gate, 1000 * NS_PER_SEC);
+    netif_gate_release(rig.gate, 4);
+    rig_settle(&rig);
+    rig_expect(&rig, 3);
+}
+END_TEST
+
 /* What was free once is not for ever. */
 START_TEST(free_frames_are_held_by_a_later_hold_after_its_end)
 {
@@ -320,6 +336,7 @@ int main(void)
     tcase_add_test(tests, an_opening_after_its_end_opens_nothing);
     tcase_add_loop_test(tests, a_hold_after_its_end_holds_what_waits, 0, 2);
     tcase_add_test(tests, a_hold_while_it_lasts_frees_what_was_allowed);
+    tcase_add_test(tests, what_is_free_leaves_soon_or_waits_for_a_release);
     tcase_add_test(tests, free_frames_are_held_by_a_later_hold_after_its_end);
     tcase_add_loop_test(tests, shut_it_forgets_what_waits, 0, 2);
     tcase_add_loop_test(tests, what_waits_is_bounded_and_room_is_told_of_again, 0, 2);
