@@ -203,8 +203,9 @@ static uint64_t find_longest_ns(const struct following *following)
     return following->lost_ms * (uint64_t)MS * (following->adapts ? 4 : 1);
 }
 
-/* The proportions are those of the simulator (tests/sim): who runs it gives the twin up before the
- * twin takes over. */
+/* Who runs it gives the twin up before the twin takes over. That, gap_ns and away_ns stand to each
+ * other as in the simulator (tests/sim); the other times there are near to these proportions, and
+ * short: patience only doubles, and a question has four thirds of lost_ns, not twice that. */
 struct ft_config protect_config(const struct protect *protect, bool follows)
 {
     uint64_t lost = protect->following.lost_ms * (uint64_t)MS,
