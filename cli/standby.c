@@ -22,7 +22,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_CHILDREN = 64, HANDSHAKE_MS = 10000, MOST_SOCKETS = 2 };
+/* Who is coming has shown no key as yet, and may be anybody; who has come is a VM of this host. */
+enum { MOST_COMING = 64, MOST_CHILDREN = 1024, HANDSHAKE_MS = 10000, MOST_SOCKETS = 2 };
 
 struct standby {
     const char *listen[MOST_SOCKETS], *key_path;
@@ -31,8 +32,11 @@ struct standby {
     struct key_finder finder;
     char *path; /* of the folder */
     int place, sockets[MOST_SOCKETS], signals;
-    unsigned listens; /* at so many addresses */
-    unsigned children;
+    unsigned listens;  /* at so many addresses */
+    unsigned children; /* alive, whatever has become of them */
+    /* Of each that is coming: its end closes when it has come, or does not. */
+    int coming[MOST_COMING];
+    unsigned coming_count;
 };
 
 static struct arrival_config config_of(struct standby *standby)
@@ -48,25 +52,56 @@ static struct arrival_config config_of(struct standby *standby)
                                    .path = standby->path};
 }
 
-/* In a process of its own. */
-static int receive(struct standby *standby, int socket)
+/* In a process of its own; `coming` is closed when it is no longer a stranger. */
+static int receive(struct standby *standby, int socket, int coming)
 {
     const struct arrival_config config = config_of(standby);
     struct arrival *arrival;
     struct err err = {0};
     int ret = arrival_accept(&arrival, socket, &config, &err);
+    close(coming);
     if (ret != 0)
         return ret < 0 ? fail(&err) : 0;
     return run_arrival(arrival);
 }
 
+/* What the standby has, and a VM of its own must not. */
+static void leave(struct standby *standby)
+{
+    sigset_t none;
+    for (unsigned i = 0; i < standby->listens; i++)
+        close(standby->sockets[i]);
+    for (unsigned i = 0; i < standby->coming_count; i++)
+        close(standby->coming[i]);
+    close(standby->signals);
+    setsid(); /* what ends the standby does not end its VMs */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* False: there is no place for it. */
+static bool has_room(const struct standby *standby)
+{
+    if (standby->coming_count >= MOST_COMING)
+        log_warning("more than %d VMs come at once: one is turned away", MOST_COMING);
+    else if (standby->children >= MOST_CHILDREN)
+        log_warning("%d VMs have come here already: one is turned away", MOST_CHILDREN);
+    else
+        return true;
+    return false;
+}
+
 static void take_in(struct standby *standby, int listener)
 {
-    int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int ends[2], socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (socket < 0)
         return;
-    if (standby->children >= MOST_CHILDREN) {
-        log_warning("more than %d VMs come at once: one is turned away", MOST_CHILDREN);
+    if (!has_room(standby)) {
+        close(socket);
+        return;
+    }
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        log_error("cannot take a VM in: %s", strerror(errno));
         close(socket);
         return;
     }
@@ -74,17 +109,18 @@ static void take_in(struct standby *standby, int listener)
     if (child < 0)
         log_error("cannot take a VM in: %s", strerror(errno));
     if (child == 0) {
-        sigset_t none;
-        for (unsigned i = 0; i < standby->listens; i++)
-            close(standby->sockets[i]);
-        close(standby->signals);
-        setsid(); /* what ends the standby does not end its VMs */
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        _exit(receive(standby, socket));
+        leave(standby);
+        close(ends[0]);
+        _exit(receive(standby, socket, ends[1]));
     }
-    standby->children += child > 0;
     close(socket);
+    close(ends[1]);
+    if (child < 0) {
+        close(ends[0]);
+        return;
+    }
+    standby->children++;
+    standby->coming[standby->coming_count++] = ends[0];
 }
 
 /* True: it is to end. */
@@ -100,18 +136,36 @@ static bool hear_signal(struct standby *standby)
     return false;
 }
 
+/* Of those that were polled, the last first: in the place of one that goes comes the last one. */
+static void let_go(struct standby *standby, const struct pollfd *polled, unsigned count)
+{
+    for (unsigned i = count; i-- > 0;)
+        if (polled[i].revents) {
+            close(standby->coming[i]);
+            standby->coming[i] = standby->coming[--standby->coming_count];
+        }
+}
+
 static int wait_for_vms(struct standby *standby, struct err *err)
 {
+    enum { SIGNALS = MOST_SOCKETS, COMING };
     log_info("VMs may come to %s, at %s%s%s", standby->path, standby->listen[0],
              standby->listens > 1 ? " and " : "", standby->listens > 1 ? standby->listen[1] : "");
     for (;;) {
-        struct pollfd polled[] = {{.fd = standby->sockets[0], .events = POLLIN},
-                                  {.fd = standby->sockets[1], .events = POLLIN},
-                                  {.fd = standby->signals, .events = POLLIN}};
-        if (poll(polled, array_size(polled), -1) < 0 && errno != EINTR)
-            return err_sys(err, ERR_HOST, errno, "cannot wait for VMs");
-        if (polled[MOST_SOCKETS].revents && hear_signal(standby))
+        struct pollfd polled[COMING + MOST_COMING] = {{.fd = standby->sockets[0], .events = POLLIN},
+                                                      {.fd = standby->sockets[1], .events = POLLIN},
+                                                      {.fd = standby->signals, .events = POLLIN}};
+        unsigned coming = standby->coming_count;
+        for (unsigned i = 0; i < coming; i++)
+            polled[COMING + i] = (struct pollfd){.fd = standby->coming[i], .events = POLLIN};
+        if (poll(polled, COMING + coming, -1) < 0) {
+            if (errno != EINTR)
+                return err_sys(err, ERR_HOST, errno, "cannot wait for VMs");
+            continue;
+        }
+        if (polled[SIGNALS].revents && hear_signal(standby))
             return 0;
+        let_go(standby, polled + COMING, coming);
         for (unsigned i = 0; i < MOST_SOCKETS; i++)
             if (polled[i].revents)
                 take_in(standby, standby->sockets[i]);
@@ -155,6 +209,7 @@ static int open_all(struct standby *standby, const char *folder, struct err *err
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGCHLD, SIG_DFL); /* where it is ignored nobody says who has ended */
     standby->signals = signalfd(-1, &set, SFD_CLOEXEC);
     return standby->signals < 0 ? err_sys(err, ERR_HOST, errno, "cannot watch signals") : 0;
 }
