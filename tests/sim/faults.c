@@ -9,6 +9,40 @@ static uint64_t while_(struct world *world)
     return one_in(world, 2) ? chance(world, 30 * MS) : chance(world, LONGEST);
 }
 
+/* --- by their numbers ------------------------------------------------------------------------- */
+
+void faults_note(struct world *world, enum failure failure)
+{
+    world->failures[failure]++;
+}
+
+static bool is_paired(const struct world *world)
+{
+    return world->nodes[A].process && world->nodes[B].process &&
+           (world->nodes[A].protocol.state == FT_PAIRED ||
+            world->nodes[B].protocol.state == FT_PAIRED);
+}
+
+/* Which of them it is depends on what was just going on. */
+void faults_note_death(struct world *world, const struct node *node, bool silent)
+{
+    const struct node *left = &world->nodes[!node->name];
+    const struct ft_protocol *p = &node->protocol;
+    if (!left->process && !left->idle)
+        faults_note(world, F10_BOTH_DIE);
+    if (p->state == FT_PAIRED || p->state == FT_HANDING)
+        faults_note(world, silent ? F2_PRIMARY_LOSES_POWER : F1_PRIMARY_DIES);
+    if (p->state == FT_TWIN)
+        faults_note(world, F3_TWIN_DIES);
+    if (p->state == FT_FOLLOWING || p->state == FT_GATED || (p->state == FT_SOLO && node->syncing))
+        faults_note(world, F13_DEATH_IN_SYNC);
+    if (p->state == FT_PAIRED && node->held_count > 0 && left->process &&
+        left->protocol.state == FT_TWIN && left->protocol.acked >= node->held[0].epoch)
+        faults_note(world, F14_DEATH_BEFORE_RELEASE);
+    if (p->state == FT_CLAIMING)
+        faults_note(world, F15_DEATH_IN_TAKEOVER);
+}
+
 /* --- hosts ------------------------------------------------------------------------------------ */
 
 static void handle_boot(struct world *world, void *arg, uint64_t life)
@@ -30,7 +64,7 @@ void faults_doom(struct world *world, struct node *node)
 {
     if (!node->process)
         return;
-    node_kill(world, node);
+    node_kill(world, node, one_in(world, 2));
     node->up = false;
     faults_return(world, node, world->mended ? 30 * MS : while_(world));
 }
@@ -43,12 +77,19 @@ static void kill_node(struct world *world, struct node *node)
         node->doomed = 1 + (unsigned)chance(world, 40);
 }
 
+static void thaw(struct world *world, struct node *node)
+{
+    if (!node->frozen)
+        return;
+    tell(world, "%c: thaws", 'A' + node->name);
+    node->frozen = false;
+    if (node->runs && world->record.owner != (uint64_t)node->name + 1)
+        faults_note(world, F5_PRIMARY_FROZEN);
+}
+
 static void handle_thaw(struct world *world, void *arg, uint64_t life)
 {
-    struct node *node = arg;
-    if (node->frozen)
-        tell(world, "%c: thaws", 'A' + node->name);
-    node->frozen = false;
+    thaw(world, arg);
 }
 
 void faults_freeze(struct world *world, struct node *node, uint64_t time)
@@ -63,6 +104,21 @@ void faults_freeze(struct world *world, struct node *node, uint64_t time)
     tell(world, "%c: frozen", 'A' + node->name);
     node->frozen = true;
     later(world, time, handle_thaw, node, 0);
+}
+
+static void handle_room(struct world *world, void *arg, uint64_t number)
+{
+    struct node *node = arg;
+    if (node->no_room)
+        tell(world, "%c: its disk takes writes again", 'A' + node->name);
+    node->no_room = false;
+}
+
+static void fill_disk(struct world *world, struct node *node)
+{
+    tell(world, "%c: its disk is full, or fails", 'A' + node->name);
+    node->no_room = true;
+    later(world, while_(world), handle_room, node, 0);
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */
@@ -84,6 +140,8 @@ void faults_cut(struct world *world, unsigned pattern, uint64_t time)
 {
     static const int lines[6][2] = {{A, B},       {B, A},       {A, WITNESS},
                                     {WITNESS, A}, {B, WITNESS}, {WITNESS, B}};
+    if (is_paired(world) && (pattern & 3) != 0)
+        faults_note(world, (pattern & 3) == 3 ? F4_LINE_CUT : F16_ONE_WAY);
     for (int i = 0; i < 6; i++)
         if (pattern >> i & 1)
             cut(world, lines[i][0], lines[i][1], time);
@@ -115,6 +173,11 @@ static void break_links(struct world *world)
         }
 }
 
+static void handle_clean(struct world *world, void *arg, uint64_t number)
+{
+    world->noise = 0;
+}
+
 static void handle_fast(struct world *world, void *arg, uint64_t number)
 {
     world->slow = world->slow_disk = 0;
@@ -128,6 +191,7 @@ static void handle_witness(struct world *world, void *arg, uint64_t number)
 void faults_witness(struct world *world, bool freezes, uint64_t time)
 {
     tell(world, "witness: %s", freezes ? "frozen" : "down");
+    faults_note(world, F6_WITNESS_AWAY);
     *(freezes ? &world->witness_frozen : &world->witness_down) = true;
     later(world, time, handle_witness, NULL, 0);
 }
@@ -201,7 +265,7 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
     struct node *node = &world->nodes[chance(world, NODES)];
     if (world->mended)
         return;
-    switch (chance(world, 18)) {
+    switch (chance(world, 20)) {
     case 0:
     case 1:
         kill_node(world, node);
@@ -219,8 +283,7 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         cut_some(world);
         break;
     case 7:
-        cut(world, A, B, LONGEST / 3);
-        cut(world, B, A, LONGEST / 3);
+        faults_cut(world, 3, LONGEST / 3);
         break;
     case 8:
         cut_client(world);
@@ -230,16 +293,19 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         break;
     case 10:
         world->slow = chance(world, 120 * MS);
+        faults_note(world, F8_SLOW);
         tell(world, "line: words take up to %.1f ms", (double)world->slow / 1e3);
         later(world, while_(world), handle_fast, NULL, 0);
         break;
     case 11:
         world->slow_disk = chance(world, 60 * MS);
+        faults_note(world, F8_SLOW);
         tell(world, "disks: a block takes up to %.1f ms", (double)world->slow_disk / 1e3);
         later(world, while_(world), handle_fast, NULL, 0);
         break;
     case 12:
         node->skew += chance(world, 2000 * MS);
+        faults_note(world, F12_CLOCK);
         tell(world, "%c: its clock jumps", 'A' + node->name);
         break;
     case 13:
@@ -251,6 +317,14 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         break;
     case 16:
         force(world);
+        break;
+    case 17:
+        fill_disk(world, node);
+        break;
+    case 18:
+        world->noise = 1 + chance(world, 40);
+        tell(world, "line: one message of %llu is damaged", (unsigned long long)world->noise);
+        later(world, while_(world), handle_clean, NULL, 0);
         break;
     default:
         faults_witness(world, one_in(world, 3), while_(world));
@@ -274,10 +348,11 @@ void faults_mend(struct world *world)
         for (int to = 0; to < PLACES; to++)
             world->cut[from][to] = false;
     world->witness_down = world->witness_frozen = false;
-    world->slow = world->slow_disk = 0;
+    world->slow = world->slow_disk = world->noise = 0;
     for (int name = 0; name < NODES; name++) {
         struct node *node = &world->nodes[name];
-        node->frozen = false;
+        thaw(world, node);
+        node->no_room = false;
         node->doomed = 0;
         if (!node->process && !node->idle)
             handle_boot(world, node, node->life);

@@ -91,7 +91,7 @@ static bool take(struct world *world, const struct step *step)
     struct node *node = &world->nodes[step->node];
     switch (step->kind) {
     case KILL:
-        node_kill(world, node);
+        node_kill(world, node, false);
         node->up = false;
         return true;
     case START:

@@ -122,6 +122,10 @@ void node_request(struct world *world, struct node *node, uint64_t id)
 {
     if (!node->process || node->frozen || !node->runs || world->guest_off)
         return;
+    if (node->memory.id != id && node->no_room) { /* the guest hears of that, and does not answer */
+        faults_note(world, F7_PRIMARY_DISK);
+        return;
+    }
     if (node->memory.id != id) {
         node->memory = (struct fact){node->memory.count + 1, id};
         unsigned block = node->memory.count % BLOCKS;
@@ -191,6 +195,16 @@ static void apply_block(struct node *node)
     epoch->written &= epoch->written - 1;
 }
 
+/* Whoever cannot apply ends as by a crash, and is followed by nobody until its host looks again. */
+static void give_up(struct world *world, struct node *node)
+{
+    tell(world, "%c: cannot write epoch %llu to its disk", 'A' + node->name,
+         (unsigned long long)node->staged[0].number);
+    faults_note(world, F7_TWIN_DISK);
+    node_kill(world, node, false);
+    faults_return(world, node, 50 * MS + chance(world, 100 * MS));
+}
+
 static void handle_apply(struct world *world, void *arg, uint64_t life)
 {
     const struct ft_event applied = {.kind = FT_APPLIED};
@@ -199,6 +213,10 @@ static void handle_apply(struct world *world, void *arg, uint64_t life)
         return;
     while (may_apply(node) && node->staged[0].written == 0)
         memmove(node->staged, node->staged + 1, --node->staged_count * sizeof(node->staged[0]));
+    if (may_apply(node) && node->no_room) {
+        give_up(world, node);
+        return;
+    }
     if (may_apply(node)) {
         apply_block(node);
         soon(world, node, 1 + chance(world, 300 + world->slow_disk), handle_apply);
@@ -343,6 +361,11 @@ static void handle_persisted(struct world *world, void *arg, uint64_t life)
     struct node *node = arg;
     if (!is_now(world, node, life, handle_persisted))
         return;
+    if (node->no_room) { /* it is tried again */
+        faults_note(world, node->follows ? F7_TWIN_DISK : F7_PRIMARY_DISK);
+        soon(world, node, 10 * MS, handle_persisted);
+        return;
+    }
     node->persisted = node->protocol.record.generation;
     node_event(world, node, &persisted);
 }
@@ -399,7 +422,7 @@ static void handle_idle(struct world *world, void *arg, uint64_t life)
 static void end_process(struct world *world, struct node *node)
 {
     for (struct link *link = world->links; link; link = link->next)
-        link_close(world, link, node->name, false);
+        link_close(world, link, node->name, LINK_CLOSED);
     node->link = NULL;
     node->process = node->runs = false;
     node->idle = true;
@@ -410,7 +433,7 @@ static void end_process(struct world *world, struct node *node)
 static void hang_up(struct world *world, struct node *node, uint64_t id)
 {
     struct link *link = link_of(world, id);
-    link_close(world, link, node->name, one_in(world, 2));
+    link_close(world, link, node->name, one_in(world, 2) ? LINK_TORN : LINK_CLOSED);
     if (node->link == link)
         node->link = NULL;
 }
@@ -567,7 +590,8 @@ void node_force(struct world *world, struct node *node)
     struct node *other = &world->nodes[!node->name];
     uint64_t us = (uint64_t)node->name + 1;
     bool hears = !world->witness_down && !world->witness_frozen;
-    if (node->process || !node->idle || world->guest_off || world->record.owner == us)
+    if (node->process || !node->idle || world->guest_off || world->record.owner == us ||
+        node->no_room)
         return;
     if (!hears || world->cut[node->name][WITNESS] || world->cut[WITNESS][node->name] ||
         !watch_is_whole(&node->disk))
@@ -586,13 +610,14 @@ void node_force(struct world *world, struct node *node)
     node_boot(world, node);
 }
 
-void node_kill(struct world *world, struct node *node)
+void node_kill(struct world *world, struct node *node, bool silent)
 {
     if (!node->process)
         return;
-    tell(world, "%c: killed", 'A' + node->name);
+    tell(world, "%c: %s", 'A' + node->name, silent ? "loses its power" : "killed");
+    faults_note_death(world, node, silent);
     for (struct link *link = world->links; link; link = link->next)
-        link_close(world, link, node->name, true);
+        link_close(world, link, node->name, silent ? LINK_SILENT : LINK_TORN);
     node->link = NULL;
     node->process = node->runs = node->frozen = node->idle = false;
     node->life++;
@@ -621,6 +646,10 @@ void node_connect(struct world *world, struct node *node)
     struct node *other = &world->nodes[!node->name];
     if (!other->idle || other->frozen || world->cut[A][B] || world->cut[B][A])
         return;
+    if (other->no_room) { /* it cannot note whom it follows, and refuses */
+        faults_note(world, F7_TWIN_DISK);
+        return;
+    }
     for (unsigned again = 0; again < (one_in(world, 10) ? 2u : 1u); again++) {
         struct link *link = link_make(world);
         struct ft_event connected = {
@@ -639,8 +668,11 @@ void node_receive(struct world *world, struct node *node, struct link *link,
                   const struct message *message)
 {
     struct ft_event event = {.kind = FT_DISCONNECTED, .link = link->id};
-    if (message->kind == MSG_END) {
-        link_close(world, link, node->name, false);
+    bool damaged = message->sum != message_sum(message);
+    if (damaged)
+        faults_note(world, F9_DAMAGED);
+    if (damaged || message->kind == MSG_END) {
+        link_close(world, link, node->name, LINK_CLOSED);
         if (node->link == link)
             node->link = NULL;
         node_event(world, node, &event);

@@ -10,6 +10,10 @@
  * world.c has time, chance and what lies between them; node.c drives a protocol as a host would;
  * watch.c is the client, and looks after every step whether the promises hold; faults.c breaks
  * things by chance, grid.c in every way there is, at some moments.
+ *
+ * What breaks has the numbers of docs/fault-tolerance.md (enum failure). F7 is where something was
+ * to be written: by the twin, of an epoch or a generation, or by the guest. F9 is a bit that the
+ * line has changed; whoever makes frames up is for tests/fuzz.
  */
 #pragma once
 
@@ -20,6 +24,27 @@
 
 enum { A, B, NODES, WITNESS = NODES, CLIENT, PLACES };
 enum { BLOCKS = 8, MOST_PARTS = BLOCKS, MOST_HELD = 512, MOST_STAGED = 256, MOST_TWINS = 4096 };
+
+/* By the numbers that docs/fault-tolerance.md has; F11 is refused before there is a protocol. */
+enum failure {
+    F1_PRIMARY_DIES = 1,
+    F2_PRIMARY_LOSES_POWER,
+    F3_TWIN_DIES,
+    F4_LINE_CUT,
+    F5_PRIMARY_FROZEN, /* and thaws when the VM is another's */
+    F6_WITNESS_AWAY,
+    F7_TWIN_DISK, /* something could not be written */
+    F8_SLOW,
+    F9_DAMAGED, /* and looked at */
+    F10_BOTH_DIE,
+    F12_CLOCK = 12,
+    F13_DEATH_IN_SYNC,
+    F14_DEATH_BEFORE_RELEASE,
+    F15_DEATH_IN_TAKEOVER,
+    F16_ONE_WAY,
+    F7_PRIMARY_DISK,
+    FAILURES
+};
 
 #define MS     1000ull
 #define AWAY   (150 * MS) /* a node's away_ns */
@@ -59,6 +84,7 @@ struct message {
     uint64_t generation, epoch;
     unsigned block, parts;
     struct fact fact;
+    uint64_t sum; /* of all that is said */
 };
 
 /* A TCP connection: what is sent one way comes in order, later, or never. Who sends has a queue of
@@ -67,6 +93,7 @@ struct link {
     struct link *next;
     uint64_t id;
     bool open[NODES];                            /* that end of it */
+    bool ended[NODES];                           /* and the other one is told that it is not */
     struct message *first[NODES], **last[NODES]; /* to that node */
 };
 
@@ -80,6 +107,7 @@ struct held {
 struct node {
     int name;
     bool up, frozen;
+    bool no_room;    /* nothing can be written to its disk */
     bool idle;       /* no process; whoever comes may make it a follower */
     unsigned doomed; /* it dies after so many actions; 0: it does not */
     uint64_t life;   /* of its process: what was meant for an earlier one is not for this one */
@@ -128,6 +156,7 @@ struct world {
     struct link *links;
     bool cut[PLACES][PLACES]; /* from, to */
     uint64_t slow, slow_disk; /* between the hosts, and each block; beside the usual */
+    uint64_t noise;           /* one message of so many is damaged; 0: none */
     bool witness_down, witness_frozen;
     bool mended; /* nothing breaks any more */
     struct ft_record record;
@@ -140,6 +169,7 @@ struct world {
     bool guest_off;
     uint64_t most_emitted; /* count */
     uint64_t takeovers, pairings, partings, restarts, forced;
+    uint64_t failures[FAILURES]; /* enum failure: how often */
 };
 
 /* --- world.c ---------------------------------------------------------------------------------- */
@@ -157,14 +187,18 @@ void broken(struct world *world, const char *promise, const char *format, ...)
 
 struct link *link_make(struct world *world);
 void link_send(struct world *world, struct link *link, int from, const struct message *message);
-/* That end closes; torn: of what is still on its way the end is lost. */
-void link_close(struct world *world, struct link *link, int from, bool torn);
+/* That end closes. TORN: of what is still on its way the end is lost; SILENT: nor is the other side
+ * told, before it says something to a host that is up again. */
+enum link_end { LINK_CLOSED, LINK_TORN, LINK_SILENT };
+void link_close(struct world *world, struct link *link, int from, enum link_end how);
+uint64_t message_sum(const struct message *message);
 
 /* --- node.c ----------------------------------------------------------------------------------- */
 
 void node_init(struct world *world, int name);
 void node_boot(struct world *world, struct node *node); /* the host is up, its process starts */
-void node_kill(struct world *world, struct node *node); /* its process */
+/* Its process; silent: its host has no power. */
+void node_kill(struct world *world, struct node *node, bool silent);
 void node_switch(struct world *world, struct node *node);
 void node_leave(struct world *world, struct node *node); /* nobody shall follow any more */
 void node_guest_off(struct world *world, struct node *node);
@@ -196,6 +230,8 @@ void watch_exchange(struct world *world, const struct ft_record *record);
 
 void faults_plan(struct world *world, uint64_t until);
 void faults_mend(struct world *world);
+void faults_note(struct world *world, enum failure failure);
+void faults_note_death(struct world *world, const struct node *node, bool silent);
 void faults_doom(struct world *world, struct node *node);                /* its time has come */
 void faults_return(struct world *world, struct node *node, uint64_t in); /* who is dead */
 void faults_freeze(struct world *world, struct node *node, uint64_t time);

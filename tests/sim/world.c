@@ -133,6 +133,14 @@ struct link *link_make(struct world *world)
     return link;
 }
 
+static void end_of(struct world *world, struct link *link, int from)
+{
+    const struct message end = {.kind = MSG_END};
+    if (!link->ended[from])
+        link_send(world, link, from, &end);
+    link->ended[from] = true;
+}
+
 /* What is first on its way to node `to`, when it is time. TCP tries again where a line is cut. */
 static void deliver(struct world *world, void *arg, uint64_t to)
 {
@@ -154,6 +162,8 @@ static void deliver(struct world *world, void *arg, uint64_t to)
               deliver, link, to);
     if (link->open[to] && node->process)
         node_receive(world, node, link, message);
+    else if (node->up)
+        end_of(world, link, (int)to);
     free(message);
 }
 
@@ -167,6 +177,33 @@ static struct message **overtaking(struct link *link, int to)
     return place;
 }
 
+uint64_t message_sum(const struct message *message)
+{
+    const uint64_t said[] = {message->kind,       message->word.kind,  message->word.generation,
+                             message->word.epoch, message->generation, message->epoch,
+                             message->block,      message->parts,      message->fact.count,
+                             message->fact.id};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++)
+        sum = (sum ^ said[i]) * 0x9e3779b97f4a7c15ull + (sum >> 29);
+    return sum;
+}
+
+/* One bit of it is not what it was. */
+static void damage(struct world *world, struct message *message)
+{
+    uint64_t *const numbers[] = {&message->word.epoch, &message->word.generation,
+                                 &message->epoch,      &message->generation,
+                                 &message->fact.count, &message->fact.id};
+    uint64_t which = chance(world, 8);
+    if (which == 6)
+        message->block ^= 1u << chance(world, 3);
+    else if (which == 7)
+        message->parts ^= 1u << chance(world, 3);
+    else
+        *numbers[which] ^= 1ull << chance(world, 8);
+}
+
 void link_send(struct world *world, struct link *link, int from, const struct message *message)
 {
     int to = !from;
@@ -174,6 +211,9 @@ void link_send(struct world *world, struct link *link, int from, const struct me
     if (!copy)
         abort();
     *copy = *message;
+    copy->sum = message_sum(message);
+    if (world->noise && message->kind != MSG_END && one_in(world, world->noise))
+        damage(world, copy);
     copy->at = world->now + 30 + chance(world, 100) +
                (world->slow ? chance(world, world->slow) : 0);
     if (link->first[to] && copy->at < world->now + 1)
@@ -190,17 +230,17 @@ void link_send(struct world *world, struct link *link, int from, const struct me
         later(world, copy->at - world->now, deliver, link, (uint64_t)to);
 }
 
-void link_close(struct world *world, struct link *link, int from, bool torn)
+void link_close(struct world *world, struct link *link, int from, enum link_end how)
 {
     int to = !from;
-    const struct message end = {.kind = MSG_END};
     if (!link->open[from])
         return;
     link->open[from] = false;
     unsigned waiting = 0;
     for (struct message *message = link->first[to]; message; message = message->next)
         waiting++;
-    if (torn && waiting > 1) { /* the first is on its way already, and may be the end of it */
+    if (how != LINK_CLOSED &&
+        waiting > 1) { /* the first is on its way already, and may be the end of it */
         struct message *last = link->first[to];
         for (uint64_t keep = chance(world, waiting); keep > 0; keep--)
             last = last->next;
@@ -211,7 +251,8 @@ void link_close(struct world *world, struct link *link, int from, bool torn)
         last->next = NULL;
         link->last[to] = &last->next;
     }
-    link_send(world, link, from, &end);
+    if (how != LINK_SILENT)
+        end_of(world, link, from);
 }
 
 void world_finish(struct world *world)
