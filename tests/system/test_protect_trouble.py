@@ -5,6 +5,7 @@ tests/system/test_protect.py has the others)."""
 import contextlib
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import time
@@ -133,6 +134,60 @@ def test_f7_a_disk_that_cannot_be_synced():
             goes_on_alone(pair, clients, "cannot write .*disk.img: ")
             (room / "filler").unlink()
         stop(pair, clients)
+
+
+# --- F7: where the VM runs ------------------------------------------------------------------------------------------
+
+
+def make_on_a_small_disk(pair):
+    """web1 at A, whose folder is a file system of its own. Its disk has all of its blocks."""
+    pair.make(pages=64)
+    web, made = pair.a.root / "web1", pair.a.root / "made"
+    web.rename(made)
+    web.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={24 * MIB}", "none", web]).returncode != 0:
+        raise Skip("tmpfs cannot be mounted here")
+    pair.callback(subprocess.run, ["umount", "-l", web], check=True)
+    shutil.copytree(made, web, dirs_exist_ok=True)
+    subprocess.run(["fallocate", "--length", str((web / "disk.img").stat().st_size), web / "disk.img"], check=True)
+    return web
+
+
+def cannot_note(text):
+    return re.search(r"what it sends waits .*cannot write \.protected: No space left", text or "")
+
+
+def test_f7_no_room_where_it_runs():
+    """F7 at the host where the VM runs: a guest whose disk has its room does not notice, and stays protected. When its twin
+    dies it cannot be noted that it is alone: nobody is told anything, `why` says what is so, and with room it goes on,
+    with a new twin. That one takes over from a primary without room, with all that anybody was told."""
+    need_protect()
+    with Pair() as pair:
+        web = make_on_a_small_disk(pair)
+        pair.start_primary()
+        pair.start_standby(pair.b)
+        pair.protect()
+        clients = pair.clients("udp", "tcp")
+        clients.wait_for_more(SOME)
+        before = pair.wait_for(pair.a, role="primary", state="paired")
+        fill(web)
+        clients.wait_for_more(10 * SOME)
+        says = pair.wait_for(pair.a, role="primary", state="paired")
+        assert says["generation"] == before["generation"] and not says["why"], says
+        pair.kill(pair.b)
+        says = pair.wait_for(pair.a, role="primary", why=cannot_note)
+        assert says["gated"] and clients.are_silent(0.5), says
+        (web / "filler").unlink()
+        says = pair.wait_for(pair.a, role="primary", state="paired")
+        assert says["generation"] > before["generation"] and says["resync"]["what"] == "delta" and not says["why"], says
+        clients.wait_for_more(SOME)
+        fill(web)
+        clients.wait_for_more(SOME)
+        pair.kill(pair.a)
+        clients.wait_for_more(SOME)
+        assert pair.wait_for(pair.b, role="primary", state="solo")["generation"] == says["generation"] + 1
+        told = clients.stop()
+        assert check_disk(pair.disk(pair.b), told) == max(told) == len(told)
 
 
 # --- F8: a slow twin ------------------------------------------------------------------------------------------------
