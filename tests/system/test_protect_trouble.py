@@ -119,10 +119,11 @@ def thin(room):
 
 
 def test_f7_a_disk_that_cannot_be_synced():
-    """The same where the writes to its disk end well, and only the sync says that they were lost."""
+    """The same where the writes to its disk end well, and only the sync says that they were lost. The log goes on to say so
+    when `why` already has what stands in the way of a new twin."""
     need_protect()
     with Pair() as pair, mounted(pair.b, "tmpfs") as room, thin(room) as place:
-        pair.start_primary(pages=64)
+        process = pair.start_primary(pages=64)
         pair.start_standby(pair.b, "--insecure", place=place)
         clients = pair.clients("udp", "tcp", patience=20)
         clients.wait_for_more(SOME)
@@ -131,9 +132,11 @@ def test_f7_a_disk_that_cannot_be_synced():
             assert pair.wait_for(pair.a, role="primary", state="paired")["resync"]["what"] == "full"
             clients.wait_for_more(SOME)
             fill(room)
-            goes_on_alone(pair, clients, "cannot write .*disk.img: ")
+            goes_on_alone(pair, clients, r"cannot write .*(disk\.img|\.arriving): ")
             (room / "filler").unlink()
         stop(pair, clients)
+        said = process.stderr.read()
+        assert len(re.findall(r"web1 is followed no more: .*cannot write .*disk\.img: ", said)) == 2, said
 
 
 # --- F7: where the VM runs ------------------------------------------------------------------------------------------
