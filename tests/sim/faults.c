@@ -114,11 +114,11 @@ static void handle_room(struct world *world, void *arg, uint64_t number)
     node->no_room = false;
 }
 
-static void fill_disk(struct world *world, struct node *node)
+void faults_fill(struct world *world, struct node *node, uint64_t time)
 {
     tell(world, "%c: its disk is full, or fails", 'A' + node->name);
     node->no_room = true;
-    later(world, while_(world), handle_room, node, 0);
+    later(world, time, handle_room, node, 0);
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */
@@ -176,6 +176,13 @@ static void break_links(struct world *world)
 static void handle_clean(struct world *world, void *arg, uint64_t number)
 {
     world->noise = 0;
+}
+
+void faults_noise(struct world *world, uint64_t most, uint64_t time)
+{
+    world->noise = 1 + chance(world, most);
+    tell(world, "line: one message of %llu is damaged", (unsigned long long)world->noise);
+    later(world, time, handle_clean, NULL, 0);
 }
 
 static void handle_fast(struct world *world, void *arg, uint64_t number)
@@ -319,12 +326,10 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         force(world);
         break;
     case 17:
-        fill_disk(world, node);
+        faults_fill(world, node, while_(world));
         break;
     case 18:
-        world->noise = 1 + chance(world, 40);
-        tell(world, "line: one message of %llu is damaged", (unsigned long long)world->noise);
-        later(world, while_(world), handle_clean, NULL, 0);
+        faults_noise(world, 40, while_(world));
         break;
     default:
         faults_witness(world, one_in(world, 3), while_(world));

@@ -2,12 +2,25 @@
 /*
  * Not by chance: at each of some moments in a pair's life every way in which the six lines between
  * the hosts and the witness can be cut, for a short while and for a long one, and with each of them
- * nobody, or one of the three, that crashes or stands still.
+ * nobody, or one of the three, that crashes or stands still, or a full disk, or a line that damages
+ * what is said.
  */
 #include "tests/sim/sim.h"
 
 enum { PATTERNS = 64, TIMES = 2, MOST_STEPS = 8, PATIENCE = 2000 * MS };
-enum fault { NOTHING, CRASH_A, CRASH_B, CRASH_W, FREEZE_A, FREEZE_B, FREEZE_W, FAULTS };
+enum fault {
+    NOTHING,
+    CRASH_A,
+    CRASH_B,
+    CRASH_W,
+    FREEZE_A,
+    FREEZE_B,
+    FREEZE_W,
+    FULL_A,
+    FULL_B,
+    NOISE,
+    FAULTS
+};
 
 static const uint64_t times[TIMES] = {40 * MS, 300 * MS};
 
@@ -118,6 +131,13 @@ static void break_one(struct world *world, enum fault fault, uint64_t time)
     case FREEZE_A:
     case FREEZE_B:
         faults_freeze(world, &world->nodes[fault == FREEZE_A ? A : B], time);
+        break;
+    case FULL_A:
+    case FULL_B:
+        faults_fill(world, &world->nodes[fault == FULL_A ? A : B], time);
+        break;
+    case NOISE:
+        faults_noise(world, 8, time);
         break;
     case CRASH_W:
     case FREEZE_W:

@@ -11,9 +11,8 @@
  * watch.c is the client, and looks after every step whether the promises hold; faults.c breaks
  * things by chance, grid.c in every way there is, at some moments.
  *
- * What breaks has the numbers of docs/fault-tolerance.md (enum failure). F7 is where something was
- * to be written: by the twin, of an epoch or a generation, or by the guest. F9 is a bit that the
- * line has changed; whoever makes frames up is for tests/fuzz.
+ * What breaks has the numbers of docs/fault-tolerance.md. F7 is where something was to be written,
+ * by twin or guest; F9 a bit that the line has changed: frames made up are for tests/fuzz.
  */
 #pragma once
 
@@ -25,25 +24,24 @@
 enum { A, B, NODES, WITNESS = NODES, CLIENT, PLACES };
 enum { BLOCKS = 8, MOST_PARTS = BLOCKS, MOST_HELD = 512, MOST_STAGED = 256, MOST_TWINS = 4096 };
 
-/* By the numbers that docs/fault-tolerance.md has; F11 is refused before there is a protocol. */
-enum failure {
-    F1_PRIMARY_DIES = 1,
-    F2_PRIMARY_LOSES_POWER,
-    F3_TWIN_DIES,
-    F4_LINE_CUT,
-    F5_PRIMARY_FROZEN, /* and thaws when the VM is another's */
-    F6_WITNESS_AWAY,
-    F7_TWIN_DISK, /* something could not be written */
-    F8_SLOW,
-    F9_DAMAGED, /* and looked at */
-    F10_BOTH_DIE,
-    F12_CLOCK = 12,
-    F13_DEATH_IN_SYNC,
-    F14_DEATH_BEFORE_RELEASE,
-    F15_DEATH_IN_TAKEOVER,
-    F16_ONE_WAY,
-    F7_PRIMARY_DISK,
-    FAILURES
+enum failure { /* F11 is refused before there is a protocol */
+               F1_PRIMARY_DIES = 1,
+               F2_PRIMARY_LOSES_POWER,
+               F3_TWIN_DIES,
+               F4_LINE_CUT,
+               F5_PRIMARY_FROZEN, /* and thaws when the VM is another's */
+               F6_WITNESS_AWAY,
+               F7_TWIN_DISK, /* something could not be written */
+               F8_SLOW,
+               F9_DAMAGED, /* and looked at */
+               F10_BOTH_DIE,
+               F12_CLOCK = 12,
+               F13_DEATH_IN_SYNC,
+               F14_DEATH_BEFORE_RELEASE,
+               F15_DEATH_IN_TAKEOVER,
+               F16_ONE_WAY,
+               F7_PRIMARY_DISK,
+               FAILURES
 };
 
 #define MS     1000ull
@@ -235,6 +233,8 @@ void faults_note_death(struct world *world, const struct node *node, bool silent
 void faults_doom(struct world *world, struct node *node);                /* its time has come */
 void faults_return(struct world *world, struct node *node, uint64_t in); /* who is dead */
 void faults_freeze(struct world *world, struct node *node, uint64_t time);
+void faults_fill(struct world *world, struct node *node, uint64_t time); /* its disk */
+void faults_noise(struct world *world, uint64_t most, uint64_t time);    /* one in 1 ... most */
 void faults_cut(struct world *world, unsigned pattern, uint64_t time); /* of six lines: 0 ... 63 */
 void faults_witness(struct world *world, bool freezes, uint64_t time);
 
