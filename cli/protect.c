@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* minivmm protect, unprotect and switchover: a VM that survives the death of its host. */
+/* minivmm protect and unprotect, and switchover of VMs that are named: a VM that survives the death
+ * of its host. */
 #include "cli/progress.h"
 #include "cli/protection_text.h"
 #include "cli/said.h"
+#include "cli/switch_all.h"
 #include "cli/verbs.h"
 #include "cli/vms.h"
 #include "core/clock.h"
@@ -219,8 +221,7 @@ static int switch_over(const char *word, const void *ctx, struct err *err)
     json_t *answer = NULL;
     int ret = act("switchover", word, &answer, err);
     if (ret == 0)
-        log_info("%s runs on %s: it took %.1f ms", word, said_text(answer, "to"),
-                 said_number(answer, "took_ms"));
+        switched_say(word, answer);
     json_decref(answer);
     return ret;
 }
@@ -238,16 +239,74 @@ int verb_unprotect(int argc, char **argv)
                       unprotect, NULL, argc, argv);
 }
 
+enum { SWITCH_ALL, SWITCH_TIMEOUT, SWITCH_HELP };
+
+struct switching {
+    bool all;
+    uint64_t timeout_s; /* 0: was not said */
+};
+
+static int take_switch_option(void *ctx, int what, const char *value, struct err *err)
+{
+    struct switching *switching = ctx;
+    if (what == SWITCH_TIMEOUT)
+        return parse_number(value, "--timeout", 1, 1000000, &switching->timeout_s, err);
+    switching->all |= what == SWITCH_ALL;
+    return 0;
+}
+
+/* Which ones is said once, and in one way. */
+static int check_switch(const struct switching *switching, const struct verb_words *words,
+                        struct err *err)
+{
+    int ret = 0;
+    if (switching->all && words->word_count > 0)
+        ret = err_say(err, ERR_USAGE, EINVAL, "switchover: --all, or %s: not both",
+                      words->words[0]);
+    else if (!switching->all && words->word_count == 0)
+        ret = err_say(err, ERR_USAGE, EINVAL, "switchover: %s", words->missing);
+    else if (!switching->all && switching->timeout_s)
+        ret = err_say(err, ERR_USAGE, EINVAL, "switchover: --timeout goes with --all");
+    if (ret < 0)
+        err_hint(err, "minivmm switchover --help shows how");
+    return ret;
+}
+
 int verb_switchover(int argc, char **argv)
 {
-    return verb_plain("switchover",
-                      "Example:\n"
-                      "  minivmm switchover web1\n"
-                      "\n"
-                      "Usage: minivmm switchover VM...\n"
-                      "\n"
-                      "The VM goes on at its twin's host, and nothing is lost; where a standby "
-                      "waits here, its new\n"
-                      "twin comes to be here. Then the same verb, over there, brings it back.\n",
-                      switch_over, NULL, argc, argv);
+    static const struct option table[] = {
+        [SWITCH_ALL] = {"all", 0, NULL, "each VM that runs here and has a twin that could go on"},
+        [SWITCH_TIMEOUT] = {"timeout", 't', "SECONDS", "with --all: how long that may take (60)"},
+        [SWITCH_HELP] = {"help", 'h', NULL, "this text"},
+    };
+    struct switching switching = {0};
+    struct err err = {0};
+    struct verb_words words = {
+        .verb = "switchover",
+        .table = table,
+        .count = array_size(table),
+        .examples = "Examples:\n"
+                    "  minivmm switchover web1\n"
+                    "  minivmm switchover --all\n"
+                    "\n"
+                    "Usage: minivmm switchover VM...\n"
+                    "       minivmm switchover --all [--timeout SECONDS]\n"
+                    "\n"
+                    "The VM goes on at its twin's host, and nothing is lost; where a standby "
+                    "waits here, its new\n"
+                    "twin comes to be here. Then the same verb, over there, brings it back. "
+                    "With --all what has\n"
+                    "no twin stays here, and is named: before this host is shut down.\n",
+        .take = take_switch_option,
+        .ctx = &switching,
+        .most = 64,
+        .missing = "which VM?"};
+    int ret = verb_words_read(&words, argc, argv, &err);
+    if (ret == 0)
+        ret = check_switch(&switching, &words, &err);
+    if (ret != 0)
+        return ret < 0 ? fail(&err) : 0;
+    if (switching.all)
+        return switch_all(switching.timeout_s ? switching.timeout_s : SWITCH_ALL_S);
+    return verb_words_each(&words, switch_over, NULL);
 }

@@ -216,7 +216,7 @@ def test_the_units_are_ones():
         raise Skip("no systemd-analyze")
     with tempfile.TemporaryDirectory() as folder:
         units = []
-        for name in ["minivmm@.service", "minivmm-standby.service"]:
+        for name in ["minivmm@.service", "minivmm-standby.service", "minivmm-handover.service"]:
             units.append(Path(folder, name.replace("@", "@web1")))
             units[-1].write_text((UNITS / name).read_text().replace("@bindir@/minivmm", MINIVMM))
         result = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True,
