@@ -39,11 +39,28 @@ void protect_set(struct protect *protect, bool *flag)
     loop_post(instance_loop(protect->instance), &protect->turn);
 }
 
-static void say_strange(const struct protect *protect, const struct ft_record *record)
+/* Said once, and in the status for as long as it is so. */
+static void say_strange(struct protect *protect, const struct ft_record *record)
 {
-    log_warning("%s: the witness says generation %llu, and there was a newer one already: its "
-                "records were lost, or an old copy of them was brought back",
-                vm_of(protect)->name, (unsigned long long)record->generation);
+    struct err err = {0};
+    int ret = err_say(&err, ERR_STATE, ESTALE,
+                      "the witness says generation %llu, and there was a newer one already: its "
+                      "records were lost, or an old copy of them was brought back",
+                      (unsigned long long)record->generation);
+    (void)ret;
+    pthread_mutex_lock(&protect->lock);
+    bool news = strcmp(protect->strange.text, err.text) != 0;
+    protect->strange = err;
+    pthread_mutex_unlock(&protect->lock);
+    if (news)
+        log_warning("%s: %s", vm_of(protect)->name, err.text);
+}
+
+static void forget_strange(struct protect *protect)
+{
+    pthread_mutex_lock(&protect->lock);
+    protect->strange = (struct err){0};
+    pthread_mutex_unlock(&protect->lock);
 }
 
 static void end(struct protect *protect)
@@ -79,6 +96,7 @@ static void act(void *ctx, const struct ft_action *action)
         primary_release(protect->primary, action->epoch);
         break;
     case FT_OPEN:
+        forget_strange(protect);
         if (protect->outbox) /* else it has not run yet, and never was held */
             outbox_open(protect->outbox);
         break;

@@ -81,6 +81,7 @@ struct protect {
     uint64_t tries, failed; /* to be followed: how many began, and which one failed last */
     uint64_t asked_after;   /* what `asked` has asked for is a later one */
     struct err trouble;     /* why nobody follows; kind 0: it is not known */
+    struct err strange;     /* the witness knows less than we do; kind 0: it does not */
 };
 
 /* On the main loop: to whom it may concern; protocol NULL: there is none. */

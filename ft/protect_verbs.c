@@ -372,7 +372,7 @@ static void find_trouble(struct protect *protect, const struct ft_protocol *prot
     if (ret_trouble->kind || protocol->state == FT_PAIRED)
         return;
     pthread_mutex_lock(&protect->lock);
-    *ret_trouble = protect->trouble;
+    *ret_trouble = protect->strange.kind ? protect->strange : protect->trouble;
     pthread_mutex_unlock(&protect->lock);
 }
 

@@ -70,7 +70,7 @@ class Etcd(contextlib.ExitStack):
         if tls:
             self.authority.sign("server")
             self.authority.sign("client")
-        self.tls, self.clients, self.net = tls, clients, net
+        self.tls, self.clients, self.net, self.users = tls, clients, net, False
         ports = free_ports(2 * count)
         self.ports, self.peers = ports[:count], ports[count:]
         self.processes = {}
@@ -113,24 +113,40 @@ class Etcd(contextlib.ExitStack):
         for number in list(self.processes):
             self.kill(number)
 
-    def ask(self, path, question, number=None):
-        """What a member answers, by its JSON gateway; an OSError where it does not."""
-        port = self.ports[next(iter(self.processes)) if number is None else number]
+    @contextlib.contextmanager
+    def _connected(self, number):
         way = self.net.socket(socket.AF_INET, socket.SOCK_STREAM) if self.net else socket.socket()
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.ports[number])) as connection:
             way.settimeout(5)
             connection.sock = way
-            way.connect(("127.0.0.1", port))
+            way.connect(("127.0.0.1", self.ports[number]))
             if self.tls:
                 context = ssl.create_default_context(cafile=str(self.root / "ca.pem"))
                 context.load_cert_chain(self.root / "client.pem", self.root / "client.key")
                 connection.sock = context.wrap_socket(way, server_hostname="127.0.0.1")
-            connection.request("POST", f"/v3/{path}", json.dumps(question))
+            yield connection
+
+    def ask(self, path, question, number=None):
+        """What a member answers, by its JSON gateway; an OSError where it does not."""
+        number = next(iter(self.processes)) if number is None else number
+        known = {}
+        if self.users and path != "auth/authenticate":
+            known["Authorization"] = self.ask("auth/authenticate", {"name": "root", "password": "r"}, number)["token"]
+        with self._connected(number) as connection:
+            connection.request("POST", f"/v3/{path}", json.dumps(question), known)
             answer = connection.getresponse()
             body = answer.read()
         if answer.status != 200:
             raise OSError(f"etcd says {answer.status}: {body}")
         return json.loads(body)
+
+    def reads(self):
+        """How often its first member was asked for records, by whomever."""
+        with self._connected(next(iter(self.processes))) as connection:
+            connection.request("GET", "/metrics")
+            said = connection.getresponse().read().decode()
+        return sum(float(line.split()[-1]) for line in said.splitlines()
+                   if line.startswith("grpc_server_handled_total{") and 'grpc_method="Range"' in line)
 
     def wait(self):
         """Until every member that runs sees the majority."""
@@ -150,18 +166,18 @@ class Etcd(contextlib.ExitStack):
         records = [base64.b64decode(one["value"]).decode().split() for one in said.get("kvs", [])]
         return {record[record.index("vm") + 1]: int(record[record.index("generation") + 1]) for record in records}
 
-    def keep_copy(self):
+    def keep_copy(self, name="copy"):
         """As somebody makes a backup: of members that stand still. Restored by restore_copy()."""
         self.kill_all()
         for number in range(len(self.ports)):
-            shutil.copytree(self.root / f"data{number}", self.root / f"copy{number}")
+            shutil.copytree(self.root / f"data{number}", self.root / f"{name}{number}")
         self._start_all()
 
-    def restore_copy(self):
+    def restore_copy(self, name="copy"):
         self.kill_all()
         for number in range(len(self.ports)):
             shutil.rmtree(self.root / f"data{number}")
-            shutil.copytree(self.root / f"copy{number}", self.root / f"data{number}")
+            shutil.copytree(self.root / f"{name}{number}", self.root / f"data{number}")
         self._start_all()
 
     def _start_all(self):
@@ -181,6 +197,7 @@ class Etcd(contextlib.ExitStack):
                                                                "range_end": encode("minivmm0")}})
             self.ask("auth/user/grant", {"user": user, "role": user})
         self.ask("auth/enable", {})
+        self.users = True
 
 
 def encode(text):

@@ -231,3 +231,78 @@ def test_an_old_copy_is_refused():
         words = pair.a.bad(4, "who may run web1 is not known", "run", pair.a.root / "web1")
         assert f"says generation {before['generation']}" in words and "old copy" in words, words
         assert "hint: " in words and ".protected" in words, words
+
+
+def test_an_old_copy_is_refused_by_a_twin():
+    """The same for a twin whose primary dies: it does not go on by a record that is older than what it knows, says so, and
+    asks again. When the etcd knows what it knew, the twin goes on with all that anybody was told."""
+    with protected(1) as (pair, clients, before):
+        etcd = pair.etcd
+        etcd.keep_copy()
+        pair.kill(pair.b)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.a, before)
+        pair.protect()
+        newer = pair.wait_for(pair.a, role="primary", state="paired")
+        assert newer["generation"] > before["generation"], newer
+        clients.wait_for_more(SOME)
+        etcd.keep_copy("newer")
+        etcd.restore_copy()
+        assert list(etcd.generations().values()) == [before["generation"]]
+        twin = pair.pid(pair.b)
+        pair.kill(pair.a)
+        said = pair.wait_for(pair.b, state="claiming", why=lambda why: "there was a newer one already" in why)
+        assert f"the witness says generation {before['generation']}" in said["why"], said
+        looks = etcd.reads()
+        pair.b.wait_until(lambda: etcd.reads() > looks + 2, "more questions of the twin")
+        assert pair.owner() is None and pair.pid(pair.b) == twin
+        assert list(etcd.generations().values()) == [before["generation"]]
+        etcd.restore_copy("newer")
+        clients.wait_for_more(SOME)
+        assert takes_over(pair, pair.b, newer)["why"].find("newer one") < 0
+        told = clients.stop()
+        check_disk(pair.disk(pair.b), told)
+
+
+def test_a_vm_with_users():
+    """The same VM where the etcd wants to know who asks: its address is in vm.json, user and password are in etcd.json, as
+    the documents say. Without them, and with a wrong one, protect is refused and says what to do; with them the VM
+    outlives its host, also when the etcd was started again since and has forgotten who was let in; the old folder is
+    refused by that, and the new one runs again."""
+    need_protect()
+    with Pair(etcd=1) as pair:
+        etcd, ours = pair.etcd, pair.etcd.trust()
+        etcd.with_users()
+        pair.make(ft={"witness": etcd.address})
+        pair.process = pair.start_primary()
+        protect = ("protect", "web1", "--to", pair.start_standby(pair.b), "--insecure")
+        pair.a.bad(4, r"wants to know who asks(.|\n)*hint: .*etcd\.json", *protect)
+        configure(pair.a.env["XDG_CONFIG_HOME"], **ours, user="minivmm", password="guessed")
+        words = pair.a.bad(4, r'"minivmm"(.|\n)*hint: .*etcd\.json', *protect)
+        assert "guessed" not in words, words
+        assert "protection" not in pair.a.status("web1") and etcd.generations() == {}
+        for host in pair.hosts:
+            configure(host.env["XDG_CONFIG_HOME"], **ours, user="minivmm", password="open sesame")
+        pair.a.good(*protect)
+        before = pair.wait_for(pair.a, role="primary", state="paired")
+        assert before["witness"] == etcd.address and list(etcd.generations().values()) == [before["generation"]]
+        clients = pair.clients("udp", "tcp", patience=20)
+        clients.wait_for_more(SOME)
+        etcd.kill(0)
+        etcd.start(0)
+        etcd.wait()
+        pair.kill(pair.a)
+        clients.wait_for_more(SOME)
+        takes_over(pair, pair.b, before)
+        told = finish(pair, clients, pair.b)
+        pair.a.bad(4, r"web1 .*(taken it over|is a twin)", "run", pair.a.root / "web1")
+        configure(pair.b.env["XDG_CONFIG_HOME"], **ours, user="reader", password="open sesame")
+        pair.b.waiting.kill()
+        pair.kill(pair.b)
+        process = pair.b.begin("run", "web1")
+        said = pair.wait_for(pair.b, state="starting", why=lambda why: "permission denied" in why)
+        assert process.poll() is None and pair.b.status("web1")["state"] == "asking the witness", said
+        configure(pair.b.env["XDG_CONFIG_HOME"], **ours, user="minivmm", password="open sesame")
+        clients = pair.clients("tcp", patience=60)
+        clients.wait_for_more(SOME)
+        check_disk(pair.disk(pair.b), {**told, **clients.stop()})
