@@ -320,7 +320,8 @@ def test_f11_what_does_not_fit():
 
 def test_f12_no_wall_clock():
     """F12: nothing in fault tolerance asks for the time of day, which somebody may set: but for what a VM that comes
-    elsewhere is told of it, and for how long ago one went home, which says only when it may go again."""
+    elsewhere is told of it, and for how long ago one went home, which says only when it may go again. (What becomes of
+    a clock that is set: test_protect_clock.py.)"""
     allowed = {"departure.c", "copies.c", "protect_home.c"}
     for path in sorted((REPOSITORY / "ft").glob("*.c")):
         asks = re.findall(r"clock_wall_ns|CLOCK_REALTIME|gettimeofday|\btime\(NULL", path.read_text())
