@@ -51,6 +51,12 @@
  *           an epoch that is as it was in the epoch before; before the first, nothing is set
  *   COMPARE u32 place of a disk, or 0xffffffff for guest memory; u32 CRC-32C of each MiB of it
  *
+ * A connection is one VM's, from its HELLO on, which has the UUID: it is said once, a second HELLO
+ * is out of its place, and each VM has a connection and a process of its own on either side. So no
+ * later frame names the VM again, and neither does a WORD: one of another VM cannot come here. What
+ * a word is about it says itself (generation and epoch); one of an older generation, or that nobody
+ * waits for, ends the connection (ft/protocol.c).
+ *
  * Whoever reads them trusts nothing: a frame that is short, damaged, too long, unknown or out of
  * its place ends the reading with an error, and has changed nothing.
  */
