@@ -155,7 +155,7 @@ static int refuse_protected(const struct folder *folder, struct err *err)
 {
     struct protection protection;
     int ret = protection_find(&protection, folder, err);
-    if (ret == -ENOENT || ret == -ESTALE)
+    if (ret == -ENOENT || ret == -ESTALE || (ret == 0 && protection.role == PROTECTION_OFF))
         return 0;
     if (ret == 0) {
         const char *peer = protection.peer[0] ? protection.peer : "another host";
@@ -166,8 +166,8 @@ static int refuse_protected(const struct folder *folder, struct err *err)
         else
             ret = err_say(err, ERR_STATE, EBUSY, "%s is protected, by a twin at %s", folder->name,
                           peer);
-        err_hint(err, "minivmm unprotect %s%s ends that; remove --force removes it all the same",
-                 folder->name, is_twin ? ", over there," : "");
+        err_hint(err, "minivmm unprotect %s%s; remove --force removes it all the same",
+                 folder->name, is_twin ? ", over there, leaves this folder" : " ends that");
     } else {
         err_hint(err, "minivmm remove --force %s removes it all the same", folder->name);
     }

@@ -174,7 +174,8 @@ def test_copies_are_not_protected():
 
 
 def test_list_status_remove():
-    """A twin is listed as one; status says what the folder knows; remove wants --force for both, and not for copies."""
+    """A twin is listed as one; status says what the folder knows; remove wants --force for both, and neither for copies nor
+    for what was protected once."""
     with protected() as vms:
         def row(name):
             return next(row for row in json.loads(vms.good("list", "--json")) if row["name"] == name)
@@ -192,4 +193,8 @@ def test_list_status_remove():
         assert row("web2")["state"] == "stopped" and "protection" not in vms.status("web2")
         vms.good("remove", "--yes", "web2")
         vms.good("remove", "--yes", "--force", "web1")
+        assert not vms.web.exists()
+    with protected() as vms:
+        vms.mark(role="off")
+        vms.good("remove", "--yes", "web1")
         assert not vms.web.exists()
