@@ -183,6 +183,17 @@ static void warn_of_keys(void)
         log_err(LOG_WARNING, &err);
 }
 
+/* It is not made here: a file system that is not mounted just now looks like this, too. */
+static int say_no_folder(const char *folder, int error, struct err *err)
+{
+    int ret = err_sys(err, error == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, error, "folder %s",
+                      folder);
+    if (error == ENOENT)
+        err_hint(err, "mkdir -p %s; first mount what it is to lie on, if that is not mounted",
+                 folder);
+    return ret;
+}
+
 static int open_all(struct standby *standby, const char *folder, struct err *err)
 {
     sigset_t set;
@@ -190,8 +201,7 @@ static int open_all(struct standby *standby, const char *folder, struct err *err
     if (standby->path)
         standby->place = open(standby->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (standby->place < 0)
-        return err_sys(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_FAILED, errno, "folder %s",
-                       folder);
+        return say_no_folder(folder, errno, err);
     int ret = standby->key_path ? link_key_read(&standby->key, standby->key_path, err) : 0;
     key_finder_init(&standby->finder);
     if (!standby->key_path)

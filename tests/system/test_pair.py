@@ -260,7 +260,7 @@ class PairedHosts(Pair):
         (code, said), = self.net.run_all([("sh", "-ec", ways, self.AT_A, self.AT_B, self.AT_C)])
         assert code == 0, said
         self.c = self.enter_context(PairHost(self.net))
-        let_ssh({self.AT_A: self.a, self.AT_B: self.b, self.AT_C: self.c})
+        let_ssh({self.AT_A: self.a, self.AT_B: self.b, self.AT_C: self.c, "hostb": self.b})
         if paired:
             pair(self.a, self.AT_B, "--as", self.AT_A)
 
@@ -317,6 +317,24 @@ def test_protect_by_pair():
         hosts.kill(a)
         hosts.wait_for(b, role="primary", state="paired", timeout=60)  # host A is its twin now, by the new key
         assert json.loads((b.root / "web1/.protected").read_text())["peer"].startswith(hosts.AT_A)
+
+
+def test_one_pair_for_two_lines():
+    """Two lines between two hosts have the key of one pair, whose name is the address that --to begins with. Paired by
+    another name they have none, and protect says so."""
+    with PairedHosts(paired=False) as hosts:
+        a, b, lines = hosts.a, hosts.b, f"{hosts.AT_B},{hosts.AT_C}"
+        b.waiting = b.begin("standby", ".", "--listen", f"{hosts.AT_B}:7420", "--listen", f"{hosts.AT_C}:7420")
+        assert "VMs may come to" in b.waiting.stderr.readline()
+        hosts.start_primary()
+        pair(a, "hostb", "--as", hosts.AT_A)
+        said = hosts.follow(a, lines)
+        assert said.returncode == 2 and f"there is none for {hosts.AT_B}" in said.stderr, said
+        a.good("unpair", "hostb")
+        pair(a, "hostb", "--name", hosts.AT_B, "--as", hosts.AT_A)
+        said = hosts.follow(a, lines)
+        assert said.returncode == 0, said.stderr
+        hosts.wait_for(a, state="paired", paths=lambda ways: [way["alive"] for way in ways or []] == [True, True])
 
 
 def test_each_host_has_its_own_key():

@@ -19,7 +19,8 @@ from test_migrate import Host, free_port, hosts
 
 
 def test_wrong_words():
-    """Each verb says what is wrong with its words, with the exit code for it, and the VM goes on unprotected."""
+    """Each verb says what is wrong with its words, with the exit code for it and the mend, and the VM goes on
+    unprotected."""
     with Host() as one:
         one.make("web1")
         for verb in ("protect", "unprotect", "switchover", "epochs"):
@@ -28,6 +29,7 @@ def test_wrong_words():
             one.bad(4, "web1 is not running\nhint: minivmm run web1", verb, "web1")
             one.bad(2, "--nosuch", verb, "web1", "--nosuch")
         one.bad(4, "web1 is not running", "status", "--watch", "web1")
+        one.bad(3, "folder nosuch: No such file.*\nhint: mkdir -p nosuch; first mount", "standby", "nosuch")
         one.start("web1")
         (one.root / "w").mkdir()
         (one.root / "open.key").write_text("00" * 32)
