@@ -51,6 +51,37 @@ START_TEST(test_the_time_table_keeps_its_promises)
 }
 END_TEST
 
+/* --- the speed of the TSC ------------------------------------------------------------------ */
+
+/* A guest's clock bears 250 ppm. */
+START_TEST(test_a_tsc_of_another_speed_is_refused)
+{
+    static const struct {
+        uint32_t wanted, here;
+        bool good;
+    } pairs[] = {{2000000, 2000000, true},     {2000000, 2000500, true},
+                 {2000000, 1999500, true},     {2000000, 2000501, false},
+                 {2000000, 1999499, false},    {2000000, 4000000, false},
+                 {4000000, 2000000, false},    {0, 2000000, true},
+                 {2000000, 0, true},           {0, 0, true},
+                 {1, UINT32_MAX, false},       {UINT32_MAX, 1, false},
+                 {UINT32_MAX, 1u << 31, false}};
+    for (size_t i = 0; i < array_size(pairs); i++) {
+        char wanted[32], here[32];
+        struct err err = {0};
+        int ret = vcpu_state_check_tsc(pairs[i].wanted, pairs[i].here, &err);
+        ck_assert_msg(ret == (pairs[i].good ? 0 : -ENOTSUP), "%zu: %d", i, ret);
+        if (pairs[i].good)
+            continue;
+        snprintf(wanted, sizeof(wanted), "a TSC of %u kHz", pairs[i].wanted);
+        snprintf(here, sizeof(here), "this host's has %u kHz", pairs[i].here);
+        ck_assert_int_eq(err.kind, ERR_HOST);
+        ck_assert_msg(strstr(err.text, wanted) && strstr(err.text, here), "%s", err.text);
+        ck_assert(err.hint[0]);
+    }
+}
+END_TEST
+
 /* --- one vCPU of a VM --------------------------------------------------------------------- */
 
 struct one {
@@ -469,6 +500,30 @@ START_TEST(test_tsc_and_clock_go_on_together)
     destroy_one(&other);
 }
 END_TEST
+/* The vCPU keeps what it has, and takes its own state afterwards. */
+START_TEST(test_a_state_of_another_tsc_changes_nothing)
+{
+    struct err err = {0};
+    save(&one, &state);
+    if (!state.tsc_khz) {
+        printf("SKIPPED: this host does not say how fast its TSC is\n");
+        return;
+    }
+    again = state;
+    make_busy(&again);
+    again.tsc_khz = state.tsc_khz - state.tsc_khz / 100;
+    for (enum vcpu_load how = VCPU_LOAD_ALL; how <= VCPU_LOAD_TRIAL; how++) {
+        int ret = vcpu_state_load(one.vcpu, &one.caps, &again, how, &err);
+        ck_assert_int_eq(ret, -ENOTSUP);
+        ck_assert_msg(strstr(err.text, "kHz"), "%s", err.text);
+    }
+    save(&one, &again);
+    check_same(&state, &again);
+    again.tsc_khz = state.tsc_khz - state.tsc_khz / 5000; /* 200 ppm */
+    load(&one, &again);
+}
+END_TEST
+
 
 int main(void)
 {
@@ -496,3 +551,5 @@ int main(void)
     suite_add_tcase(suite, kvm);
     return unit_main_with_kvm(suite, "test_vcpu_state");
 }
+    tcase_add_test(tables, test_a_tsc_of_another_speed_is_refused);
+    tcase_add_test(kvm, test_a_state_of_another_tsc_changes_nothing);

@@ -274,9 +274,12 @@ int vcpu_state_check_tsc(uint32_t wanted_khz, uint32_t here_khz, struct err *err
     uint32_t apart = here_khz > wanted_khz ? here_khz - wanted_khz : wanted_khz - here_khz;
     if (!wanted_khz || !here_khz || apart <= wanted_khz / 4000)
         return 0;
-    return err_say(err, ERR_HOST, ENOTSUP,
-                   "the guest counts time by a TSC of %u kHz, this host's has %u kHz", wanted_khz,
-                   here_khz);
+    int ret = err_say(err, ERR_HOST, ENOTSUP,
+                      "the guest counts time by a TSC of %u kHz, this host's has %u kHz",
+                      wanted_khz, here_khz);
+    err_hint(err, "while it runs it goes to a host whose TSC is as fast; stopped there, it starts "
+                  "here");
+    return ret;
 }
 
 static int check_tsc_khz(int vcpu, const struct vcpu_state *state, struct err *err)
