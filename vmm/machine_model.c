@@ -30,6 +30,9 @@ struct machine_model {
     uint32_t reserved;
     struct model_device devices[MODEL_DEVICES];
     struct kvm_cpuid_entry2 cpuid[KVM_X86_MAX_CPUID]; /* what vCPU 0 was given */
+    uint32_t msr_count;
+    uint32_t reserved_too;
+    uint32_t msrs[KVM_X86_MAX_MSRS]; /* numbers of those that the state of a vCPU has */
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -46,7 +49,8 @@ static void fill(struct machine_model *ret_model, const struct machine *machine)
                                         .tsc_khz = cpu->tsc_khz,
                                         .xsave_size = cpu->xsave_size,
                                         .device_count = machine->device_count,
-                                        .cpuid_count = cpu->cpuid_count};
+                                        .cpuid_count = cpu->cpuid_count,
+                                        .msr_count = cpu->msr_count};
     for (unsigned i = 0; i < machine->device_count; i++) {
         const struct device *device = machine->devices[i];
         struct model_device *at = &ret_model->devices[i];
@@ -55,6 +59,8 @@ static void fill(struct machine_model *ret_model, const struct machine *machine)
         at->version = device->table->version;
     }
     memcpy(ret_model->cpuid, cpu->cpuid, sizeof(ret_model->cpuid));
+    for (unsigned i = 0; i < cpu->msr_count; i++)
+        ret_model->msrs[i] = cpu->msrs[i].index;
 }
 
 int machine_model_create(struct machine_model **ret_model, struct err *err)
@@ -128,45 +134,66 @@ static void cpuid_of(const struct machine_model *model, struct kvm_x86_cpuid *re
     memcpy(ret_cpuid->entries, model->cpuid, sizeof(model->cpuid));
 }
 
-/* What a vCPU has that is given all that this host can: KVM may add to it. */
-static int look_at_host(const struct kvm *kvm, unsigned cpus, struct kvm_x86_cpuid *ret_cpuid,
-                        uint32_t *ret_tsc_khz, struct err *err)
+/* A vCPU that is given all that this host can, in a VM of its own. */
+struct probe {
+    struct kvm kvm;
+    int vm, vcpu;
+    struct kvm_x86_cpuid cpuid; /* what it has: KVM may add to what it was given */
+    uint32_t tsc_khz;
+};
+
+static int ask_kvm(struct probe *probe)
 {
-    const struct cpuid_config config = machine_cpuid_config(kvm, cpus);
-    int vm = -1, vcpu = -1;
-    int ret = cpuid_build(kvm, &config, ret_cpuid, err);
+    int ret = kvm_create_vm(&probe->kvm, &probe->vm);
+    if (ret == 0) /* as a machine has it: some MSRs are the local APIC's */
+        ret = kvm_vm_enable_cap(probe->vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS);
+    if (ret == 0)
+        ret = kvm_vm_create_vcpu(probe->vm, 0, &probe->vcpu);
+    if (ret == 0)
+        ret = kvm_x86_set_cpuid(probe->vcpu, &probe->cpuid);
+    if (ret == 0)
+        ret = kvm_x86_get_cpuid(probe->vcpu, &probe->cpuid);
+    if (ret == 0 && kvm_x86_get_tsc_khz(probe->vcpu, &probe->tsc_khz) < 0)
+        probe->tsc_khz = 0;
+    return ret;
+}
+
+static int probe_host(struct probe *probe, unsigned cpus, struct err *err)
+{
+    *probe = (struct probe){.kvm.fd = -1, .vm = -1, .vcpu = -1};
+    int ret = kvm_open(&probe->kvm, err);
     if (ret < 0)
         return ret;
-    ret = kvm_create_vm(kvm, &vm);
-    if (ret == 0)
-        ret = kvm_vm_create_vcpu(vm, 0, &vcpu);
-    if (ret == 0)
-        ret = kvm_x86_set_cpuid(vcpu, ret_cpuid);
-    if (ret == 0)
-        ret = kvm_x86_get_cpuid(vcpu, ret_cpuid);
-    if (ret == 0 && kvm_x86_get_tsc_khz(vcpu, ret_tsc_khz) < 0)
-        *ret_tsc_khz = 0;
-    if (vcpu >= 0)
-        close(vcpu);
-    if (vm >= 0)
-        close(vm);
+    const struct cpuid_config config = machine_cpuid_config(&probe->kvm, cpus);
+    ret = cpuid_build(&probe->kvm, &config, &probe->cpuid, err);
+    if (ret < 0)
+        return ret;
+    ret = ask_kvm(probe);
     return ret < 0 ? err_sys(err, ERR_HOST, -ret, "cannot learn what this host's CPUs can") : 0;
+}
+
+static void probe_end(struct probe *probe)
+{
+    if (probe->vcpu >= 0)
+        close(probe->vcpu);
+    if (probe->vm >= 0)
+        close(probe->vm);
+    kvm_close(&probe->kvm);
 }
 
 int machine_model_check_host(const struct machine_model *wanted, struct err *err)
 {
-    struct kvm kvm = {.fd = -1};
-    struct kvm_x86_cpuid host, guest;
-    uint32_t tsc_khz = 0;
+    struct probe probe;
+    struct kvm_x86_cpuid guest;
     cpuid_of(wanted, &guest);
-    int ret = kvm_open(&kvm, err);
+    int ret = probe_host(&probe, wanted->cpus, err);
     if (ret == 0)
-        ret = look_at_host(&kvm, wanted->cpus, &host, &tsc_khz, err);
+        ret = cpu_model_check(&probe.cpuid, &guest, err);
     if (ret == 0)
-        ret = cpu_model_check(&host, &guest, err);
+        ret = vcpu_state_check_tsc(wanted->tsc_khz, probe.tsc_khz, err);
     if (ret == 0)
-        ret = vcpu_state_check_tsc(wanted->tsc_khz, tsc_khz, err);
-    kvm_close(&kvm);
+        ret = vcpu_state_check_msrs(probe.vcpu, wanted->msrs, wanted->msr_count, err);
+    probe_end(&probe);
     return ret;
 }
 
@@ -238,11 +265,14 @@ static const struct state_field fields[] = {
                       COUNTED(device)),
     STATE_FIELD_TABLE(struct machine_model, cpuid, struct kvm_cpuid_entry2, &cpuid_entry_table,
                       COUNTED(cpuid)),
+    STATE_FIELD_U32(struct machine_model, msr_count, .max = KVM_X86_MAX_MSRS, .since = 2),
+    STATE_FIELD_BYTES(struct machine_model, reserved_too, .since = 2),
+    STATE_FIELD_U32(struct machine_model, msrs, COUNTED(msr), .since = 2),
 };
 
 static const struct state_table table = {
     .name = "model",
-    .version = 1,
+    .version = 2,
     STATE_TABLE_OF(struct machine_model, fields),
     .validate = validate,
 };

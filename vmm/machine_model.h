@@ -3,8 +3,9 @@
  * What a machine is, beside its state: what another one must be too to take that state over. It
  * travels ahead of the state, so that whoever is to go on can say at once that it cannot, and why.
  *
- * Model-specific registers are not compared: hosts know different ones, and those that a CPU model
- * hides do not matter. One with a value that this KVM does not take is told of when it is loaded.
+ * Of model-specific registers it has the numbers: one that this KVM does not know at all could not
+ * be loaded later. One with a value that this KVM does not take is told of when it is loaded. A
+ * model of version 1, as older snapshots have it, names none.
  */
 #pragma once
 

@@ -284,17 +284,32 @@ def of_another_version(word, payload):
     return struct.pack("<I", 99) + payload[4:] if word == "FOLLOW" else None
 
 
-def with_another_cpu(word, payload):
-    """What its model says of CPUID leaf 7: all bits of EBX, which no CPU has. (core/state.h, vmm/machine_model.c)"""
+def with_another_model(word, payload, change):
+    """A HELLO with what change makes of the section with its model. (core/state.h, vmm/machine_model.c)"""
     if word != "HELLO":
         return None
     begin = payload.index(b"\x05model")
     end = begin + 16 + struct.unpack_from("<I", payload, begin + 12)[0]
-    section, leaf = payload[begin:end], struct.pack("<III", 7, 0, 1)
-    assert section.count(leaf) == 1 and payload[end:end + 4] == struct.pack("<I", crc32c(section)), "a model is otherwise"
-    at = section.index(leaf) + 16  # EAX comes first
-    section = section[:at] + b"\xff" * 4 + section[at + 4:]
+    section = payload[begin:end]
+    assert payload[end:end + 4] == struct.pack("<I", crc32c(section)), "a model is otherwise"
+    section = change(section)
     return payload[:begin] + section + struct.pack("<I", crc32c(section)) + payload[end + 4:]
+
+
+def with_another_cpu(word, payload):
+    """What it says of CPUID leaf 7: all bits of EBX, which no CPU has."""
+    def change(section):
+        leaf = struct.pack("<III", 7, 0, 1)
+        assert section.count(leaf) == 1, "a model is otherwise"
+        at = section.index(leaf) + 16  # EAX comes first
+        return section[:at] + b"\xff" * 4 + section[at + 4:]
+
+    return with_another_model(word, payload, change)
+
+
+def with_another_msr(word, payload):
+    """In the place of its last MSR one of KVM's own that is not assigned."""
+    return with_another_model(word, payload, lambda section: section[:-4] + struct.pack("<I", 0x4b5640ff))
 
 
 def test_f11_what_does_not_fit():
@@ -303,7 +318,7 @@ def test_f11_what_does_not_fit():
     with CrashPair() as pair:
         for change, code, words in [
                 (of_another_version, 4, "speaks version 99 of fault tolerance, this minivmm version 4"),
-                (with_another_cpu, 6, "CPU|cpu")]:
+                (with_another_cpu, 6, "CPU|cpu"), (with_another_msr, 6, "no MSR 0x4b5640ff.*\nhint: .*kernel")]:
             pair.talk.change = change
             said = pair.protect()
             assert said.returncode == code and re.search(words, said.stderr), said

@@ -23,8 +23,10 @@ static inline void put_text(struct stream *stream, const char *text, size_t room
         stream_put_u8(stream, 0);
 }
 
-/* What the section "model" holds, field by field: two devices and two entries of CPUID. */
-static inline void put_model(struct stream *stream, uint64_t memory)
+enum { MODEL_WITHOUT_MSRS = 1, MODEL_NOW }; /* versions of the section */
+
+/* What the section "model" holds, field by field: two devices, two entries of CPUID, two MSRs. */
+static inline void put_model(struct stream *stream, uint16_t version, uint64_t memory)
 {
     static const uint32_t numbers[] = {3, 2500000, 4096, 2, 2, 0};
     stream_put_u64(stream, memory);
@@ -43,6 +45,9 @@ static inline void put_model(struct stream *stream, uint64_t memory)
         for (unsigned j = 0; j < 3; j++)
             stream_put_u32(stream, 0);
     }
+    static const uint32_t msrs[] = {2, 0, 0x10, 0xc0000082};
+    for (size_t i = 0; version >= MODEL_NOW && i < array_size(msrs); i++)
+        stream_put_u32(stream, msrs[i]);
 }
 
 static inline void put_section(struct stream_buffer *buffer, const char *name, uint16_t version,
@@ -58,7 +63,7 @@ static inline void put_section(struct stream_buffer *buffer, const char *name, u
     stream_put_u32(&buffer->stream, buffer->stream.checksum);
 }
 
-static inline struct machine_model *make_model(uint64_t memory)
+static inline struct machine_model *make_model(uint16_t version, uint64_t memory)
 {
     struct machine_model *model;
     struct stream_buffer payload, end, section;
@@ -67,8 +72,8 @@ static inline struct machine_model *make_model(uint64_t memory)
     stream_buffer_init(&payload, 0);
     stream_buffer_init(&end, 0);
     stream_buffer_init(&section, 0);
-    put_model(&payload.stream, memory);
-    put_section(&section, "model", 1, &payload);
+    put_model(&payload.stream, version, memory);
+    put_section(&section, "model", version, &payload);
     put_section(&section, "end", 1, &end);
     const struct state_item item = machine_model_item(model);
     int ret = state_load(&section.stream, &item, 1, &err);
@@ -91,7 +96,7 @@ static inline void make_state(struct stream_buffer *ret_state)
 
 static inline void write_state(int folder, const uint32_t *sums)
 {
-    struct machine_model *model = make_model(MEMORY);
+    struct machine_model *model = make_model(MODEL_NOW, MEMORY);
     struct stream_buffer state;
     struct err err = {0};
     make_state(&state);

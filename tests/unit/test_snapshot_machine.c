@@ -246,8 +246,10 @@ START_TEST(test_a_state_that_no_machine_takes_is_refused)
 }
 END_TEST
 
-/* A section "model" as a machine has it, but with so many vCPUs. */
-static int load_model(struct machine_model *model, struct machine_model *into, uint32_t cpus)
+/* A section "model" as a machine has it, but with this number at that place of the payload, from
+ * its end where that is negative. */
+static int load_model(struct machine_model *model, struct machine_model *into, int place,
+                      uint32_t number)
 {
     struct stream_buffer bytes;
     uint32_t length;
@@ -256,12 +258,52 @@ static int load_model(struct machine_model *model, struct machine_model *into, u
     ck_assert_int_eq(state_save(&bytes.stream, &from, 1), 0);
     uint8_t *payload = rig_find_section(bytes.bytes, bytes.length, "model", 0, &length);
     ck_assert_ptr_nonnull(payload);
-    memcpy(payload + 16, &cpus, sizeof(cpus));
+    memcpy(payload + (place < 0 ? (int)length + place : place), &number, sizeof(number));
     rig_sign_section(payload, length, "model");
     int ret = state_load(&bytes.stream, &to, 1, NULL);
     stream_buffer_finish(&bytes);
     return ret;
 }
+
+enum { AT_CPUS = 16, AT_TSC_KHZ = 20, AT_LAST_MSR = -4 };
+
+/* Before any memory comes: an MSR of a newer KVM, a TSC that is faster. */
+START_TEST(test_a_host_says_beforehand_what_it_lacks)
+{
+    enum { MSR_NOBODY = 0x4b5640ff };
+    static const struct {
+        int place;
+        uint32_t number;
+        const char *words;
+    } wishes[] = {{AT_LAST_MSR, MSR_NOBODY, "MSR 0x4b5640ff"}, {AT_TSC_KHZ, 1000, "kHz"}};
+    struct trial trial;
+    struct machine_model *model, *other;
+    trial_init(&trial, 1);
+    struct machine *machine = trial.rig.machine;
+    struct kvm_x86_msrs nobody = {.count = 1, .entries = {{.index = MSR_NOBODY}}};
+    const bool matters[] = {kvm_x86_get_msrs(machine->vcpus[0]->fd, &nobody) != 1,
+                            machine->power_on[0].tsc_khz != 0};
+    ck_assert_int_eq(machine_model_of(&model, machine, NULL), 0);
+    for (size_t i = 0; i < array_size(wishes); i++) {
+        struct err err = {0};
+        ck_assert_int_eq(machine_model_create(&other, NULL), 0);
+        ck_assert_int_eq(load_model(model, other, AT_CPUS, 1), 0);
+        int ret = machine_model_check_host(other, &err);
+        ck_assert_msg(ret == 0, "%s", err.text);
+        ck_assert_int_eq(load_model(model, other, wishes[i].place, wishes[i].number), 0);
+        ret = machine_model_check_host(other, &err);
+        if (!matters[i])
+            printf("SKIPPED: to this host's KVM \"%s\" is all the same\n", wishes[i].words);
+        else
+            ck_assert_msg(ret == -ENOTSUP && err.kind == ERR_HOST &&
+                              strstr(err.text, wishes[i].words) && err.hint[0],
+                          "%d: %s (%s)", ret, err.text, err.hint);
+        machine_model_destroy(other);
+    }
+    machine_model_destroy(model);
+    trial_finish(&trial);
+}
+END_TEST
 
 /* A number of vCPUs that no machine has is refused, or does no harm: it comes from a file. */
 START_TEST(test_a_model_with_any_number_of_vcpus_is_looked_at_safely)
@@ -275,7 +317,7 @@ START_TEST(test_a_model_with_any_number_of_vcpus_is_looked_at_safely)
     ck_assert_int_eq(machine_model_check(model, trial.rig.machine, &err), 0);
     for (size_t i = 0; i < array_size(counts); i++) {
         ck_assert_int_eq(machine_model_create(&other, NULL), 0);
-        bool valid = load_model(model, other, counts[i]) == 0;
+        bool valid = load_model(model, other, AT_CPUS, counts[i]) == 0;
         ck_assert(valid || counts[i] == 0 || counts[i] > 1024);
         if (valid) {
             (void)!machine_model_check_host(other, &err);
@@ -298,6 +340,7 @@ int main(void)
     tcase_add_loop_test(tests, test_another_machine_says_what_differs_and_is_usable, 0,
                         (int)array_size(others));
     tcase_add_test(tests, test_a_state_that_no_machine_takes_is_refused);
+    tcase_add_test(tests, test_a_host_says_beforehand_what_it_lacks);
     tcase_add_test(tests, test_a_model_with_any_number_of_vcpus_is_looked_at_safely);
     tcase_set_timeout(tests, PATIENCE_S + 20);
     suite_add_tcase(suite, tests);

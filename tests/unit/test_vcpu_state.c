@@ -392,18 +392,51 @@ START_TEST(test_a_refused_msr_is_named)
     save(&one, &state);
     msr_of(&state, MSR_LSTAR)->data = 1ull << 63; /* no address of 48 or 57 bits */
     ck_assert_int_lt(vcpu_state_load(one.vcpu, &one.caps, &state, VCPU_LOAD_ALL, &err), 0);
-    ck_assert_msg(strstr(err.text, "MSR 0xc0000082"), "%s", err.text);
+    ck_assert_msg(strstr(err.text, "MSR 0xc0000082 (LSTAR)"), "%s", err.text);
     ck_assert_msg(strstr(err.text, "0x8000000000000000"), "%s", err.text);
+}
+END_TEST
+
+static bool kvm_ignores_msrs(void)
+{
+    struct kvm_x86_msrs msrs = {.count = 1, .entries = {{.index = MSR_NOBODY}}};
+    bool ignores = kvm_x86_get_msrs(one.vcpu, &msrs) == 1;
+    if (ignores)
+        printf("SKIPPED: this host's KVM was told to ignore unknown MSRs\n");
+    return ignores;
+}
+
+/* By their numbers alone, before any state comes. */
+START_TEST(test_msrs_that_this_kvm_lacks_are_named_beforehand)
+{
+    uint32_t list[KVM_X86_MAX_MSRS];
+    struct err err = {0};
+    save(&one, &state);
+    for (uint32_t i = 0; i < state.msr_count; i++)
+        list[i] = state.msrs[i].index;
+    ck_assert_uint_gt(state.msr_count, 2);
+    int ret = vcpu_state_check_msrs(one.vcpu, list, state.msr_count, &err);
+    ck_assert_msg(ret == 0, "%s", err.text);
+    ck_assert_int_eq(vcpu_state_check_msrs(one.vcpu, list, 0, NULL), 0);
+    if (kvm_ignores_msrs())
+        return;
+    const uint32_t at[] = {0, state.msr_count / 2, state.msr_count - 1};
+    for (size_t i = 0; i < array_size(at); i++) {
+        list[at[i]] = MSR_NOBODY;
+        ck_assert_int_eq(vcpu_state_check_msrs(one.vcpu, list, state.msr_count, &err), -ENOTSUP);
+        ck_assert_int_eq(err.kind, ERR_HOST);
+        ck_assert_msg(strstr(err.text, "has no MSR 0x4b5640ff,"), "%s", err.text);
+        ck_assert_msg(strstr(err.hint, "kernel"), "%s", err.hint);
+        ck_assert_int_eq(vcpu_state_check_msrs(one.vcpu, list, at[i], NULL), 0);
+        list[at[i]] = state.msrs[at[i]].index;
+    }
 }
 END_TEST
 
 START_TEST(test_msrs_that_kvm_does_not_give_leave_the_list)
 {
-    struct kvm_x86_msrs msrs = {.count = 1, .entries = {{.index = MSR_NOBODY}}};
-    if (kvm_x86_get_msrs(one.vcpu, &msrs) == 1) {
-        printf("SKIPPED: this host's KVM was told to ignore unknown MSRs\n");
+    if (kvm_ignores_msrs())
         return;
-    }
     save(&one, &state); /* KVM's own surprises are gone after this */
     struct kvm_x86_msr_index good = one.caps.msrs, *list = &one.caps.msrs;
     for (uint32_t place = 0; place < 3; place++) {
@@ -467,6 +500,30 @@ static bool has_tsc_offset(void)
            kvm_x86_get_tsc_offset(one.vcpu, &offset) == 0 && offset == 1000000;
 }
 
+/* The vCPU keeps what it has, and takes its own state afterwards. */
+START_TEST(test_a_state_of_another_tsc_changes_nothing)
+{
+    struct err err = {0};
+    save(&one, &state);
+    if (!state.tsc_khz) {
+        printf("SKIPPED: this host does not say how fast its TSC is\n");
+        return;
+    }
+    again = state;
+    make_busy(&again);
+    again.tsc_khz = state.tsc_khz - state.tsc_khz / 100;
+    for (enum vcpu_load how = VCPU_LOAD_ALL; how <= VCPU_LOAD_TRIAL; how++) {
+        int ret = vcpu_state_load(one.vcpu, &one.caps, &again, how, &err);
+        ck_assert_int_eq(ret, -ENOTSUP);
+        ck_assert_msg(strstr(err.text, "kHz"), "%s", err.text);
+    }
+    save(&one, &again);
+    check_same(&state, &again);
+    again.tsc_khz = state.tsc_khz - state.tsc_khz / 5000; /* 200 ppm */
+    load(&one, &again);
+}
+END_TEST
+
 /* The guest's TSC and its kvmclock keep their distance when the VM goes on elsewhere. */
 START_TEST(test_tsc_and_clock_go_on_together)
 {
@@ -500,30 +557,6 @@ START_TEST(test_tsc_and_clock_go_on_together)
     destroy_one(&other);
 }
 END_TEST
-/* The vCPU keeps what it has, and takes its own state afterwards. */
-START_TEST(test_a_state_of_another_tsc_changes_nothing)
-{
-    struct err err = {0};
-    save(&one, &state);
-    if (!state.tsc_khz) {
-        printf("SKIPPED: this host does not say how fast its TSC is\n");
-        return;
-    }
-    again = state;
-    make_busy(&again);
-    again.tsc_khz = state.tsc_khz - state.tsc_khz / 100;
-    for (enum vcpu_load how = VCPU_LOAD_ALL; how <= VCPU_LOAD_TRIAL; how++) {
-        int ret = vcpu_state_load(one.vcpu, &one.caps, &again, how, &err);
-        ck_assert_int_eq(ret, -ENOTSUP);
-        ck_assert_msg(strstr(err.text, "kHz"), "%s", err.text);
-    }
-    save(&one, &again);
-    check_same(&state, &again);
-    again.tsc_khz = state.tsc_khz - state.tsc_khz / 5000; /* 200 ppm */
-    load(&one, &again);
-}
-END_TEST
-
 
 int main(void)
 {
@@ -531,6 +564,7 @@ int main(void)
     TCase *tables = tcase_create("tables"), *kvm = tcase_create("kvm");
     tcase_add_test(tables, test_the_vcpu_table_keeps_its_promises);
     tcase_add_test(tables, test_the_time_table_keeps_its_promises);
+    tcase_add_test(tables, test_a_tsc_of_another_speed_is_refused);
     tcase_add_checked_fixture(kvm, set_up, tear_down);
     tcase_add_test(kvm, test_power_on_state_loads_into_itself);
     tcase_add_test(kvm, test_each_cpuid_leaf_is_saved_once);
@@ -541,9 +575,11 @@ int main(void)
     tcase_add_test(kvm, test_a_trial_writes_no_guest_memory);
     tcase_add_test(kvm, test_a_trial_refuses_what_a_load_does);
     tcase_add_test(kvm, test_a_refused_msr_is_named);
+    tcase_add_test(kvm, test_msrs_that_this_kvm_lacks_are_named_beforehand);
     tcase_add_test(kvm, test_msrs_that_kvm_does_not_give_leave_the_list);
     tcase_add_test(kvm, test_more_vector_state_than_here_is_refused);
     tcase_add_test(kvm, test_a_hostile_state_does_no_lasting_harm);
+    tcase_add_test(kvm, test_a_state_of_another_tsc_changes_nothing);
     tcase_add_test(kvm, test_tsc_and_clock_go_on_together);
     tcase_set_timeout(tables, 60);
     tcase_set_timeout(kvm, 60);
@@ -551,5 +587,3 @@ int main(void)
     suite_add_tcase(suite, kvm);
     return unit_main_with_kvm(suite, "test_vcpu_state");
 }
-    tcase_add_test(tables, test_a_tsc_of_another_speed_is_refused);
-    tcase_add_test(kvm, test_a_state_of_another_tsc_changes_nothing);

@@ -35,6 +35,7 @@
 #include "core/clock.h"
 #include <errno.h>
 #include <linux/kvm_para.h>
+#include <stdio.h>
 #include <string.h>
 #include <x86intrin.h>
 
@@ -341,10 +342,75 @@ static bool has_already(int vcpu, const struct kvm_msr_entry *wanted)
     return get_msr(vcpu, wanted->index, &data) && data == wanted->data;
 }
 
+/* Those by which hosts differ, and some that a person may know. */
+static const struct {
+    uint32_t index;
+    const char *name;
+} msr_names[] = {
+    {0x3b, "IA32_TSC_ADJUST"},
+    {0x48, "IA32_SPEC_CTRL"},
+    {0xe1, "IA32_UMWAIT_CONTROL"},
+    {0x10a, "IA32_ARCH_CAPABILITIES"},
+    {0x122, "IA32_TSX_CTRL"},
+    {0x1c4, "IA32_XFD"},
+    {0x1c5, "IA32_XFD_ERR"},
+    {0x345, "IA32_PERF_CAPABILITIES"},
+    {0x570, "IA32_RTIT_CTL"},
+    {0x6a0, "IA32_U_CET"},
+    {0x6a2, "IA32_S_CET"},
+    {0xd90, "IA32_BNDCFGS"},
+    {0xda0, "IA32_XSS"},
+    {MSR_KVM_ASYNC_PF_EN, "KVM_ASYNC_PF_EN"},
+    {MSR_KVM_STEAL_TIME, "KVM_STEAL_TIME"},
+    {MSR_KVM_PV_EOI_EN, "KVM_PV_EOI_EN"},
+    {MSR_KVM_POLL_CONTROL, "KVM_POLL_CONTROL"},
+    {MSR_KVM_ASYNC_PF_INT, "KVM_ASYNC_PF_INT"},
+    {MSR_KVM_ASYNC_PF_ACK, "KVM_ASYNC_PF_ACK"},
+    {MSR_KVM_MIGRATION_CONTROL, "KVM_MIGRATION_CONTROL"},
+    {0xc0000082, "LSTAR"},
+    {0xc0000103, "TSC_AUX"},
+    {0xc0000104, "AMD64_TSC_RATIO"},
+    {0xc001011f, "AMD64_VIRT_SPEC_CTRL"},
+};
+
+/* "0x48 (IA32_SPEC_CTRL)" */
+struct msr_text {
+    char text[48];
+};
+
+static struct msr_text msr_text(uint32_t index)
+{
+    struct msr_text text;
+    const char *name = NULL;
+    for (size_t i = 0; i < array_size(msr_names); i++)
+        if (msr_names[i].index == index)
+            name = msr_names[i].name;
+    if (name)
+        snprintf(text.text, sizeof(text.text), "0x%x (%s)", index, name);
+    else
+        snprintf(text.text, sizeof(text.text), "0x%x", index);
+    return text;
+}
+
 static int refuse_msr(const struct kvm_msr_entry *refused, struct err *err)
 {
-    return err_say(err, ERR_HOST, ENOTSUP, "this host's KVM refuses MSR 0x%x with the value 0x%llx",
-                   refused->index, (unsigned long long)refused->data);
+    return err_say(err, ERR_HOST, ENOTSUP, "this host's KVM refuses MSR %s with the value 0x%llx",
+                   msr_text(refused->index).text, (unsigned long long)refused->data);
+}
+
+int vcpu_state_check_msrs(int vcpu, const uint32_t *indices, uint32_t count, struct err *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t data;
+        if (get_msr(vcpu, indices[i], &data))
+            continue;
+        int ret = err_say(err, ERR_HOST, ENOTSUP,
+                          "this host's KVM has no MSR %s, and the guest's vCPUs do",
+                          msr_text(indices[i]).text);
+        err_hint(err, "boot this host with the kernel of the one where it ran, or a newer one");
+        return ret;
+    }
+    return 0;
 }
 
 static int load_msrs(int vcpu, const struct vcpu_state_caps *caps, const struct vcpu_state *state,

@@ -89,6 +89,13 @@ enum vcpu_load {
 int vcpu_state_load(int vcpu, const struct vcpu_state_caps *caps, const struct vcpu_state *state,
                     enum vcpu_load how, struct err *err) must_check;
 
+/*
+ * Whether this vCPU has all of these MSRs, which a state is to bring: before it does. ERR_HOST
+ * names the first that it lacks. The numbers may be anybody's.
+ */
+int vcpu_state_check_msrs(int vcpu, const uint32_t *indices, uint32_t count,
+                          struct err *err) must_check;
+
 /* Within 250 ppm, which a guest's clock discipline bears. 0 kHz: not known, which is good enough.
  */
 int vcpu_state_check_tsc(uint32_t wanted_khz, uint32_t here_khz, struct err *err) must_check;
