@@ -49,6 +49,13 @@ struct machine_net {
     struct log_limit limit;
 };
 
+/* Guest time, as the platform's timers count it: a section of the machine's state. */
+struct clock_state {
+    uint64_t guest_ns;
+};
+
+extern const struct state_table clock_state_table;
+
 struct machine {
     struct machine_config config;
     struct loop *loop;

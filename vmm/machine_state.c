@@ -14,15 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Guest time, as the platform's timers count it. */
-struct clock_state {
-    uint64_t guest_ns;
-};
+/* 292 years. A state that was sent may be of that moment, and time goes on from there: what is
+ * saved afterwards stays there, so that it loads. */
+#define LATEST ((uint64_t)INT64_MAX)
 
 static const struct state_field clock_fields[] = {
-    STATE_FIELD_U64(struct clock_state, guest_ns, .max = INT64_MAX),
+    STATE_FIELD_U64(struct clock_state, guest_ns, .max = LATEST),
 };
-static const struct state_table clock_table = {
+const struct state_table clock_state_table = {
     .name = "clock", .version = 1, STATE_TABLE_OF(struct clock_state, clock_fields)};
 
 /* All of it, apart from the machine: gathered for saving, or read in for loading. */
@@ -67,7 +66,7 @@ static void list_items(struct machine_record *record)
     struct state_item *item = record->items;
     uint8_t *aside = record->aside;
     *item++ = (struct state_item){.table = &time_state_table, .object = &record->time};
-    *item++ = (struct state_item){.table = &clock_table, .object = &record->clock};
+    *item++ = (struct state_item){.table = &clock_state_table, .object = &record->clock};
     for (unsigned i = 0; i < machine->config.cpus; i++)
         *item++ = (struct state_item){
             .table = &vcpu_state_table, .instance = i, .object = &record->vcpus[i]};
@@ -111,7 +110,8 @@ int machine_record_take(struct machine_record *record, struct err *err)
     assert(!machine->running);
     /* Time first: the TSC offsets that follow belong to this reading. */
     int ret = time_state_save(machine->vm, &record->time, err);
-    record->clock.guest_ns = guest_clock_now(&machine->clock);
+    uint64_t guest_ns = guest_clock_now(&machine->clock);
+    record->clock.guest_ns = guest_ns < LATEST ? guest_ns : LATEST;
     for (unsigned i = 0; i < machine->config.cpus && ret == 0; i++)
         ret = vcpu_state_save(machine->vcpus[i]->fd, &machine->caps, &machine->power_on[i],
                               &record->vcpus[i], err);

@@ -604,6 +604,32 @@ START_TEST(test_what_kvm_refuses_in_the_middle_is_taken_back)
 }
 END_TEST
 
+/* Guest time goes on from the last moment that a state can have, and what is saved then loads. */
+START_TEST(test_a_state_of_the_end_of_time_can_be_saved_again)
+{
+    const uint64_t end = INT64_MAX;
+    struct rig rig;
+    struct stream_buffer state, again;
+    uint32_t length;
+    struct err err = {0};
+    rig_init(&rig, "counter", 1, "");
+    rig_run_until(&rig, 3, 0);
+    rig_save(&rig, &state);
+    uint8_t *clock = rig_find_section(state.bytes, state.length, "clock", 0, &length);
+    ck_assert(clock && length == sizeof(end));
+    memcpy(clock, &end, sizeof(end));
+    rig_sign_section(clock, length, "clock");
+    ck_assert_int_eq(machine_load(rig.machine, &state.stream, &err), 0);
+    rig_run_for(&rig, 1000);
+    ck_assert_uint_gt(guest_clock_now(&rig.machine->clock), end);
+    rig_save(&rig, &again);
+    ck_assert_int_eq(machine_load(rig.machine, &again.stream, &err), 0);
+    stream_buffer_finish(&state);
+    stream_buffer_finish(&again);
+    rig_finish(&rig);
+}
+END_TEST
+
 /* A sender who signs whatever he likes: it loads or not, but nothing of ours breaks. */
 START_TEST(test_a_hostile_state_breaks_nothing)
 {
@@ -720,6 +746,7 @@ int main(void)
     tcase_add_test(refused, test_broken_states_are_refused_and_the_machine_runs_on);
     tcase_add_test(refused, test_a_refused_state_resets_no_device);
     tcase_add_test(refused, test_what_kvm_refuses_in_the_middle_is_taken_back);
+    tcase_add_test(refused, test_a_state_of_the_end_of_time_can_be_saved_again);
     tcase_add_test(refused, test_a_hostile_state_breaks_nothing);
     tcase_add_test(refused, test_an_interrupt_under_way_can_be_loaded_again);
     tcase_add_test(refused, test_a_state_for_another_machine_is_refused);
