@@ -295,6 +295,7 @@ static int step_open(void *ctx, struct err *err)
 static int step_go(void *ctx, struct err *err)
 {
     struct arrival *arrival = ctx;
+    instance_take_settings(arrival->instance, &arrival->settings);
     machine_announce(arrival->machine);
     instance_release(arrival->instance);
     return 0;
@@ -368,6 +369,8 @@ static int take_frame(struct arrival *arrival, const struct frame *frame, bool *
     case FRAME_STATE:
         take_state(arrival);
         return 0;
+    case FRAME_SETTINGS:
+        return following_get_settings(&arrival->payload, &arrival->settings, err);
     case FRAME_COMMIT:
         ret = take_epoch(arrival, err);
         *ready = ret == 0;

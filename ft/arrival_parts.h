@@ -17,6 +17,7 @@ struct arrival {
     struct machine_model *model;
     struct arrival_folder folder;
     struct stream_buffer payload, state;
+    struct instance_settings settings; /* where it moves: what was set of it over there */
     struct frame_tally tally;
 
     /* It is not to move, but to follow: what was said of that. generation 0: it moves. */

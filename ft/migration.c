@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "ft/following.h"
 #include "host/key_store.h"
 
 #include <errno.h>
@@ -79,6 +80,7 @@ static int step_stop(void *ctx, struct err *err)
         return -EAGAIN;
     }
     /* What is under way in the state ends here now, in a pause of which its guest hears nothing,
+    instance_settings(migration->instance, &migration->settings);
      * and is done once more over there. */
     int ret = machine_save(migration->machine, &migration->out.state.stream, err);
     for (unsigned i = 0; i < migration->out.disk_count; i++)
@@ -322,6 +324,15 @@ static int hand_disks_over(struct migration *migration, struct err *err)
     uint64_t begin = clock_monotonic_ns();
     if (migration->shared_count == 0)
         return 0;
+/* What neither vm.json nor the state knows. */
+static void send_settings(struct migration *migration)
+{
+    static const struct instance_settings nothing;
+    struct departure *out = &migration->out;
+    if (memcmp(&migration->settings, &nothing, sizeof(nothing)) != 0)
+        following_put_settings(link_writer(out->link), &out->at, &migration->settings, &out->tally);
+}
+
     int ret = on_loop(migration, step_release);
     if (ret < 0)
         return ret;
@@ -333,6 +344,7 @@ static int hand_disks_over(struct migration *migration, struct err *err)
     return ret;
 }
 
+    }
 /*
  * The VM stays here, and needs its disks. The other side closes them when it hears that we are
  * gone; a host that is gone itself loses its locks, sooner or later, by what its file system does
@@ -363,7 +375,8 @@ static int move(struct migration *migration, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
     int ret = departure_plan(&migration->out, err);
-    if (ret == 0)
+    if (ret == 0) {
+        send_settings(migration);
         ret = migration->shared_disk ? migration_plan_shared(migration, err)
                                      : departure_plan_disks(&migration->out, err);
     if (ret == 0)

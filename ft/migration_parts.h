@@ -28,6 +28,7 @@ struct migration {
     uint64_t downtime_ns; /* what the pause should not be longer than */
 
     struct departure out;
+    struct instance_settings settings; /* when it stood still */
     struct handover handover;
     struct migration_shared shared[MACHINE_MAX_DISKS];
     unsigned shared_count;

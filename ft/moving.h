@@ -9,6 +9,7 @@
  *                                    ◄──────────  ACK stored
  *     ... round by round; then the VM stands still here
  *     PAGES, BLOCKS, STATE, COMMIT   ──────────►    all of it is loaded
+ *     SETTINGS among them, if people have set something of the VM
  *                                    ◄──────────  ACK ready
  *     (shared disks:) RELEASED       ──────────►    opens them
  *                                    ◄──────────  ACK opened

@@ -18,6 +18,7 @@ import time
 from labcommon import Skip
 from test_clone import MIB, check_moment, mounted
 from test_clone import make as make_sequence
+from test_life import writes_in
 from vms import Folder
 
 ROUND = re.compile(r"^steady: (\d+)$", re.M)
@@ -207,6 +208,22 @@ def test_disks():
             process = other.start("web1", until="sequence 256")
             other.good("stop", "--force", "web1")
             ended(process)
+
+
+def test_what_was_set_goes_along():
+    """The limit of a disk, by minivmm set, holds where the VM goes on, and where it goes from there, until it is
+    taken away."""
+    with hosts(3) as machines:
+        addresses = [host.standby() for host in machines]
+        make_sequence(machines[0])
+        machines[0].start("web1", until="sequence 512")
+        machines[0].good("set", "web1", "--disk", "0", "--iops", "20")
+        for here, there, address in zip(machines, machines[1:], addresses[1:]):
+            here.good("migrate", "web1", address)
+            there.wait_until(lambda: there.status("web1")["state"] == "running", "it over there")
+            there.wait_until(lambda: 0 < writes_in(there, 1) <= 60, "the end of what the limit has saved up")
+        machines[2].good("set", "web1", "--disk", "0", "--iops", "0")
+        machines[2].wait_until(lambda: writes_in(machines[2], 1) > 120, "its own speed")
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
