@@ -87,8 +87,16 @@ static void send_rarp(struct net *net)
     memcpy(frame + REVERSE_ARP - 2, arp, sizeof(arp));
     memcpy(frame + OUR_MAC, mac, 6);
     memcpy(frame + THEIR_MAC, mac, 6);
-    if (net->state.cable && net->netif->ops->send(net->netif, 0, &iov, 1) < 0)
-        return; /* nobody hears us: the guest's own frames will do later */
+    if (!net->state.cable)
+        return;
+    ssize_t sent = net->netif->ops->send(net->netif, 0, &iov, 1);
+    if (sent == -EAGAIN) {
+        net->due |= NET_DUE_RARP;
+        net->pair[0].blocked = true;
+        net_watch(net, 0);
+    } else if (sent >= 0 && net->config.announced) {
+        net->config.announced(net->config.ctx);
+    } /* else nobody hears us: the guest's own frames will do later */
 }
 
 static void do_what_is_due(struct net *net)
@@ -197,14 +205,18 @@ void net_set_link(struct net *net, bool up)
     virtio_unlock(&net->virtio);
 }
 
-void net_announce(struct net *net)
+bool net_announce(struct net *net)
 {
     virtio_lock(&net->virtio);
+    const struct net_state *state = &net->state;
+    bool up = net->virtio.running ? net->link_up : net->netif->info.link_up;
+    bool heard = up && state->cable && (state->virtio.status & VIRTIO_DRIVER_OK);
     if (net->virtio.running)
         announce(net);
     else
         net->announce_wanted = true;
     virtio_unlock(&net->virtio);
+    return heard;
 }
 
 void net_stats(struct net *net, struct net_stats *ret_stats)

@@ -16,6 +16,8 @@ struct net_config {
     /* What a person should know of the interface. On the device's thread, or from net_create();
      * calls nothing of this device. NULL: nobody listens. */
     void (*trouble)(void *ctx, const char *sentence);
+    /* What net_announce asked for has left. On the device's thread, under its lock; NULL. */
+    void (*announced)(void *ctx);
     void *ctx;
 };
 
@@ -35,7 +37,8 @@ struct virtio *net_virtio(struct net *net);
 
 /* The cable: what the guest sees is this and the interface's own link together. (any thread) */
 void net_set_link(struct net *net, bool up);
-/* Asks the guest to make itself known on the network (it has moved). (any thread) */
-void net_announce(struct net *net);
+/* Makes the guest known on the network (it has moved), and asks it to do so itself; after a pause,
+ * if there is one. False: not now, because its driver or the link is not up. (any thread) */
+bool net_announce(struct net *net);
 
 void net_stats(struct net *net, struct net_stats *ret_stats); /* (any thread) */

@@ -23,7 +23,7 @@ struct rig {
     struct net *net;
     struct virtio *virtio;
     struct virtio_transport transport;
-    unsigned interrupts[RIG_QUEUES], config_interrupts, troubles;
+    unsigned interrupts[RIG_QUEUES], config_interrupts, troubles, announced;
     struct model_driver drivers[RIG_QUEUES];
     unsigned control; /* index of the control queue */
 };
@@ -47,6 +47,11 @@ static inline void rig_unplug(void *ctx)
 static inline void rig_trouble(void *ctx, const char *sentence)
 {
     ((struct rig *)ctx)->troubles++;
+}
+
+static inline void rig_announced(void *ctx)
+{
+    ((struct rig *)ctx)->announced++;
 }
 
 /* A device that runs and has no driver yet, with an interface that config names. */
@@ -82,6 +87,7 @@ static inline void rig_create(struct rig *rig, const struct netif_info *info,
         rig->netif.netif.info.max_queues = own.queues;
     memcpy(own.mac, "\x52\x54\x00\x11\x22\x33", 6);
     own.trouble = rig_trouble;
+    own.announced = rig_announced;
     own.ctx = rig;
     rig_create_with(rig, &own);
 }

@@ -165,6 +165,24 @@ START_TEST(a_full_interface_holds_frames_and_nothing_else)
 }
 END_TEST
 
+/* As with a limit, or with a program behind it that has just begun. */
+START_TEST(an_announcement_waits_for_room)
+{
+    rig.netif.full[0] = true;
+    ck_assert(net_announce(rig.net));
+    rig_pump(&rig);
+    ck_assert_uint_eq(rig.announced, 0);
+    ck_assert_uint_eq(rig.netif.watched[0] & NETIF_WRITABLE, NETIF_WRITABLE);
+    rig.netif.full[0] = false;
+    rig_pump(&rig);
+    ck_assert_uint_eq(rig.netif.out[0].count, 1);
+    ck_assert_uint_eq(rig.announced, 1);
+    rig_pump(&rig);
+    ck_assert_uint_eq(rig.netif.out[0].count, 1);
+    ck_assert_uint_eq(rig.netif.watched[0] & NETIF_WRITABLE, 0);
+}
+END_TEST
+
 START_TEST(a_flood_is_served_in_bounded_turns_with_few_interrupts)
 {
     for (unsigned i = 0; i < 128; i++) {
@@ -578,6 +596,7 @@ static Suite *net_suite(void)
     tcase_add_test(out, a_lying_header_reaches_no_interface);
     tcase_add_test(out, what_was_not_negotiated_is_not_asked_of_the_interface);
     tcase_add_test(out, a_full_interface_holds_frames_and_nothing_else);
+    tcase_add_test(out, an_announcement_waits_for_room);
     tcase_add_test(out, a_flood_is_served_in_bounded_turns_with_few_interrupts);
     suite_add_tcase(suite, out);
 

@@ -557,10 +557,12 @@ START_TEST(an_announcement_is_asked_for_made_and_acknowledged)
 {
     unsigned interrupts = rig->config_interrupts;
 
-    net_announce(rig->net);
+    ck_assert(net_announce(rig->net));
     ck_assert_uint_eq(status(), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
     ck_assert_uint_eq(rig->config_interrupts, interrupts + 1);
+    ck_assert_uint_eq(rig->announced, 0);
     rig_pump(rig);
+    ck_assert_uint_eq(rig->announced, 1);
     struct rig_frame rarp = rig_get(&rig->netif.out[0]);
     ck_assert_ptr_nonnull(rarp.bytes);
     ck_assert_uint_eq(rarp.length, HEADER + 60);
@@ -583,10 +585,29 @@ START_TEST(a_guest_that_cannot_announce_is_announced)
 {
     rig_start(rig, ~RIG_FEATURE(GUEST_ANNOUNCE));
     rig_pump(rig);
-    net_announce(rig->net);
+    ck_assert(net_announce(rig->net));
     rig_pump(rig);
     ck_assert_uint_eq(status(), VIRTIO_NET_S_LINK_UP);
     ck_assert_uint_eq(rig->netif.out[0].count, 1);
+    ck_assert_uint_eq(rig->announced, 1);
+}
+END_TEST
+
+/* Without a driver, with the cable out, with the interface down. */
+START_TEST(where_nobody_hears_nothing_counts_as_announced)
+{
+    net_set_link(rig->net, false);
+    ck_assert(!net_announce(rig->net));
+    rig_pump(rig);
+    net_set_link(rig->net, true);
+    virtio_device_pause(&rig->virtio->device);
+    rig->netif.netif.info.link_up = false;
+    ck_assert(!net_announce(rig->net));
+    rig->netif.netif.info.link_up = true;
+    ck_assert(net_announce(rig->net));
+    virtio_device_reset(&rig->virtio->device);
+    ck_assert(!net_announce(rig->net));
+    ck_assert_uint_eq(rig->announced, 0);
 }
 END_TEST
 
@@ -757,6 +778,7 @@ static Suite *net_control_suite(void)
     tcase_add_test(tests, what_waited_while_the_cable_was_out_is_not_delivered_late);
     tcase_add_test(tests, an_announcement_is_asked_for_made_and_acknowledged);
     tcase_add_test(tests, a_guest_that_cannot_announce_is_announced);
+    tcase_add_test(tests, where_nobody_hears_nothing_counts_as_announced);
     tcase_add_test(tests, what_is_asked_in_a_pause_happens_after_it);
     tcase_add_test(tests, state_is_saved_whole);
     tcase_add_test(tests, another_device_goes_on_from_the_state);
