@@ -49,6 +49,12 @@ static void tell(const struct migrate *migrate, const json_t *answer)
     log_info("it stood still for %.1f ms: state %.1f, last pages %.1f, loading %.1f, going on %.1f",
              number(answer, "downtime_ms"), number(answer, "state_ms"), number(answer, "last_ms"),
              number(answer, "load_ms"), number(answer, "resume_ms"));
+    const json_t *announced = json_object_get(answer, "announce_ms");
+    if (json_is_null(announced))
+        log_info("its network was not told: no interface of its guest is up");
+    else if (announced)
+        log_info("its network was told over there %.1f ms after the hand-over",
+                 json_number_value(announced));
     if (number(answer, "throttle") > 0)
         log_info("it wrote faster than the connection, and was slowed down by %.0f %%",
                  number(answer, "throttle"));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/arrival_parts.h"
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "ft/compare.h"
 #include "ft/handover.h"
@@ -292,15 +293,6 @@ static int step_open(void *ctx, struct err *err)
     return ret;
 }
 
-static int step_go(void *ctx, struct err *err)
-{
-    struct arrival *arrival = ctx;
-    instance_take_settings(arrival->instance, &arrival->settings);
-    machine_announce(arrival->machine);
-    instance_release(arrival->instance);
-    return 0;
-}
-
 static int acknowledge(struct arrival *arrival, enum frame_ack what, struct err *err)
 {
     pthread_mutex_lock(&arrival->writing);
@@ -308,6 +300,36 @@ static int acknowledge(struct arrival *arrival, enum frame_ack what, struct err 
     int ret = stream_flush(link_writer(arrival->link));
     pthread_mutex_unlock(&arrival->writing);
     return ret < 0 ? err_say(err, ERR_FAILED, EPIPE, "the connection is lost") : 0;
+}
+
+/* Only for people: where it does not arrive, so be it. */
+static void tell_announced(struct arrival *arrival, uint32_t us)
+{
+    if (arrival->hello.protocol < 2)
+        return;
+    pthread_mutex_lock(&arrival->writing);
+    moving_put_announced(link_writer(arrival->link), us);
+    (void)!stream_flush(link_writer(arrival->link));
+    pthread_mutex_unlock(&arrival->writing);
+}
+
+static void handle_announced(void *arg)
+{
+    struct arrival *arrival = arg;
+    uint64_t us = (clock_monotonic_ns() - arrival->go_ns) / 1000;
+    tell_announced(arrival, us < MOVING_UNHEARD ? (uint32_t)us : MOVING_UNHEARD - 1);
+}
+
+static int step_go(void *ctx, struct err *err)
+{
+    struct arrival *arrival = ctx;
+    arrival->announced_call = (struct loop_call){.handle = handle_announced, .arg = arrival};
+    instance_take_settings(arrival->instance, &arrival->settings);
+    machine_hear_announcement(arrival->machine, &arrival->announced_call);
+    if (!machine_announce(arrival->machine))
+        tell_announced(arrival, MOVING_UNHEARD);
+    instance_release(arrival->instance);
+    return 0;
 }
 
 static int take_epoch(struct arrival *arrival, struct err *err)
@@ -336,6 +358,7 @@ static int take_over(struct arrival *arrival, bool ready, struct err *err)
     stream_read(&arrival->payload.stream, ticket, sizeof(ticket));
     if (!ready || !arrival->opened || memcmp(ticket, arrival->hello.ticket, sizeof(ticket)) != 0)
         return err_say(err, ERR_FAILED, EBADMSG, "the VM is handed over before it is here");
+    arrival->go_ns = clock_monotonic_ns();
     int ret = handover_claim(arrival->folder.fd, err);
     if (ret < 0)
         return ret;

@@ -41,7 +41,8 @@ struct arrival {
     pthread_mutex_t writing; /* to the link, where it moves */
 
     struct loop_step step;
-    struct loop_call end_call;
+    struct loop_call end_call, announced_call;
+    uint64_t go_ns; /* when it was ours */
 };
 
 /* The machine is the one that is coming: or why not. */

@@ -36,7 +36,7 @@
  *           (ft/page_frames.h)
  *   BLOCKS  u32 place of the disk, u64 offset, u32 length, u8 encoding; 0 zeroes, 1 raw: the bytes
  *   ROUND   all that came before is to be on stable storage; is acknowledged
- *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place
+ *   ACK     u32 what for: enum frame_ack; with a welcome 16 bytes place, with "announced" u32 us
  *   ERROR   u32 kind (core/err.h), then sentence and hint, each u16 length and text
  *   RELEASED  the shared disks are on stable storage, and nobody has them open
  *   GO      16 bytes ticket: the VM is yours
@@ -100,6 +100,7 @@ enum frame_ack {
     FRAME_NOT_MINE,    /* to ASK: it never ran here, and never will by that ticket */
     FRAME_UNKNOWN,     /* to ASK: this is another place than the one that was asked for */
     FRAME_OPENED,      /* to RELEASED: the shared disks are this side's */
+    FRAME_ANNOUNCED,   /* to GO, beside YOURS: the network knows where the VM is now */
 };
 
 enum {

@@ -19,6 +19,7 @@ enum {
     TICK_MS = 200,
     CONNECT_MS = 10000,
     ASK_MS = 1000,
+    ANNOUNCE_MS = 1000,
     DEFAULT_DOWNTIME_MS = 300,
     MOST_ROUNDS = 60,
     FIRST_THROTTLE = 20,
@@ -79,8 +80,8 @@ static int step_stop(void *ctx, struct err *err)
         instance_release(migration->instance);
         return -EAGAIN;
     }
-    /* What is under way in the state ends here now, in a pause of which its guest hears nothing,
     instance_settings(migration->instance, &migration->settings);
+    /* What is under way in the state ends here now, in a pause of which its guest hears nothing,
      * and is done once more over there. */
     int ret = machine_save(migration->machine, &migration->out.state.stream, err);
     for (unsigned i = 0; i < migration->out.disk_count; i++)
@@ -109,13 +110,17 @@ static void undo(struct migration *migration)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+static int out_of_step(struct err *err)
+{
+    return err_say(err, ERR_FAILED, EBADMSG, "the other side is out of step");
+}
+
 static int wait_for(struct migration *migration, enum frame_ack what, struct err *err)
 {
     int ret = moving_wait_ack(link_reader(migration->out.link), &migration->out.payload, err);
     if (ret < 0)
         return ret;
-    return ret == (int)what ? 0
-                            : err_say(err, ERR_FAILED, EBADMSG, "the other side is out of step");
+    return ret == (int)what ? 0 : out_of_step(err);
 }
 
 static int connect_to(struct migration *migration, struct err *err)
@@ -253,6 +258,30 @@ static int set_gone(struct migration *migration, struct err *err)
     return ret;
 }
 
+/* Both YOURS and the word of the announcement follow a GO, in any order. */
+static int wait_after_go(struct migration *migration, enum frame_ack what, struct err *err)
+{
+    struct stream_buffer *payload = &migration->out.payload;
+    for (;;) {
+        int ret = moving_wait_ack(link_reader(migration->out.link), payload, err);
+        if (ret != FRAME_ANNOUNCED || migration->announced)
+            return ret < 0 ? ret : ret == (int)what ? 0 : out_of_step(err);
+        ret = moving_get_announced(payload, &migration->announce_us, err);
+        migration->announced = ret == 0;
+        if (ret < 0 || what == FRAME_ANNOUNCED)
+            return ret;
+    }
+}
+
+/* It runs over there. Who has nothing to say by a network says that at once. */
+static void hear_announcement(struct migration *migration)
+{
+    if (migration->announced)
+        return;
+    link_set_timeout(migration->out.link, ANNOUNCE_MS);
+    (void)!wait_after_go(migration, FRAME_ANNOUNCED, NULL);
+}
+
 static int hand_over(struct migration *migration, struct err *err)
 {
     int folder = instance_config(migration->instance)->folder->fd;
@@ -271,7 +300,7 @@ static int hand_over(struct migration *migration, struct err *err)
                MOVING_TICKET);
     ret = stream_flush(link_writer(migration->out.link));
     if (ret == 0)
-        ret = wait_for(migration, FRAME_YOURS, &why);
+        ret = wait_after_go(migration, FRAME_YOURS, &why);
     int answer = ret < 0 ? find_out(migration) : FRAME_YOURS;
     if (answer == FRAME_NOT_MINE) {
         migration->gone = false;
@@ -288,7 +317,18 @@ static int hand_over(struct migration *migration, struct err *err)
     migration->pause_ns = clock_monotonic_ns() - migration->pause_ns;
     migration->handover.over = true;
     (void)!handover_write(folder, &migration->handover, NULL);
+    if (ret == 0)
+        hear_announcement(migration);
     return on_loop(migration, step_end);
+}
+
+/* What neither vm.json nor the state knows. */
+static void send_settings(struct migration *migration)
+{
+    static const struct instance_settings nothing;
+    struct departure *out = &migration->out;
+    if (memcmp(&migration->settings, &nothing, sizeof(nothing)) != 0)
+        following_put_settings(link_writer(out->link), &out->at, &migration->settings, &out->tally);
 }
 
 static int send_last(struct migration *migration, struct err *err)
@@ -299,8 +339,10 @@ static int send_last(struct migration *migration, struct err *err)
     int ret = departure_send_written(&migration->out, true, &bytes, err);
     if (ret == 0 && migration->verify)
         ret = departure_send_sums(&migration->out, err);
-    if (ret == 0)
+    if (ret == 0) {
+        send_settings(migration);
         ret = departure_send_end(&migration->out, err);
+    }
     migration->last_ns = clock_monotonic_ns() - begin;
     if (ret == 0)
         ret = wait_for(migration, FRAME_READY, err);
@@ -324,15 +366,6 @@ static int hand_disks_over(struct migration *migration, struct err *err)
     uint64_t begin = clock_monotonic_ns();
     if (migration->shared_count == 0)
         return 0;
-/* What neither vm.json nor the state knows. */
-static void send_settings(struct migration *migration)
-{
-    static const struct instance_settings nothing;
-    struct departure *out = &migration->out;
-    if (memcmp(&migration->settings, &nothing, sizeof(nothing)) != 0)
-        following_put_settings(link_writer(out->link), &out->at, &migration->settings, &out->tally);
-}
-
     int ret = on_loop(migration, step_release);
     if (ret < 0)
         return ret;
@@ -344,7 +377,6 @@ static void send_settings(struct migration *migration)
     return ret;
 }
 
-    }
 /*
  * The VM stays here, and needs its disks. The other side closes them when it hears that we are
  * gone; a host that is gone itself loses its locks, sooner or later, by what its file system does
@@ -375,8 +407,7 @@ static int move(struct migration *migration, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
     int ret = departure_plan(&migration->out, err);
-    if (ret == 0) {
-        send_settings(migration);
+    if (ret == 0)
         ret = migration->shared_disk ? migration_plan_shared(migration, err)
                                      : departure_plan_disks(&migration->out, err);
     if (ret == 0)
@@ -455,14 +486,20 @@ static double ms(uint64_t ns)
 
 static json_t *describe(const struct migration *migration)
 {
-    return json_pack("{ss, sI, sI, sf, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to,
-                     "rounds", (json_int_t)migration->rounds, "bytes",
-                     (json_int_t)migration->out.sent, "rounds_ms", ms(migration->rounds_ns),
-                     "downtime_ms", ms(migration->pause_ns), "state_ms", ms(migration->state_ns),
-                     "last_ms", ms(migration->last_ns), "load_ms", ms(migration->load_ns),
-                     "disks_ms", ms(migration->disks_ns), "resume_ms", ms(migration->resume_ns),
-                     "throttle", (json_int_t)migration->throttle, "too_long",
-                     (int)(migration->pause_ns > migration->downtime_ns));
+    json_t *facts = json_pack(
+        "{ss, sI, sI, sf, sf, sf, sf, sf, sf, sf, sI, sb}", "to", migration->to, "rounds",
+        (json_int_t)migration->rounds, "bytes", (json_int_t)migration->out.sent, "rounds_ms",
+        ms(migration->rounds_ns), "downtime_ms", ms(migration->pause_ns), "state_ms",
+        ms(migration->state_ns), "last_ms", ms(migration->last_ns), "load_ms",
+        ms(migration->load_ns), "disks_ms", ms(migration->disks_ns), "resume_ms",
+        ms(migration->resume_ns), "throttle", (json_int_t)migration->throttle, "too_long",
+        (int)(migration->pause_ns > migration->downtime_ns));
+    if (facts && migration->announced)
+        json_object_set_new(facts, "announce_ms",
+                            migration->announce_us == MOVING_UNHEARD
+                                ? json_null()
+                                : json_real((double)migration->announce_us / 1e3));
+    return facts;
 }
 
 static void clear(struct migration *migration)
@@ -584,7 +621,7 @@ static void set_up(struct migration *migration)
                    migration->compress ? EFFORT_LZ4 : EFFORT_NONE);
     migration->handover = (struct handover){0};
     migration->given_up = migration->gone = migration->stood_still = false;
-    migration->held = migration->released = false;
+    migration->held = migration->released = migration->announced = false;
     migration->disks_ns = 0;
     migration->shared_count = 0;
     migration->rounds = migration->throttle = 0;

@@ -47,6 +47,8 @@ struct migration {
     /* For people. */
     unsigned rounds, throttle;
     uint64_t begin_ns, rounds_ns, state_ns, last_ns, load_ns, disks_ns, resume_ns, pause_ns;
+    bool announced;       /* the other side has said when it was: */
+    uint32_t announce_us; /* after GO; MOVING_UNHEARD: nobody was there to hear of it */
 };
 
 /* --- disks that both sides see (migration_shared.c) ---------------------------------------------

@@ -25,7 +25,7 @@ void moving_put(struct stream *stream, enum frame_kind kind, const void *payload
 static int validate(const void *object, struct err *err)
 {
     const struct moving_hello *hello = object;
-    if (hello->protocol != MOVING_PROTOCOL)
+    if (hello->protocol < MOVING_OLDEST || hello->protocol > MOVING_PROTOCOL)
         return err_say(err, ERR_STATE, EPROTONOSUPPORT,
                        "the other side speaks version %u, this minivmm version %d", hello->protocol,
                        MOVING_PROTOCOL);
@@ -321,7 +321,7 @@ int moving_wait_ack(struct stream *stream, struct stream_buffer *payload, struct
     if (frame.kind == FRAME_ERROR)
         return moving_get_error(payload, err);
     uint32_t what = frame.kind == FRAME_ACK ? stream_get_u32(&payload->stream) : 0;
-    if (what < FRAME_WELCOME || what > FRAME_OPENED || stream_error(&payload->stream) < 0)
+    if (what < FRAME_WELCOME || what > FRAME_ANNOUNCED || stream_error(&payload->stream) < 0)
         return broken(err, frame.kind);
     return (int)what;
 }
@@ -334,4 +334,19 @@ int moving_wait_welcome(struct stream *stream, struct stream_buffer *payload,
         return ret;
     stream_read(&payload->stream, ret_place, MOVING_TICKET);
     return ret == FRAME_WELCOME && stream_error(&payload->stream) == 0 ? 0 : broken(err, FRAME_ACK);
+}
+
+void moving_put_announced(struct stream *stream, uint32_t us)
+{
+    const uint32_t payload[] = {htole32(FRAME_ANNOUNCED), htole32(us)};
+    moving_put(stream, FRAME_ACK, payload, sizeof(payload));
+}
+
+int moving_get_announced(struct stream_buffer *payload, uint32_t *ret_us, struct err *err)
+{
+    uint32_t us = stream_get_u32(&payload->stream);
+    if (stream_error(&payload->stream) < 0)
+        return broken(err, FRAME_ACK);
+    *ret_us = us;
+    return 0;
 }

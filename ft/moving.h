@@ -15,7 +15,7 @@
  *                                    ◄──────────  ACK opened
  *   1 notes "handed over" in its folder
  *     GO                             ──────────►  2 notes "mine" in its folder; runs
- *                                    ◄──────────  ACK yours
+ *                                    ◄──────────  ACK yours, and before it or after it "announced"
  *   3 ends
  *
  * Up to 1 a failure of whatever kind leaves the source running, untouched, and nothing at the
@@ -61,7 +61,9 @@ struct moving_hello {
     char name[NAME_MAX + 1]; /* of the VM; ends with zeroes */
 };
 
-enum { MOVING_PROTOCOL = 1 };
+/* 2: SETTINGS, "announced", and the model has MSRs. Who speaks 1 may come here, and not go there.
+ */
+enum { MOVING_PROTOCOL = 2, MOVING_OLDEST = 1 };
 
 void moving_put_hello(struct stream *stream, const struct moving_hello *hello,
                       struct machine_model *model);
@@ -139,6 +141,12 @@ int moving_say(const struct stream *stream, int ret, struct err *err);
 
 /* Of an ERROR frame: what the other side has to say; -EREMOTEIO. */
 int moving_get_error(struct stream_buffer *payload, struct err *err) must_check;
+
+/* ACK announced: how long after GO, which only people want to know. MOVING_UNHEARD: nothing was. */
+#define MOVING_UNHEARD UINT32_MAX
+void moving_put_announced(struct stream *stream, uint32_t us);
+int moving_get_announced(struct stream_buffer *payload, uint32_t *ret_us,
+                         struct err *err) must_check; /* of such an ACK, after moving_wait_ack */
 
 /* Waits for an ACK. ERROR becomes err; anything else is one. The ACK's number, or -errno. */
 int moving_wait_ack(struct stream *stream, struct stream_buffer *payload,

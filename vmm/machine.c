@@ -402,11 +402,18 @@ void machine_set_generation(struct machine *machine, const uint8_t id[16])
     vmgenid_set(machine->vmgenid, id);
 }
 
-void machine_announce(struct machine *machine)
+bool machine_announce(struct machine *machine)
 {
+    bool heard = false;
     for (unsigned i = 0; i < machine->config.net_count; i++)
         if (machine->nets[i].net)
-            net_announce(machine->nets[i].net);
+            heard |= net_announce(machine->nets[i].net);
+    return heard;
+}
+
+void machine_hear_announcement(struct machine *machine, struct loop_call *call)
+{
+    machine->announced_call = call;
 }
 
 uint64_t machine_first_frame(const struct machine *machine)

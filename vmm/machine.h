@@ -119,8 +119,11 @@ int machine_restart(struct machine *machine, struct err *err) must_check;
  * After a load, which brings the id of its state. */
 void machine_set_generation(struct machine *machine, const uint8_t id[16]);
 
-/* The network learns where the guest is now: after a load, somewhere else. Paused or not. */
-void machine_announce(struct machine *machine);
+/* The network learns where the guest is now: after a load, somewhere else. Paused or not. False:
+ * there is none as yet that could hear of it. */
+bool machine_announce(struct machine *machine);
+/* The call is posted to the main loop once, when the next announcement has left. Before that. */
+void machine_hear_announcement(struct machine *machine, struct loop_call *call);
 /* When the guest sent its first frame here, by clock_boot_ns; 0: it did not. What machine_announce
  * says is ours. Any thread. */
 uint64_t machine_first_frame(const struct machine *machine);

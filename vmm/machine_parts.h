@@ -116,6 +116,7 @@ struct machine {
     struct bios_drive drives[MACHINE_MAX_DISKS]; /* the same, as our BIOS sees them */
     struct machine_net nets[MACHINE_MAX_NETS];
     struct shared_limits *disk_limits, *net_limits; /* NULL: there never will be any */
+    _Atomic(struct loop_call *) announced_call;     /* who hears of an announcement; NULL */
 
     /* What the guest, or somebody outside, wants of the whole machine: the first wish counts. */
     pthread_mutex_t lock;

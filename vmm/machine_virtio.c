@@ -9,6 +9,7 @@
 #include "vmm/machine_parts.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -253,6 +254,14 @@ static void handle_net_trouble(void *ctx, const char *sentence)
     tell_trouble(net->machine, net->name, whole);
 }
 
+static void handle_announced(void *ctx)
+{
+    struct machine *machine = ((struct machine_net *)ctx)->machine;
+    struct loop_call *call = atomic_exchange(&machine->announced_call, NULL);
+    if (call)
+        loop_post(machine->loop, call);
+}
+
 int machine_add_net(struct machine *machine, unsigned index, struct err *err)
 {
     struct netif_config config = machine->config.nets[index];
@@ -285,6 +294,7 @@ int machine_add_net(struct machine *machine, unsigned index, struct err *err)
                                     .queues = config.queues < most ? config.queues : most,
                                     .mtu = config.mtu ? config.mtu : net->netif->info.mtu,
                                     .trouble = handle_net_trouble,
+                                    .announced = handle_announced,
                                     .ctx = net};
     memcpy(net_config.mac, config.mac, sizeof(net_config.mac));
     ret = net_create(&net->net, &machine->virtio_world, &net_config, err);

@@ -186,9 +186,10 @@ void memory_unlock(struct memory *memory)
 {
 }
 
-void machine_announce(struct machine *machine)
+bool machine_announce(struct machine *machine)
 {
     require(t.loaded);
+    return false;
 }
 
 void log_line(enum log_level level, const char *fmt, ...)

@@ -28,7 +28,7 @@ SLOW = 30 * MIB  # a second
 KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
                         "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED", "FOLLOW", "WORD", "CHANGES", "BASE",
                         "LOOK", "LOOKED", "SYNCED", "SETTINGS"], 1))
-ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED"], 1))
+ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED", "ANNOUNCED"], 1))
 
 
 def free_port():
@@ -224,6 +224,31 @@ def test_what_was_set_goes_along():
             there.wait_until(lambda: 0 < writes_in(there, 1) <= 60, "the end of what the limit has saved up")
         machines[2].good("set", "web1", "--disk", "0", "--iops", "0")
         machines[2].wait_until(lambda: writes_in(machines[2], 1) > 120, "its own speed")
+
+
+# --- what people hear -----------------------------------------------------------------------------------------------
+
+
+def test_the_parts_of_a_move():
+    """How many rounds it took, how long the VM stood still and for what, and when the network was told; or that
+    nothing was, because the guest drives no interface."""
+    with hosts() as (one, other):
+        make(one, name="deaf", nets=[{"mode": "user"}])
+        one.make("web1", kernel="dhcp.elf", memory="4M", nets=[{"mode": "user"}])
+        start(one, "deaf")
+        one.start("web1", until="address ")
+        address = other.standby()
+        said = one.run("migrate", "web1", address)
+        heard = said.stderr
+        assert said.returncode == 0, heard
+        assert re.search(r" in \d+ rounds and [\d.]+ s\n", heard), heard
+        parts = re.search(r"stood still for ([\d.]+) ms: state ([\d.]+), last pages ([\d.]+), loading ([\d.]+), "
+                          r"going on ([\d.]+)\n", heard)
+        assert sum(map(float, parts.groups()[1:])) <= float(parts[1]) + 1, heard
+        assert re.search(r"its network was told over there [\d.]+ ms after the hand-over\n", heard), heard
+        said = one.run("migrate", "deaf", address)
+        assert said.returncode == 0, said.stderr
+        assert "its network was not told: no interface of its guest is up\n" in said.stderr, said.stderr
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def test_a_busy_guest_moves(host):
                 before = uptime(vm)
                 said = host.run(f"minivmm migrate {ROOT}/here/web1 127.0.0.1:7420 --downtime 500 2>&1", timeout=250)
                 assert said.code == 0 and "stood still" in said.out, said.out
+                assert "its network was told over there" in said.out, said.out
                 assert vm.job.wait(30) == 0
             with Guest(host, goes_on=f"{THERE} minivmm console web1", terminal=(25, 80), until=r"leaves\r*\n") as vm:
                 after = uptime(vm)
