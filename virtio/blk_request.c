@@ -122,6 +122,15 @@ static void note_end(struct blk *blk, const struct blk_request *request, bool fa
         .began_ns = request->began_ns, .kind = request->kind, .failed = failed};
 }
 
+/* What the ring is not told of has changed all the same, and must travel. */
+static void note_touched(const struct blk_request *request)
+{
+    struct memory *memory = request->blk->virtio.world->memory;
+
+    for (unsigned i = 0; i < request->data_count && request->reads; i++)
+        memory_written_at(memory, request->iov[i].iov_base, request->iov[i].iov_len);
+}
+
 /* `filled`: bytes of data that the guest got. */
 static void finish(struct blk_request *request, uint8_t status, uint64_t filled)
 {
@@ -129,10 +138,8 @@ static void finish(struct blk_request *request, uint8_t status, uint64_t filled)
     struct memory *memory = blk->virtio.world->memory;
     struct vring *ring = virtio_ring(&blk->virtio, request->queue);
 
-    /* What the ring is not told of has changed all the same, and must travel. */
-    if (request->reads && (!ring || filled < request->data_bytes))
-        for (unsigned i = 0; i < request->data_count; i++)
-            memory_written_at(memory, request->iov[i].iov_base, request->iov[i].iov_len);
+    if (!ring || filled < request->data_bytes)
+        note_touched(request);
     if (ring) {
         /* The ring wants to know how much is filled without a gap; the status comes last. */
         uint64_t written = filled == request->room ? filled + 1 : filled;
@@ -286,6 +293,7 @@ static void handle_done(struct disk_request *disk, int result)
 
     /* In a pause: the ring is not ours to touch. The mark stays, and resume() repeats it. */
     if (!blk->virtio.running || blk->forgetting) {
+        note_touched(request);
         unmark(request, false);
         return;
     }
