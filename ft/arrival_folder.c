@@ -445,14 +445,26 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
     return fd_read_at(disk->fd, bytes, length, offset);
 }
 
+/* The file system knows; where it does not it is read. */
+static uint64_t next_data(void *ctx, uint64_t offset)
+{
+    const struct arrival_disk *disk = ctx;
+    off_t data = lseek(disk->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? disk->about.size : offset;
+    return (uint64_t)data;
+}
+
 int arrival_folder_compare(struct arrival_folder *folder, uint32_t place,
                            struct stream_buffer *payload, struct err *err)
 {
     const struct arrival_disk *disk = disk_of(folder, place);
     if (!disk)
         return say_no_disk(err);
-    const struct compare_what what = {
-        .size = disk->about.size, .read = read_disk, .ctx = (void *)(uintptr_t)disk};
+    const struct compare_what what = {.size = disk->about.size,
+                                      .read = read_disk,
+                                      .next_data = next_data,
+                                      .ctx = (void *)(uintptr_t)disk};
     return compare_check(payload, disk->about.name, &what, err);
 }
 

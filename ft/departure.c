@@ -3,7 +3,6 @@
 #include "ft/departure.h"
 #include "core/clock.h"
 #include "core/zero.h"
-#include "ft/compare.h"
 #include "ft/delta.h"
 #include "host/disk_point.h"
 #include "host/fd.h"
@@ -447,16 +446,34 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
     return disk_watch_read(disk->watch, offset, bytes, length, true);
 }
 
+static uint64_t next_data(void *ctx, uint64_t offset)
+{
+    const struct departure_disk *disk = ctx;
+    return disk_watch_next_data(disk->watch, offset);
+}
+
+int departure_send_sums_of(struct departure *departure, uint32_t place,
+                           const struct compare_what *what, struct err *err)
+{
+    struct frame frame = departure->at;
+    uint32_t *payload;
+    frame.kind = FRAME_COMPARE;
+    int ret = compare_sum(place, what, &payload, &frame.length, err); /* while others may write */
+    if (ret < 0)
+        return ret;
+    pthread_mutex_lock(departure->writing);
+    frame_write(link_writer(departure->link), &frame, payload, &departure->tally);
+    pthread_mutex_unlock(departure->writing);
+    free(payload);
+    return 0;
+}
+
 int departure_send_memory_sums(struct departure *departure, struct err *err)
 {
     const struct compare_what memory = {.size = memory_size(machine_memory(departure->machine)),
                                         .read = read_memory,
                                         .ctx = departure};
-    struct stream *stream = link_writer(departure->link);
-    pthread_mutex_lock(departure->writing);
-    int ret = compare_put(stream, &departure->at, COMPARE_MEMORY, &memory, &departure->tally, err);
-    pthread_mutex_unlock(departure->writing);
-    return ret;
+    return departure_send_sums_of(departure, COMPARE_MEMORY, &memory, err);
 }
 
 int departure_send_sums(struct departure *departure, struct err *err)
@@ -465,8 +482,9 @@ int departure_send_sums(struct departure *departure, struct err *err)
     int ret = departure_send_memory_sums(departure, err);
     for (unsigned i = 0; i < departure->disk_count && ret == 0; i++) {
         struct departure_disk *disk = &departure->disks[i];
-        const struct compare_what what = {.size = disk->about.size, .read = read_disk, .ctx = disk};
-        ret = compare_put(stream, &departure->at, disk->about.place, &what, &departure->tally, err);
+        const struct compare_what what = {
+            .size = disk->about.size, .read = read_disk, .next_data = next_data, .ctx = disk};
+        ret = departure_send_sums_of(departure, disk->about.place, &what, err);
     }
     return ret < 0 ? ret : stream_says(stream, err);
 }

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "ft/compare.h"
 #include "ft/moving.h"
 #include "ft/page_frames.h"
 #include "ft/pages.h"
@@ -82,6 +83,8 @@ int departure_send_written(struct departure *departure, bool still, uint64_t *re
 int departure_put_block(struct departure *departure, const struct moving_block *block,
                         struct err *err) must_check;
 /* What the other side has to hold now: memory, and disks. */
+int departure_send_sums_of(struct departure *departure, uint32_t place,
+                           const struct compare_what *what, struct err *err) must_check;
 int departure_send_memory_sums(struct departure *departure, struct err *err) must_check;
 int departure_send_sums(struct departure *departure, struct err *err) must_check;
 /* The state, or what has changed in it, and the end of the epoch. */
