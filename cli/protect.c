@@ -163,7 +163,7 @@ int verb_protect(int argc, char **argv)
         [PROTECT_BACK] = {"back", 0, "HOST:PORT",
                           "where a standby waits here, for the way back (this host, 7420)"},
         [PROTECT_VERIFY] = {"verify", 0, NULL,
-                            "compare all of its memory with the twin's in each epoch (slow)"},
+                            "compare its memory and disks with the twin's in each epoch (slow)"},
         [PROTECT_HELP] = {"help", 'h', NULL, "this text"},
     };
     struct err err = {0};

@@ -28,6 +28,8 @@ int capture_take(struct capture *capture, struct err *err)
         machine_record_destroy(record);
         return err_say(err, ERR_STATE, EAGAIN, "the machine is about to be reset");
     }
+    if (capture->still)
+        capture->still(capture->ctx);
     times->pause_ns = lap(&at);
     if (record)
         ret = machine_record_take(record, err);

@@ -3,6 +3,7 @@
  * The moment of which a copy is: the machine stands still as long as this takes, and no longer.
  *
  *   pause     every vCPU, then every device, at a request's boundary
+ *   still     what else has to come to its end first
  *   state     of vCPUs, chips and devices
  *   disks     shared at once, or from now on copied as they are now
  *   pages     which were written since the last round; last, because all of the above may write
@@ -27,6 +28,7 @@ struct capture {
     struct disks *disks;         /* or NULL */
     struct pages *pages;         /* or NULL: and no state either */
     struct stream_buffer *state; /* initialised */
+    void (*still)(void *ctx);    /* or NULL */
     void (*moment)(void *ctx);   /* or NULL; not where something went wrong before */
     void *ctx;
     struct capture_times times;

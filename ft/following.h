@@ -13,6 +13,7 @@
  *                                           ◄────  WORD ack
  *     PAGES, BLOCKS, STATE, COMMIT of 2     ────►   staged, looked at, acknowledged, applied
  *     SETTINGS among them, where people have changed what is set
+ *     COMPARE among them (--verify)         ────►   compared when the epoch is applied
  *     ...
  *     WORDs in between, both ways (ft/protocol.h)
  */

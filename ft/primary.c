@@ -219,6 +219,7 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
     pthread_mutex_unlock(&primary->lock);
     primary->why = (struct err){0};
     primary->verify = target->verify;
+    primary->compared = 0;
     int ret = follow(primary, target, err);
     bool is_ours = is_our_fault(primary, ret);
     if (is_ours)

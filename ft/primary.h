@@ -44,7 +44,7 @@ struct primary_target {
     const char *to; /* its standby */
     const struct link_key *key;
     bool insecure;
-    bool verify; /* each epoch's pause takes as long as it takes to sum all of guest memory */
+    bool verify; /* each epoch's pause takes as long as it takes to sum guest memory and disks */
     const struct following *following; /* what the twin is told; without its generation */
 };
 

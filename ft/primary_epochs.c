@@ -18,13 +18,6 @@ enum {
 
 /* --- epochs ----------------------------------------------------------------------------------- */
 
-/* A link that does not take it says so to whoever sends next. */
-static void send_sums(struct primary *primary)
-{
-    if (primary->verify)
-        (void)!departure_send_memory_sums(&primary->out, NULL);
-}
-
 /* What is under way in the disks was not begun under the replica's eyes: there is nothing. */
 static void handle_first_moment(void *ctx)
 {
@@ -35,10 +28,11 @@ static void handle_first_moment(void *ctx)
         if (replica_disk_follow(primary->replica, out->disks[i].disk, out->disks[i].about.place,
                                 NULL) < 0)
             primary_give_up(primary);
+    primary_verify_plan(primary);
     departure_unfollow_disks(out);
     changes_cut(primary->config.changes, out->at.epoch, true);
     instance_settings(primary->config.instance, &primary->settings);
-    send_sums(primary);
+    primary_verify_moment(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
     /* The twin may have been lost since the gate, and its end settled: nobody would open this. */
     conductor_look(primary->config.conductor, &protocol);
@@ -50,10 +44,15 @@ static void handle_moment(void *ctx)
 {
     struct primary *primary = ctx;
     instance_settings(primary->config.instance, &primary->settings);
-    send_sums(primary);
+    primary_verify_moment(primary);
     outbox_mark(primary->config.outbox, primary->out.at.epoch + 1);
     replica_disk_cut(primary->replica);
     changes_cut(primary->config.changes, primary->out.at.epoch, false);
+}
+
+static void handle_still(void *ctx)
+{
+    primary_verify_still(ctx);
 }
 
 static int capture(struct primary *primary, void (*moment)(void *ctx), bool runs, struct err *err)
@@ -63,6 +62,7 @@ static int capture(struct primary *primary, void (*moment)(void *ctx), bool runs
                               .ends = primary->ends,
                               .pages = &primary->out.pages,
                               .state = &primary->out.state,
+                              .still = handle_still,
                               .moment = moment,
                               .ctx = primary};
     capture.state->length = 0;
@@ -158,6 +158,16 @@ static void send_settings(struct primary *primary)
     primary->told_settings = primary->settings;
 }
 
+/* What was to be compared, and cannot be, is not sent as if it were. */
+static int say_unsummed(const struct primary *primary, struct err *err)
+{
+    if (!primary->unsummed.kind)
+        return 0;
+    if (err)
+        *err = primary->unsummed;
+    return -EIO;
+}
+
 /* What was captured leaves; the next frames are of the next epoch. */
 static int send_epoch(struct primary *primary, struct err *err)
 {
@@ -166,7 +176,9 @@ static int send_epoch(struct primary *primary, struct err *err)
     uint64_t begin = clock_monotonic_ns(), position = bytes_written(out);
     uint64_t kinds[PAGE_ENCODINGS];
     memcpy(kinds, out->encoder.counts, sizeof(kinds));
-    int ret = pages_rest(&out->pages, err);
+    int ret = say_unsummed(primary, err);
+    if (ret == 0)
+        ret = pages_rest(&out->pages, err);
     if (ret == 0)
         ret = replica_disk_send(primary->replica, &sink, err);
     if (ret == 0) {

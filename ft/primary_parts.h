@@ -30,7 +30,9 @@ struct primary {
     struct epoch_pace pace;
     uint64_t early; /* pages of the epoch that left before its pause */
     uint64_t sync_bytes, disk_bytes;
-    bool verify;            /* primary_target.verify */
+    bool verify;            /* primary_target.verify; */
+    uint32_t compared;      /* ...the places of the disks that are, and... */
+    struct err unsummed;    /* ...why an epoch's sums are not there; kind 0: they are */
     unsigned sync_throttle; /* percent */
     atomic_uint throttle;   /* what the machine was told last */
     atomic_uint rounds;
@@ -62,6 +64,13 @@ void primary_throttle(struct primary *primary, unsigned percent);
 int primary_meet(struct primary *primary, const struct primary_target *target,
                  struct err *err) must_check;
 int primary_fill(struct primary *primary, struct err *err) must_check;
+
+/* primary_verify.c: what the twin has to hold after an epoch, where that is compared. In the first
+ * moment, which disks; in each pause, before the state is read, what is under way in them ends; in
+ * each moment the sums leave, and what went wrong is said at the epoch's end. */
+void primary_verify_plan(struct primary *primary);
+void primary_verify_still(struct primary *primary);
+void primary_verify_moment(struct primary *primary);
 
 /* primary_epochs.c: the first epoch, and all others until there is no twin. */
 int primary_send_epochs(struct primary *primary, struct err *err) must_check;

@@ -22,7 +22,9 @@ struct secondary {
     struct staging *staging;
     struct epoch_journal *journal; /* NULL: the commit level is "memory" */
     struct stream_buffer incoming; /* the state of the epoch that is coming in */
-    struct stream_buffer sums;     /* of memory as it has to be after it, if they came */
+    /* As memory and disks have to be after it, if that came. */
+    struct stream_buffer sums[1 + MACHINE_MAX_DISKS];
+    unsigned sum_count;
     struct instance_settings settings, coming_settings;
     bool settings_came; /* with the epoch that is coming in */
     bool whole;         /* the first epoch is here */
@@ -178,16 +180,19 @@ static bool wait_for_epochs(struct secondary *secondary, uint64_t *ret_applied)
     return goes_on;
 }
 
-/* Where it fails the page cache has what a disk lacks, and sums would not tell: no later twin
- * begins with these disks. */
+/* No later twin begins with these disks. */
+static void spoil(struct secondary *secondary)
+{
+    secondary->spoilt = true;
+    (void)!changes_file_remove(secondary->arrival->folder.fd);
+}
+
+/* Where it fails the page cache has what a disk lacks, and sums would not tell. */
 static int sync_disks(struct secondary *secondary, struct err *err)
 {
-    struct arrival_folder *folder = &secondary->arrival->folder;
-    int ret = arrival_folder_sync(folder, err);
-    if (ret == 0)
-        return 0;
-    secondary->spoilt = true;
-    (void)!changes_file_remove(folder->fd);
+    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    if (ret < 0)
+        spoil(secondary);
     return ret;
 }
 
@@ -249,21 +254,27 @@ static int read_memory(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t leng
     return 0;
 }
 
-static int verify(struct secondary *secondary, struct err *err)
+static int verify_one(struct secondary *secondary, struct stream_buffer *sums, struct err *err)
 {
     struct arrival *arrival = secondary->arrival;
     const struct compare_what memory = {
         .size = arrival->pages * PAGE_SIZE, .read = read_memory, .ctx = arrival};
     uint32_t place;
-    if (secondary->sums.length == 0)
-        return 0;
-    stream_buffer_rewind(&secondary->sums);
-    int ret = compare_place(&secondary->sums, &place, err);
-    if (ret == 0 && place != COMPARE_MEMORY)
-        ret = err_say(err, ERR_FAILED, EBADMSG, "sums come of something that is not compared");
-    if (ret == 0)
-        ret = compare_check(&secondary->sums, "guest memory", &memory, err);
-    secondary->sums.length = 0;
+    stream_buffer_rewind(sums);
+    int ret = compare_place(sums, &place, err);
+    if (ret < 0)
+        return ret;
+    return place == COMPARE_MEMORY ? compare_check(sums, "guest memory", &memory, err)
+                                   : arrival_folder_compare(&arrival->folder, place, sums, err);
+}
+
+/* Memory and disks have everything of their epoch, and nothing of the next one. */
+static int verify(struct secondary *secondary, struct err *err)
+{
+    int ret = 0;
+    for (unsigned i = 0; i < secondary->sum_count && ret == 0; i++)
+        ret = verify_one(secondary, &secondary->sums[i], err);
+    secondary->sum_count = 0;
     return ret;
 }
 
@@ -377,7 +388,7 @@ static int commit(struct secondary *secondary, const struct frame *frame, struct
         return ret;
     ret = verify(secondary, err);
     if (ret < 0)
-        secondary->spoilt = true;
+        spoil(secondary);
     return ret;
 }
 
@@ -402,6 +413,14 @@ static int keep_payload(struct secondary *secondary, struct stream_buffer *to)
     *to = secondary->arrival->payload;
     secondary->arrival->payload = swap;
     return 0;
+}
+
+/* Until the epoch is applied. */
+static int keep_sums(struct secondary *secondary, struct err *err)
+{
+    if (secondary->sum_count == array_size(secondary->sums))
+        return err_say(err, ERR_FAILED, EBADMSG, "sums come of more than there is");
+    return keep_payload(secondary, &secondary->sums[secondary->sum_count++]);
 }
 
 /* Of the state of the epoch before, which is the last one that came. */
@@ -440,7 +459,7 @@ static int take_frame(struct secondary *secondary, const struct frame *frame, st
     case FRAME_CHANGES:
         return take_changes(secondary, err);
     case FRAME_COMPARE:
-        return keep_payload(secondary, &secondary->sums);
+        return keep_sums(secondary, err);
     case FRAME_SETTINGS:
         return take_settings(secondary, err);
     case FRAME_ROUND:
@@ -656,7 +675,8 @@ int secondary_create(struct secondary **ret_secondary, const struct secondary_co
     pthread_mutex_init(&secondary->lock, NULL);
     pthread_cond_init(&secondary->changed, NULL);
     stream_buffer_init(&secondary->incoming, 0);
-    stream_buffer_init(&secondary->sums, 0);
+    for (unsigned i = 0; i < array_size(secondary->sums); i++)
+        stream_buffer_init(&secondary->sums[i], 0);
     lock_memory(secondary);
     int ret = staging_create(&secondary->staging, config->arrival->host, config->arrival->pages,
                              err);
@@ -704,7 +724,8 @@ void secondary_destroy(struct secondary *secondary)
     staging_destroy(secondary->staging);
     epoch_journal_destroy(secondary->journal);
     stream_buffer_finish(&secondary->incoming);
-    stream_buffer_finish(&secondary->sums);
+    for (unsigned i = 0; i < array_size(secondary->sums); i++)
+        stream_buffer_finish(&secondary->sums[i]);
     pthread_cond_destroy(&secondary->changed);
     pthread_mutex_destroy(&secondary->lock);
     free(secondary);

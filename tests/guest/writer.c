@@ -9,12 +9,14 @@
  *   new=N        (25)   like these, each in another MiB of the rest of the disk
  *   flushed=N    (100)  writes, each followed by a flush, which is what is measured; the last ones
  *                have to be there when they are read
+ *   wiped=N      (0)    writes of blocks like `near`, of each of which all or the second half is
+ *                discarded or zeroed then, which is what is measured
  *
  * Exits 0. With "tell" it does no rounds: for ever it writes the next number to block (number
  * modulo 1024), flushes, and says "told NUMBER". */
 #include "virtio.h"
 
-enum { IN = 0, OUT = 1, FLUSH = 4, OK = 0 };
+enum { IN = 0, OUT = 1, FLUSH = 4, DISCARD = 11, ZEROES = 13, OK = 0 };
 enum { BLOCK = 4096, SECTORS = BLOCK / 512, MIB = 2048 /* sectors */, PLACES = 1024, LOOKS = 16 };
 enum { BUFFERS = 64, MOST = 16384, STEP = 7919 /* a prime */, FIRST_FAR = 8 /* MiB */ };
 enum { RING3_STACK = 16384, GENERAL_PROTECTION = 13, TIMER_VECTOR = 0x51, DIVIDE_BY_1 = 0xb };
@@ -29,7 +31,11 @@ static volatile uint8_t status;
 static uint32_t samples[MOST]; /* ns */
 static uint8_t user_stack[RING3_STACK] __attribute__((aligned(16)));
 static uint64_t writes, noted; /* noted: the last of those that are flushed; a block holds which */
-static uint64_t far_places, new_places;
+static struct {
+    uint64_t sector;
+    uint32_t sectors, flags;
+} range; /* of a wipe */
+static uint64_t far_places, new_places, wipes;
 static uint64_t far_writes, new_writes, dice = 88172645463325252;
 static uint64_t next_turn; /* TSC */
 static uint32_t apic_khz;
@@ -60,17 +66,17 @@ static void sleep(void)
 
 /* --- requests ----------------------------------------------------------------------------- */
 
-/* How long it took, in ns. */
-static uint32_t do_request(uint32_t type, uint64_t sector, uint8_t *block)
+/* How long it took, in ns. bytes: NULL: none. */
+static uint32_t do_request_of(uint32_t type, uint64_t sector, void *bytes, uint32_t length)
 {
     uint16_t next = 1;
     header.type = type;
     header.sector = sector;
     status = 0xff;
     queue.descriptors[0] = (struct descriptor){(uint64_t)&header, sizeof(header), NEXT, 1};
-    if (block) {
+    if (bytes) {
         uint16_t write = type == IN ? WRITE : 0;
-        queue.descriptors[1] = (struct descriptor){(uint64_t)block, BLOCK, NEXT | write, 2};
+        queue.descriptors[1] = (struct descriptor){(uint64_t)bytes, length, NEXT | write, 2};
         next = 2;
     }
     queue.descriptors[next] = (struct descriptor){(uint64_t)&status, 1, WRITE, 0};
@@ -81,6 +87,11 @@ static uint32_t do_request(uint32_t type, uint64_t sector, uint8_t *block)
     uint64_t ns = (rdtsc() - start) * 1000000 / tsc_khz();
     check(status == OK, "request %u of sector %lu: %u", type, sector, status);
     return ns < ~0u ? (uint32_t)ns : ~0u;
+}
+
+static uint32_t do_request(uint32_t type, uint64_t sector, uint8_t *block)
+{
+    return do_request_of(type, sector, block, BLOCK);
 }
 
 static uint32_t write_block(uint64_t sector, uint64_t value)
@@ -146,6 +157,18 @@ static uint32_t flushed(void)
     return do_request(FLUSH, 0, NULL);
 }
 
+/* Discards, zeroes, and zeroes that may leave a hole, by turns. */
+static uint32_t wiped(void)
+{
+    uint64_t way = wipes++ % 6, skipped = way % 2 * SECTORS / 2;
+    range.sector = random_sector();
+    write_block(range.sector, writes);
+    range.sector += skipped;
+    range.sectors = (uint32_t)(SECTORS - skipped);
+    range.flags = way / 2 == 2;
+    return do_request_of(way / 2 == 0 ? DISCARD : ZEROES, 0, &range, sizeof(range));
+}
+
 static void look(uint64_t count)
 {
     for (uint64_t i = 0; i < LOOKS && i < count; i++) {
@@ -180,7 +203,7 @@ static void measure(uint64_t round, const char *what, uint64_t count, uint32_t (
           samples[count * 99 / 100], samples[count - 1]);
 }
 
-static uint64_t rounds, near_count, paced_count, new_count, flush_count;
+static uint64_t rounds, near_count, paced_count, new_count, flush_count, wipe_count;
 static bool tells;
 
 static void ring3_main(void)
@@ -196,6 +219,7 @@ static void ring3_main(void)
         measure(round, "new", new_count, new);
         measure(round, "flushed", flush_count, flushed);
         look(flush_count);
+        measure(round, "wiped", wipe_count, wiped);
     }
     quit(0);
 }
@@ -211,7 +235,7 @@ static void start_disk(void)
 {
     struct virtio blk;
     check(virtio_find(VIRTIO_BLK, &blk), "no disk");
-    virtio_start(&blk, VIRTIO_F_VERSION_1 | 1 << 9 /* flush */);
+    virtio_start(&blk, VIRTIO_F_VERSION_1 | 1 << 9 /* flush */ | 1 << 13 | 1 << 14 /* wipes */);
     virtio_add_queue(&blk, 0, &queue);
     virtio_ready(&blk);
     uint64_t mib = *(volatile uint32_t *)blk.device / MIB;
@@ -228,6 +252,7 @@ void guest_main(void)
     far_places = count_option("far", 50);
     new_count = count_option("new", 25);
     flush_count = count_option("flushed", 100);
+    wipe_count = count_option("wiped", 0);
     tells = has_option("tell");
     start_disk();
     (void)tsc_khz(); /* asked for here, because CPUID is slow and ring 3 need not be allowed it */
