@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who follows a VM, and what its memory and disks have: the same as the owner's after each epoch,
+ * where that is compared, and all of it on stable storage before it takes over. Its protocol, its
+ * machine and the owner are played here.
+ */
+#define conductor_tell    test_conductor_tell
+#define conductor_detach  test_conductor_detach
+#define conductor_writing test_conductor_writing
+#define loop_step_do      test_loop_step_do
+#define arrival_load      test_arrival_load
+#define arrival_try       test_arrival_try
+#define machine_announce  test_machine_announce
+#define machine_memory    test_machine_memory
+#define memory_lock       test_memory_lock
+#define memory_unlock     test_memory_unlock
+#include "ft/secondary.c"
+
+#include "tests/unit/link_rig.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+enum { MIB = 1 << 20, PAGES = 16, DISKS = 2, SIZE = 3 * MIB + 512, GENERATION = 7, PLACE = 4 };
+
+static struct {
+    struct side side;
+    struct link *owner;
+    struct frame at;
+    struct frame_tally tally;
+    uint8_t disks[DISKS][SIZE]; /* as the owner has them */
+    uint8_t memory[PAGES * PAGE_SIZE];
+    uint64_t seed;
+
+    struct arrival arrival;
+    struct secondary *secondary;
+    int fds[DISKS];
+    atomic_bool cannot_sync;
+
+    pthread_mutex_t lock; /* all of this */
+    pthread_cond_t changed;
+    bool follows;
+    pthread_t follower;
+    /* What it did, a letter each: e has an epoch; D has lost its owner; s has synced a disk; a says
+     * that it has applied; L loads; T has taken over; F could not. */
+    char steps[80];
+} t;
+
+static void note(char step)
+{
+    pthread_mutex_lock(&t.lock);
+    size_t length = strlen(t.steps);
+    if (length + 1 < sizeof(t.steps))
+        t.steps[length] = step;
+    pthread_cond_broadcast(&t.changed);
+    pthread_mutex_unlock(&t.lock);
+}
+
+/* --- what it stands on ------------------------------------------------------------------------ */
+
+/* In place of the C library's: only what its own thread does between its epochs counts; there is
+ * another one that syncs now and then. */
+int fdatasync(int fd)
+{
+    pthread_mutex_lock(&t.lock);
+    bool counts = t.follows && pthread_equal(t.follower, pthread_self());
+    pthread_mutex_unlock(&t.lock);
+    if (counts)
+        note('s');
+    if (t.cannot_sync) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+void conductor_tell(struct conductor *conductor, const struct ft_event *event)
+{
+    switch (event->kind) {
+    case FT_STAGED:
+        pthread_mutex_lock(&t.lock);
+        t.follower = pthread_self();
+        t.follows = true;
+        pthread_mutex_unlock(&t.lock);
+        secondary_apply(t.secondary);
+        note('e');
+        break;
+    case FT_DISCONNECTED:
+        note('D');
+        secondary_apply_last(t.secondary);
+        break;
+    case FT_APPLIED:
+        note('a');
+        secondary_take_over(t.secondary);
+        break;
+    default:
+        break;
+    }
+}
+
+void conductor_detach(struct conductor *conductor)
+{
+}
+
+pthread_mutex_t *conductor_writing(struct conductor *conductor)
+{
+    static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
+    return &writing;
+}
+
+int loop_step_do(struct loop_step *unused, int (*run_step)(void *ctx, struct err *err), void *ctx,
+                 struct err *err)
+{
+    return run_step(ctx, err);
+}
+
+int arrival_try(struct arrival *arrival, struct err *err)
+{
+    return 0;
+}
+
+int arrival_load(struct arrival *arrival, struct err *err)
+{
+    note('L');
+    return 0;
+}
+
+void machine_announce(struct machine *machine)
+{
+}
+
+struct memory *machine_memory(struct machine *machine)
+{
+    return NULL; /* there is no machine, and nothing to lock */
+}
+
+int memory_lock(struct memory *memory)
+{
+    return 0;
+}
+
+void memory_unlock(struct memory *memory)
+{
+}
+
+static int handle_settle(void *ctx, struct err *err)
+{
+    return 0;
+}
+
+static void handle_taken_over(void *ctx)
+{
+    note('T');
+}
+
+static void handle_failed(void *ctx)
+{
+    note('F');
+}
+
+/* --- set up ----------------------------------------------------------------------------------- */
+
+static void make_arrival(void)
+{
+    struct arrival *arrival = &t.arrival;
+    snprintf(arrival->hello.name, sizeof(arrival->hello.name), "web1");
+    arrival->following.generation = GENERATION;
+    arrival->pages = PAGES;
+    arrival->host = calloc(PAGES, PAGE_SIZE);
+    arrival->touched = calloc(1, sizeof(uint64_t));
+    ck_assert(arrival->host && arrival->touched);
+    arrival->folder = (struct arrival_folder){
+        .fd = -1, .former = -1, .former_changes = -1, .disk_count = DISKS};
+    for (unsigned i = 0; i < DISKS; i++) {
+        struct arrival_disk *disk = &arrival->folder.disks[i];
+        *disk = (struct arrival_disk){.about = {.place = PLACE + i, .size = SIZE}};
+        snprintf(disk->about.name, sizeof(disk->about.name), "disk%u.img", i);
+        t.fds[i] = disk->fd = memfd_create("disk", MFD_CLOEXEC);
+        ck_assert_int_eq(ftruncate(disk->fd, SIZE), 0);
+    }
+    stream_buffer_init(&arrival->payload, 0);
+    stream_buffer_init(&arrival->state, 0);
+}
+
+static void set_up(void)
+{
+    const struct secondary_config config = {.arrival = &t.arrival,
+                                            .settle = handle_settle,
+                                            .taken_over = handle_taken_over,
+                                            .failed = handle_failed};
+    const struct link_config link = {.timeout_ms = PATIENCE_MS};
+    struct err err = {0};
+    memset(&t, 0, sizeof(t));
+    pthread_mutex_init(&t.lock, NULL);
+    pthread_cond_init(&t.changed, NULL);
+    t.seed = 1;
+    t.at = (struct frame){.generation = GENERATION, .epoch = 1};
+    make_arrival();
+    side_start(&t.side, "127.0.0.1", NULL);
+    ck_assert_msg(link_connect(&t.owner, t.side.address, &link, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(side_end(&t.side), 0);
+    t.arrival.link = t.side.link;
+    ck_assert_msg(secondary_create(&t.secondary, &config, &err) == 0, "%s", err.text);
+    ck_assert_msg(secondary_start(t.secondary, NULL, &err) == 0, "%s", err.text);
+}
+
+static void tear_down(void)
+{
+    secondary_abandon(t.secondary);
+    secondary_destroy(t.secondary);
+    link_destroy(t.owner);
+    link_destroy(t.arrival.link);
+    for (unsigned i = 0; i < DISKS; i++)
+        close(t.fds[i]);
+    stream_buffer_finish(&t.arrival.payload);
+    stream_buffer_finish(&t.arrival.state);
+    free(t.arrival.touched);
+    free(t.arrival.host);
+    pthread_cond_destroy(&t.changed);
+    pthread_mutex_destroy(&t.lock);
+}
+
+/* --- the owner -------------------------------------------------------------------------------- */
+
+static unsigned chance(unsigned of)
+{
+    t.seed = t.seed * 6364136223846793005ull + 1442695040888963407ull;
+    return (unsigned)(t.seed >> 33) % of;
+}
+
+static struct stream *line(void)
+{
+    return link_writer(t.owner);
+}
+
+/* It has changed at both, once the epoch is applied. */
+static void change(unsigned disk, uint64_t offset, uint32_t length, bool zeroes)
+{
+    uint8_t *at = t.disks[disk] + offset;
+    const struct moving_block block = {
+        .place = PLACE + disk, .offset = offset, .length = length, .bytes = zeroes ? NULL : at};
+    for (uint32_t i = 0; i < length; i++)
+        at[i] = zeroes ? 0 : (uint8_t)chance(256);
+    moving_put_block(line(), &t.at, &block, &t.tally);
+}
+
+static int read_bytes_of(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length)
+{
+    memcpy(bytes, (const uint8_t *)ctx + offset, length);
+    return 0;
+}
+
+static void put_sums(uint32_t place, void *bytes, uint64_t size)
+{
+    const struct compare_what what = {.size = size, .read = read_bytes_of, .ctx = bytes};
+    struct frame frame = t.at;
+    uint32_t *payload;
+    frame.kind = FRAME_COMPARE;
+    ck_assert_int_eq(compare_sum(place, &what, &payload, &frame.length, NULL), 0);
+    frame_write(line(), &frame, payload, &t.tally);
+    free(payload);
+}
+
+static void put_all_sums(void)
+{
+    put_sums(COMPARE_MEMORY, t.memory, sizeof(t.memory));
+    for (unsigned i = 0; i < DISKS; i++)
+        put_sums(PLACE + i, t.disks[i], SIZE);
+}
+
+static void end_epoch(void)
+{
+    struct frame state = t.at;
+    state.kind = FRAME_STATE;
+    state.length = 5;
+    frame_write(line(), &state, "state", &t.tally);
+    frame_write_commit(line(), GENERATION, t.at.epoch++, &t.tally);
+    t.tally = (struct frame_tally){0};
+    ck_assert_int_eq(stream_flush(line()), 0);
+}
+
+static void expect_steps(const char *steps)
+{
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + PATIENCE_MS * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&t.lock);
+    while (strlen(t.steps) < strlen(steps) && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&t.changed, &t.lock, CLOCK_MONOTONIC, &at);
+    ck_assert_str_eq(t.steps, steps);
+    pthread_mutex_unlock(&t.lock);
+}
+
+static void expect_disks(void)
+{
+    static uint8_t is[SIZE];
+    for (unsigned i = 0; i < DISKS; i++) {
+        ck_assert_int_eq(pread(t.fds[i], is, SIZE, 0), SIZE);
+        ck_assert(memcmp(is, t.disks[i], SIZE) == 0);
+    }
+}
+
+/* What the twin says to its owner when it has had enough. */
+static void expect_error(const char *words)
+{
+    struct stream_buffer payload;
+    struct frame frame;
+    struct err err = {0};
+    stream_buffer_init(&payload, 0);
+    do
+        ck_assert_int_eq(frame_read(link_reader(t.owner), &frame, &payload, NULL, &err), 0);
+    while (frame.kind != FRAME_ERROR);
+    ck_assert_int_lt(moving_get_error(&payload, &err), 0);
+    ck_assert_msg(strstr(err.text, words) != NULL, "%s", err.text);
+    stream_buffer_finish(&payload);
+}
+
+/* It ends as by a crash, whatever becomes of the other side. */
+static void expect_no_takeover(void)
+{
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + PATIENCE_MS * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&t.lock);
+    while (!strpbrk(t.steps, "TF") && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&t.changed, &t.lock, CLOCK_MONOTONIC, &at);
+    ck_assert_msg(strchr(t.steps, 'F') && !strpbrk(t.steps, "aLT"), "%s", t.steps);
+    pthread_mutex_unlock(&t.lock);
+}
+
+static void two_epochs(void)
+{
+    change(0, 4096, 8192, false);
+    end_epoch();
+    change(0, 8192, 512, false);
+    change(1, MIB, 4096, false);
+    end_epoch();
+    expect_steps("ee");
+}
+
+/* --- before a takeover ------------------------------------------------------------------------ */
+
+START_TEST(before_a_takeover_the_disks_are_on_stable_storage)
+{
+    two_epochs();
+    link_break(t.owner);
+    expect_steps("eeDssaLT");
+    expect_disks();
+}
+END_TEST
+
+START_TEST(a_disk_that_cannot_be_synced_is_not_taken_over)
+{
+    two_epochs();
+    t.cannot_sync = true;
+    link_break(t.owner);
+    expect_no_takeover();
+}
+END_TEST
+
+/* --- comparing -------------------------------------------------------------------------------- */
+
+START_TEST(what_is_the_same_is_found_to_be)
+{
+    static const char many[] = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+    char steps[80];
+    for (unsigned i = 0; i < strlen(many); i++) {
+        for (unsigned j = chance(4); j > 0; j--) {
+            uint32_t length = 512 * (1 + chance(64));
+            change(chance(DISKS), 512 * chance(SIZE / 512 - 64), length, chance(2) == 0);
+        }
+        put_all_sums();
+        end_epoch();
+    }
+    expect_steps(many);
+    link_break(t.owner);
+    snprintf(steps, sizeof(steps), "%sDssaLT", many);
+    expect_steps(steps);
+    expect_disks();
+}
+END_TEST
+
+/* Behind its back. */
+static void spoil_disk(unsigned disk, off_t offset)
+{
+    ck_assert_int_eq(pwrite(t.fds[disk], "!", 1, offset), 1);
+}
+
+START_TEST(a_byte_of_a_disk_that_is_not_the_same_is_found)
+{
+    static const struct {
+        unsigned disk;
+        off_t offset;
+        const char *words;
+    } cases[] = {
+        {0, 5, "disk0.img is not the same on both hosts, somewhere in the MiB from byte 0"},
+        {0, MIB - 1, "disk0.img is not the same on both hosts, somewhere in the MiB from byte 0"},
+        {1, 2 * MIB,
+         "disk1.img is not the same on both hosts, somewhere in the MiB from byte 2097"},
+        {1, SIZE - 1,
+         "disk1.img is not the same on both hosts, somewhere in the MiB from byte 314"},
+    };
+    two_epochs();
+    spoil_disk(cases[_i].disk, cases[_i].offset);
+    put_all_sums();
+    end_epoch();
+    expect_error(cases[_i].words);
+    expect_no_takeover();
+}
+END_TEST
+
+/* Where the twin lacks what its owner has. */
+START_TEST(a_block_that_never_came_is_found)
+{
+    two_epochs();
+    t.disks[1][700] = 1;
+    put_all_sums();
+    end_epoch();
+    expect_error("disk1.img is not the same on both hosts");
+    expect_no_takeover();
+}
+END_TEST
+
+START_TEST(a_byte_of_memory_that_is_not_the_same_is_found)
+{
+    two_epochs();
+    t.arrival.host[5 * PAGE_SIZE] = 1;
+    put_all_sums();
+    end_epoch();
+    expect_error("guest memory is not the same on both hosts");
+    expect_no_takeover();
+}
+END_TEST
+
+/* In the first epoch everything goes straight in; it is compared, too. */
+START_TEST(the_first_epoch_is_compared)
+{
+    spoil_disk(0, 1);
+    put_all_sums();
+    end_epoch();
+    expect_error("disk0.img is not the same on both hosts");
+    expect_no_takeover();
+}
+END_TEST
+
+START_TEST(sums_that_make_no_sense_are_refused)
+{
+    two_epochs();
+    switch (_i) {
+    case 0: /* a disk that it does not have */
+        put_sums(PLACE + DISKS, t.disks[0], SIZE);
+        break;
+    case 1: /* of another size */
+        put_sums(PLACE, t.disks[0], SIZE - MIB);
+        break;
+    default:
+        for (unsigned i = 0; i < 2 + MACHINE_MAX_DISKS; i++)
+            put_sums(PLACE, t.disks[0], SIZE);
+    }
+    end_epoch();
+    expect_error(_i == 0 ? "not there" : _i == 1 ? "makes no sense" : "more than there is");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("secondary");
+    TCase *tests = tcase_create("secondary");
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, before_a_takeover_the_disks_are_on_stable_storage);
+    tcase_add_test(tests, a_disk_that_cannot_be_synced_is_not_taken_over);
+    tcase_add_test(tests, what_is_the_same_is_found_to_be);
+    tcase_add_loop_test(tests, a_byte_of_a_disk_that_is_not_the_same_is_found, 0, 4);
+    tcase_add_test(tests, a_block_that_never_came_is_found);
+    tcase_add_test(tests, a_byte_of_memory_that_is_not_the_same_is_found);
+    tcase_add_test(tests, the_first_epoch_is_compared);
+    tcase_add_loop_test(tests, sums_that_make_no_sense_are_refused, 0, 3);
+    suite_add_tcase(suite, tests);
+    return unit_main(suite);
+}
