@@ -173,7 +173,6 @@ static int take(const struct folder *folder, bool torn, struct err *err)
                     "owner has had the time to hear of that",
                     folder->name, owner, (unsigned long long)ownership.record.generation);
     }
-    ownership_finish(&ownership);
     return ret;
 }
 

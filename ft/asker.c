@@ -237,9 +237,9 @@ int asker_say_silent(const char *witness, uint64_t ns, struct err *err)
     return ret;
 }
 
-int asker_look(const struct asker_look *look, struct ft_record *ret_record, struct err *err)
+static int ask_once(const struct asker_look *look, const struct ft_action *question,
+                    struct ft_event *ret_answer, struct err *err)
 {
-    const struct ft_action question = {.kind = FT_ASK, .ask = 1};
     struct look wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     struct asker_config config = {
         .witness = look->witness, .known = look->known, .answered = handle_look, .ctx = &wait};
@@ -248,7 +248,7 @@ int asker_look(const struct asker_look *look, struct ft_record *ret_record, stru
     int ret = asker_create(&asker, &config, err);
     if (ret < 0)
         return ret;
-    (void)asker_ask(asker, &question);
+    (void)asker_ask(asker, question);
     wait_for_answer(&wait, look->patience_ms);
     asker_destroy(asker); /* an answer comes before this, or never */
     if (!wait.answered)
@@ -258,6 +258,29 @@ int asker_look(const struct asker_look *look, struct ft_record *ret_record, stru
             *err = wait.trouble;
         return -EIO;
     }
-    *ret_record = wait.answer.record;
+    *ret_answer = wait.answer;
     return 0;
+}
+
+int asker_look(const struct asker_look *look, struct ft_record *ret_record, struct err *err)
+{
+    const struct ft_action question = {.kind = FT_ASK, .ask = 1};
+    struct ft_event answer;
+    int ret = ask_once(look, &question, &answer, err);
+    if (ret == 0)
+        *ret_record = answer.record;
+    return ret;
+}
+
+int asker_exchange(const struct asker_look *look, uint64_t expected, const struct ft_record *next,
+                   struct ft_record *ret_is, struct err *err)
+{
+    const struct ft_action question = {
+        .kind = FT_EXCHANGE, .ask = 1, .expected = expected, .record = *next};
+    struct ft_event answer;
+    int ret = ask_once(look, &question, &answer, err);
+    if (ret < 0 || answer.answer == FT_EXCHANGED)
+        return ret;
+    *ret_is = answer.record;
+    return -EAGAIN;
 }

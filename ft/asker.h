@@ -54,6 +54,10 @@ struct asker_look {
 };
 int asker_look(const struct asker_look *look, struct ft_record *ret_record,
                struct err *err) must_check;
+/* The same for an exchange: 0 and -EAGAIN as witness_exchange says. -ETIMEDOUT: it may take place
+ * yet, for as long as there is this process. */
+int asker_exchange(const struct asker_look *look, uint64_t expected, const struct ft_record *next,
+                   struct ft_record *ret_is, struct err *err) must_check;
 
 /* -ETIMEDOUT, of a witness that has not answered for so long. */
 int asker_say_silent(const char *witness, uint64_t ns, struct err *err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/ownership.h"
 
+#include "ft/asker.h"
 #include "ft/moving.h"
 #include "ft/witness.h"
 #include "host/link.h"
@@ -48,25 +49,33 @@ static int check_whole(const struct ownership *ownership, bool torn, struct err 
     return ret;
 }
 
-static int say_no_witness(const struct ownership *ownership, struct err *err)
+static int say_no_witness(const struct ownership *ownership, bool hangs, struct err *err)
 {
     if (err) {
         err->kind = ERR_STATE;
         err_prefix(err, "%s cannot be taken without the witness", ownership->name);
+    }
+    if (err && !hangs)
         err_hint(err, "nobody else could tell the other host; where the witness is gone for good, "
                       "see \"After a power cut of both hosts\" in fault-tolerance.md");
-    }
     return -ESTALE;
+}
+
+static struct asker_look look_of(const struct protection *protection)
+{
+    return (struct asker_look){.witness = protection->witness,
+                               .uuid = protection->uuid,
+                               .known = true,
+                               .patience_ms = ASKER_LOOK_MS};
 }
 
 static int read_record(struct ownership *ownership, struct err *err)
 {
     const struct protection *protection = &ownership->protection;
-    int ret = witness_open_known(&ownership->witness, protection->witness, protection->uuid, err);
-    if (ret == 0)
-        ret = witness_read(ownership->witness, protection->uuid, &ownership->record, err);
+    const struct asker_look look = look_of(protection);
+    int ret = asker_look(&look, &ownership->record, err);
     if (ret < 0)
-        return say_no_witness(ownership, err);
+        return say_no_witness(ownership, ret == -ETIMEDOUT, err);
     if (witness_since(protection->witness, protection->uuid, ownership->record.generation,
                       &ownership->since) < 0)
         ownership->since = 0;
@@ -194,14 +203,27 @@ int ownership_look(struct ownership *ret_ownership, const struct folder *folder,
     return ownership->peer == OWNERSHIP_RUNS ? say_runs(ownership, err) : 0;
 }
 
+/* What was asked for may take place when nobody waits any more; then it runs here by itself. */
+static int say_not_known(const struct ownership *ownership, struct err *err)
+{
+    if (err) {
+        err->kind = ERR_STATE;
+        err_prefix(err, "whose %s is now is not known", ownership->name);
+        err_hint(err, "minivmm run %s says so when the witness answers", ownership->name);
+    }
+    return -ETIMEDOUT;
+}
+
 int ownership_take(struct ownership *ownership, int folder, struct err *err)
 {
     struct protection taken = ownership->protection;
     struct ft_record is, next = {.generation = ownership->record.generation + 1,
                                  .owner = taken.node,
                                  .twin = FT_FORCED};
-    int ret = witness_exchange(ownership->witness, taken.uuid, ownership->record.generation, &next,
-                               &is, err);
+    const struct asker_look look = look_of(&taken);
+    int ret = asker_exchange(&look, ownership->record.generation, &next, &is, err);
+    if (ret == -ETIMEDOUT)
+        return say_not_known(ownership, err);
     if (ret == -EAGAIN)
         return err_say(err, ERR_STATE, EAGAIN,
                        "whose %s is has changed just now (generation %llu): somebody is there",
@@ -217,10 +239,4 @@ int ownership_take(struct ownership *ownership, int folder, struct err *err)
         ownership->record = next;
     }
     return ret;
-}
-
-void ownership_finish(struct ownership *ownership)
-{
-    witness_close(ownership->witness);
-    ownership->witness = NULL;
 }

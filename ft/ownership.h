@@ -13,8 +13,6 @@
 #include "ft/frames.h"
 #include "ft/protection.h"
 
-struct witness;
-
 enum ownership_peer {
     OWNERSHIP_NO_PEER = 1, /* it is not known where the other side is */
     OWNERSHIP_SILENT,      /* it does not answer */
@@ -25,7 +23,6 @@ enum ownership_peer {
 struct ownership {
     const char *name; /* of the VM, for sentences */
     struct protection protection;
-    struct witness *witness;
     struct ft_record record;
     int64_t since; /* of the record: seconds since 1970; 0: not known */
     enum ownership_peer peer;
@@ -36,14 +33,13 @@ struct ownership {
  * What is so now: of a folder that the caller has for itself. ERR_STATE: it is not to be taken, and
  * why: not protected, the owner already, a twin whose disks may be of no one moment (unless torn
  * says that this is known), a witness that is away or whose records went back, a peer that has the
- * VM. Blocks, for some seconds at most but for the witness's. finish: also after a failure; zeroed
- * is fine.
+ * VM. Blocks, for 15 s at most until the witness answers, and some for the peer.
  */
 int ownership_look(struct ownership *ret_ownership, const struct folder *folder, bool torn,
                    struct err *err) must_check;
-/* It is this folder's: at the witness, and then in the folder, on stable storage. */
+/* It is this folder's: at the witness, and then in the folder, on stable storage. Blocks, as
+ * before. */
 int ownership_take(struct ownership *ownership, int folder, struct err *err) must_check;
-void ownership_finish(struct ownership *ownership);
 
 /* At the other side: FRAME_YOURS where a process has the VM of this UUID in a place. */
 enum frame_ack ownership_answer(int place, const uint8_t uuid[16]);

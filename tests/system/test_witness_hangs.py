@@ -2,12 +2,15 @@
 """A witness whose storage hangs is given up in time, by whoever cannot leave the question to somebody else. No lab host
 is needed."""
 
+import contextlib
 import select
 import signal
+from pathlib import Path
 
 from hanging import hanging, mend, why_not
 from labcommon import Skip
 from test_migrate import hosts, make, start
+from test_owner import owned_elsewhere
 from test_protection import protected
 
 SILENT = "has not answered for 15 s"
@@ -79,3 +82,41 @@ def test_a_twin_is_refused_and_others_are_served():
         a.good("protect", "web1", *to, "--witness", f"file:{witness}")
         a.wait_until(lambda: a.status("web1")["protection"]["state"] == "paired", "a twin", LONG)
         b.goes_on("web2")
+
+
+def asks(process):
+    """It has a thread that asks the witness."""
+    def names():
+        for task in Path(f"/proc/{process.pid}/task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                yield task.read_text().strip()
+    return "asker" in names()
+
+
+def test_who_waits_can_be_stopped():
+    """A VM that stands still because its witness hangs ends at one SIGTERM, before that was said and afterwards; its disk and its
+    marks are as they were, and it runs when the storage is back."""
+    need_hanging()
+    with protected() as vms:
+        marks = (vms.web / ".protected").read_text()
+        process = vms.begin("run", "web1", by=hanging(vms.witness))
+        vms.wait_until(lambda: asks(process), "a question", LONG)
+        process.send_signal(signal.SIGTERM)
+        process.wait(LONG)
+        process = vms.begin("run", "web1", by=hanging(vms.witness))
+        assert SILENT in line_of(process)
+        vms.wait_until(lambda: vms.status("web1")["state"] == "asking the witness", "a VM that waits", LONG)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONG) == 0, process.stderr.read()
+        assert "it did not run here as yet, and ends" in process.stderr.read()
+        assert (vms.web / ".protected").read_text() == marks
+        vms.start_and_stop()
+
+
+def test_nothing_is_taken():
+    """A person who takes the VM of an owner that is gone (--force-owner) hears in time that the witness is silent, too."""
+    need_hanging()
+    with owned_elsewhere() as vms:
+        said = vms.run("run", "web1", "--force-owner", by=hanging(vms.witness))
+        assert said.returncode == 4 and "web1 cannot be taken without the witness" in said.stderr, said
+        assert SILENT in said.stderr, said

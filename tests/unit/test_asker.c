@@ -6,9 +6,11 @@
 #include "core/clock.h"
 #include "ft/asker.h"
 #include "ft/former.h"
+#include "ft/ownership.h"
 #include "ft/protection.h"
 #include "host/link_parts.h"
 #include "tests/unit/witness_wall.h"
+#include "vmm/identity.h"
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -247,6 +249,93 @@ START_TEST(a_folder_that_was_put_aside_is_not_taken_for_none)
 }
 END_TEST
 
+/* --- run --force-owner ------------------------------------------------------------------------ */
+
+static struct folder settled(void)
+{
+    struct folder folder = rig_lock("web1");
+    struct identity identity = {0};
+    enum identity_found found;
+    ck_assert_int_eq(identity_settle(&identity, &folder, false, &found, NULL), 0);
+    memcpy(ours.uuid, identity.uuid, sizeof(ours.uuid));
+    ck_assert_int_eq(protection_write(folder.fd, &ours, NULL), 0);
+    identity_finish(&identity);
+    return folder;
+}
+
+/* Of this VM, whatever it is called; at first it is PEER's, generation 5. */
+static void put_record(void)
+{
+    const struct ft_record record = {.generation = 1, .owner = PEER};
+    struct witness *witness = store_open();
+    struct ft_record is = {0};
+    for (struct ft_record next = record; next.generation <= 5; next.generation++)
+        ck_assert_int_eq(
+            witness_exchange(witness, ours.uuid, next.generation - 1, &next, &is, NULL), 0);
+    witness_close(witness);
+}
+
+START_TEST(a_vm_is_not_taken_by_who_cannot_ask)
+{
+    struct folder folder = settled();
+    struct ownership ownership;
+    struct err err = {0};
+    put_record();
+    build_silence();
+    ck_assert_int_lt(ownership_look(&ownership, &folder, false, &err), 0);
+    ck_assert_int_eq(err.kind, ERR_STATE);
+    expect_named(&err, "web1 cannot be taken without the witness: ");
+    end_silence();
+    ck_assert_int_eq(ownership_look(&ownership, &folder, false, &err), 0);
+    ck_assert_uint_eq(ownership.record.generation, 5);
+    folder_close(&folder);
+}
+END_TEST
+
+/* Nothing is in the folder of what may take place later; what did, the next one sees. */
+START_TEST(a_vm_whose_taking_hangs_is_not_known_to_be_ours)
+{
+    struct folder folder = settled();
+    struct ownership ownership;
+    struct protection now;
+    struct err err = {0};
+    put_record();
+    ck_assert_int_eq(ownership_look(&ownership, &folder, false, &err), 0);
+    build_wall('l', 1);
+    waiting.flies = true;
+    ck_assert_int_eq(ownership_take(&ownership, folder.fd, &err), -ETIMEDOUT);
+    ck_assert_int_eq(err.kind, ERR_STATE);
+    ck_assert_msg(strstr(err.text, "whose web1 is now is not known: ") &&
+                      strstr(err.text, "has not answered for 15 s"),
+                  "%s", err.text);
+    ck_assert_msg(strstr(err.hint, "minivmm run web1"), "%s", err.hint);
+    end_silence();
+    ck_assert_int_eq(protection_read(&now, folder.fd, NULL), 0);
+    ck_assert_uint_eq(now.generation, 4);
+    folder_close(&folder);
+}
+END_TEST
+
+START_TEST(a_vm_that_can_be_taken_is)
+{
+    struct folder folder = settled();
+    struct ownership ownership, late;
+    struct protection now;
+    struct err err = {0};
+    put_record();
+    ck_assert_int_eq(ownership_look(&ownership, &folder, false, &err), 0);
+    late = ownership;
+    ck_assert_int_eq(ownership_take(&ownership, folder.fd, &err), 0);
+    ck_assert_uint_eq(ownership.record.generation, 6);
+    ck_assert_int_eq(protection_read(&now, folder.fd, NULL), 0);
+    ck_assert_uint_eq(now.generation, 6);
+    ck_assert_int_eq(ownership_take(&late, folder.fd, &err), -EAGAIN);
+    ck_assert_msg(strstr(err.text, "whose web1 is has changed just now (generation 6)"), "%s",
+                  err.text);
+    folder_close(&folder);
+}
+END_TEST
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static void set_up(void)
@@ -289,6 +378,9 @@ int main(void)
     tcase_add_test(tests, what_cannot_wait_is_refused);
     tcase_add_test(tests, a_former_folder_stays_where_it_is);
     tcase_add_test(tests, a_folder_that_was_put_aside_is_not_taken_for_none);
+    tcase_add_test(tests, a_vm_is_not_taken_by_who_cannot_ask);
+    tcase_add_test(tests, a_vm_whose_taking_hangs_is_not_known_to_be_ours);
+    tcase_add_test(tests, a_vm_that_can_be_taken_is);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
