@@ -215,9 +215,10 @@ class CrashPair(Pair):
     # --- what befalls them ---
 
     def protect(self, *_):
-        """What it says; that may be a refusal."""
+        """What it says; that may be a refusal. Now and then both sides are compared in each epoch: who does not have what
+        the other one has is no twin."""
         return self.here.run("protect", self.name, "--to", self.talk.address, "--witness", f"file:{self.witness}",
-                             "--insecure")
+                             "--insecure", *["--verify"] * (self.order.randrange(4) == 0))
 
     def pair_up(self):
         """There may be a twin already, or one may be just coming."""
