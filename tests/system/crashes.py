@@ -258,6 +258,9 @@ class CrashPair(Pair):
             self.refuses(other)
         self.asking.wait_for_more(2)
         assert "WRONG" not in self.here.console(self.name)
+        for host in self.hosts:
+            log = host.root / self.name / "minivmm.log"
+            check_same(log.read_text() if log.exists() else "")
 
     def refuses(self, host):
         said = host.run("run", host.root / self.name)
@@ -283,7 +286,15 @@ class CrashPair(Pair):
         self.kill(self.here)
         check_disk(self.disk(self.here), told)
         assert max(told) == len(told), "a count is missing"
+        for process in [process for host in self.hosts for process in host.processes]:
+            check_same(process.stderr.read() if process.poll() is not None else "")
         return told
+
+
+def check_same(log):
+    """No twin was found to lack what its owner has (--verify)."""
+    found = [line for line in log.splitlines() if "not the same on both hosts" in line]
+    assert not found, found
 
 
 def is_alive(pid):
