@@ -5,9 +5,11 @@ all that they are told; two "hosts" on one machine (pairs.py).
 
 import contextlib
 import json
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -255,6 +257,21 @@ def test_f6_the_primary_dies_without_the_witness():
         clients.wait_for_more(SOME)
         takes_over(pair, pair.b, before)
         finish(pair, clients, pair.b)
+
+
+def test_f6_who_waits_for_the_witness_can_be_stopped():
+    """A twin that is to go on, and waits for the witness, ends at one SIGTERM. Nothing is lost: with the witness back the VM
+    starts where it ran."""
+    with protected() as (pair, clients, before):
+        with pair.without_witness():
+            pair.kill(pair.a)
+            pair.wait_for(pair.b, state="claiming", why=lambda why: "witness" in (why or ""))
+            os.kill(pair.pid(pair.b), signal.SIGTERM)
+            pair.b.wait_until(lambda: not pair.b.arriving(), "the end of who waits")
+        told = dict(clients.tally.told)
+        pair.start_primary()
+        pair.wait_for(pair.a, role="primary", generation=lambda is_now: is_now > before["generation"])
+        assert check_disk(pair.disk(pair.a), told) >= max(told)
 
 
 # --- F10: both die --------------------------------------------------------------------------------------------------
