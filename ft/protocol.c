@@ -40,7 +40,7 @@ static void part(const struct step *step)
     if (p->parting)
         hang_up(step, p->parting);
     p->parting = p->link;
-    p->parted_ns = step->now;
+    p->parted_ns = p->parting_heard_ns = step->now;
     p->link = 0;
     act(step, FT_UNSYNC);
 }
@@ -369,6 +369,8 @@ static void hear_word(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
     const struct ft_word *word = &event->word;
+    if (p->parting && event->link == p->parting)
+        p->parting_heard_ns = step->now;
     if (!p->link || event->link != p->link)
         return;
     if (!is_expected(p, word)) {
@@ -517,7 +519,7 @@ static void mind_the_gap(const struct step *step, uint64_t absent)
     p->unsure = p->sent;
     if (is_adapting(p) && absent <= ft_protocol_patience(p) / 2)
         return;
-    p->heard_ns = p->waits_ns = step->now;
+    p->heard_ns = p->parting_heard_ns = p->waits_ns = step->now;
     p->known = p->known && !p->striving;
     p->began_ns = step->now; /* a clock that was set says nothing of the others' time */
     if (p->state == FT_SOLO && absent > p->config.away_ns) {
@@ -555,6 +557,15 @@ static bool is_stalled(const struct step *step)
     return waits > stall && (still > stall || waits / 4 > stall);
 }
 
+/* Who is there and busy hangs up later; who is silent has stopped. It loses the word that it may
+ * go, and hears that from the witness. */
+static bool is_parted(const struct step *step)
+{
+    const struct ft_protocol *p = step->p;
+    return p->parting && (step->now - p->parted_ns > p->config.stall_ns ||
+                          step->now - p->parting_heard_ns > ft_protocol_patience(p));
+}
+
 static void hear_tick(const struct step *step)
 {
     struct ft_protocol *p = step->p;
@@ -575,7 +586,7 @@ static void hear_tick(const struct step *step)
         ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns - config->beat_ns / 8)
         say_beat(step); /* the next tick may come long after it is due */
-    if (p->parting && step->now - p->parted_ns > config->stall_ns) {
+    if (is_parted(step)) {
         hang_up(step, p->parting);
         p->parting = 0;
     }

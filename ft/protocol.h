@@ -61,8 +61,9 @@
  *             behind much else come late. The end is told once, also if we noticed it by writing.
  *             A follower hears protocol.generation as it is after SYNC, and its number: random, not
  *             0, never used before. After UNSYNC without HANG_UP the frame that is on its way is
- *             finished, then come the words, and the connection stays until its end is told. After
- *             END so does one that was not hung up, for stall_ns at most.
+ *             finished, then come the words, and the connection stays until its end is told, or
+ *             nothing was heard on it for as long as a silence may be. After END so does one that
+ *             was not hung up, for stall_ns at most.
  *   Epochs    CAPTURED comes while the VM stands still, for number protocol.sent + 1, before a byte
  *             of its COMMIT can leave, one after the other; neither that nor SYNCED after UNSYNC.
  *             The first after GATE has all that is not over there. What the VM lets out after GATE
@@ -140,6 +141,7 @@ struct ft_protocol {
     uint64_t waits_ns;           /* since when for the oldest that is not acknowledged */
     uint64_t moved_ns;           /* when something left for the last time */
     uint64_t parting, parted_ns; /* a link whose other side is to hang up; 0: none */
+    uint64_t parting_heard_ns;   /* when something was heard there for the last time */
 
     /* The witness. */
     struct ft_record record; /* what it says, if `known` */

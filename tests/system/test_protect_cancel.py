@@ -141,3 +141,19 @@ def test_who_waits_may_go():
                    pair.lines[pair.b].address, "--witness", f"file:{pair.witness}", "--insecure")
         pair.a.good("unprotect", "web1")
         goes_on(pair, clients)
+
+
+def test_unprotect_with_a_frozen_twin():
+    """A twin that has just stopped is not waited for longer than a silence may be; when it wakes up it is not needed, and
+    ends."""
+    with alone(ft={"timeout_ms": 6000}) as (pair, clients):  # four times that is how long an answer may take
+        pair.protect()
+        pair.wait_for(pair.a, role="primary", state="paired")
+        with pair.frozen(pair.b) as pid:
+            before = time.monotonic()
+            pair.a.good("unprotect", "web1")
+            assert time.monotonic() - before < 18
+            assert pair.a.protection() == {}
+            clients.wait_for_more(SOME)
+        pair.a.wait_until(lambda: pid not in pair.b.arriving(), "the end of a twin that nobody needs")
+        goes_on(pair, clients, dies=False)

@@ -350,10 +350,23 @@ START_TEST(who_does_not_hang_up_when_it_may_go_is_hung_up_on)
     connect_follower();
     STEP(.kind = FT_LEFT);
     for (unsigned ms = 0; ms < 500; ms += 20) {
+        hear(FT_BEAT, 3, 0);
         tick(20);
         expect_nothing();
     }
+    hear(FT_BEAT, 3, 0);
     tick(20);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, LINK);
+    tick(20);
+    expect_nothing();
+    set_up(); /* and sooner, who is silent */
+    connect_follower();
+    STEP(.kind = FT_LEFT);
+    tick(30);
+    hear(FT_BEAT, 3, 0);
+    tick(50);
+    expect_nothing();
+    tick(1);
     ck_assert_uint_eq(EXPECT(FT_HANG_UP)->link, LINK);
     tick(20);
     expect_nothing();
