@@ -293,14 +293,22 @@ static int read_disk(void *ctx, uint64_t offset, uint8_t *bytes, uint32_t length
     return 0;
 }
 
+static void put_sums(uint32_t place, const struct compare_what *what)
+{
+    struct frame frame = {.kind = FRAME_COMPARE, .epoch = 1};
+    uint32_t *sums;
+    ck_assert_int_eq(compare_sum(place, what, &sums, &frame.length, NULL), 0);
+    frame_write(&buffer.stream, &frame, sums, NULL);
+    free(sums);
+}
+
 START_TEST(one_byte_that_differs_is_found)
 {
     const struct compare_what what = {.size = sizeof(disk), .read = read_disk};
-    const struct frame frame = {.epoch = 1};
     for (unsigned i = 0; i < 3; i++) {
         struct err err = {0};
         uint32_t place;
-        ck_assert_int_eq(compare_put(&buffer.stream, &frame, 7, &what, NULL, NULL), 0);
+        put_sums(7, &what);
         next(FRAME_COMPARE);
         disk[sizeof(disk) - 1] ^= i == 1;
         disk[MIB] ^= i == 2;
@@ -319,8 +327,7 @@ END_TEST
 START_TEST(sums_of_another_size_are_refused)
 {
     const struct compare_what what = {.size = sizeof(disk), .read = read_disk};
-    const struct frame frame = {.epoch = 1};
-    ck_assert_int_eq(compare_put(&buffer.stream, &frame, COMPARE_MEMORY, &what, NULL, NULL), 0);
+    put_sums(COMPARE_MEMORY, &what);
     next(FRAME_COMPARE);
     for (size_t length = 0; length < payload.length; length++) {
         struct stream_buffer from;

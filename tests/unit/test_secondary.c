@@ -125,8 +125,9 @@ int arrival_load(struct arrival *arrival, struct err *err)
     return 0;
 }
 
-void machine_announce(struct machine *machine)
+bool machine_announce(struct machine *machine)
 {
+    return false;
 }
 
 struct memory *machine_memory(struct machine *machine)
@@ -299,16 +300,25 @@ static void expect_disks(void)
     }
 }
 
-/* What the twin says to its owner when it has had enough. */
-static void expect_error(const char *words)
+/* From the twin, whatever else comes before; to be finished. */
+static struct stream_buffer expect_frame(enum frame_kind kind)
 {
     struct stream_buffer payload;
     struct frame frame;
     struct err err = {0};
     stream_buffer_init(&payload, 0);
     do
-        ck_assert_int_eq(frame_read(link_reader(t.owner), &frame, &payload, NULL, &err), 0);
-    while (frame.kind != FRAME_ERROR);
+        ck_assert_msg(frame_read(link_reader(t.owner), &frame, &payload, NULL, &err) == 0, "%s",
+                      err.text);
+    while (frame.kind != kind);
+    return payload;
+}
+
+/* What it says when it has had enough. */
+static void expect_error(const char *words)
+{
+    struct stream_buffer payload = expect_frame(FRAME_ERROR);
+    struct err err = {0};
     ck_assert_int_lt(moving_get_error(&payload, &err), 0);
     ck_assert_msg(strstr(err.text, words) != NULL, "%s", err.text);
     stream_buffer_finish(&payload);
@@ -335,6 +345,43 @@ static void two_epochs(void)
     end_epoch();
     expect_steps("ee");
 }
+
+/* --- before the first epoch ------------------------------------------------------------------- */
+
+static void ask_to_store(void)
+{
+    moving_put(line(), FRAME_ROUND, NULL, 0);
+    ck_assert_int_eq(stream_flush(line()), 0);
+}
+
+START_TEST(what_it_was_filled_with_is_stored_when_it_is_asked)
+{
+    change(0, 4096, 8192, false);
+    ask_to_store();
+    struct stream_buffer payload = expect_frame(FRAME_ACK);
+    ck_assert_uint_eq(stream_get_u32(&payload.stream), FRAME_STORED);
+    stream_buffer_finish(&payload);
+    expect_disks();
+    two_epochs();
+    expect_disks();
+}
+END_TEST
+
+START_TEST(what_cannot_be_stored_is_said)
+{
+    t.cannot_sync = true;
+    ask_to_store();
+    expect_error("cannot");
+}
+END_TEST
+
+START_TEST(nobody_asks_for_that_later)
+{
+    two_epochs();
+    ask_to_store();
+    expect_error("a frame ROUND comes where none may");
+}
+END_TEST
 
 /* --- before a takeover ------------------------------------------------------------------------ */
 
@@ -465,6 +512,9 @@ int main(void)
     Suite *suite = suite_create("secondary");
     TCase *tests = tcase_create("secondary");
     tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, what_it_was_filled_with_is_stored_when_it_is_asked);
+    tcase_add_test(tests, what_cannot_be_stored_is_said);
+    tcase_add_test(tests, nobody_asks_for_that_later);
     tcase_add_test(tests, before_a_takeover_the_disks_are_on_stable_storage);
     tcase_add_test(tests, a_disk_that_cannot_be_synced_is_not_taken_over);
     tcase_add_test(tests, what_is_the_same_is_found_to_be);
