@@ -580,25 +580,6 @@ static void leave_here(struct protect *protect, const struct ft_protocol *protoc
                       protocol->state == FT_OVER ? "switchover" : "fault tolerance");
 }
 
-/* It is to go on here, and nobody knows when the witness will say that it may. */
-static bool is_stuck(struct protect *protect, const struct ft_protocol *protocol)
-{
-    struct err trouble;
-    conductor_trouble(protect->conductor, &trouble);
-    return protocol->state == FT_CLAIMING && trouble.kind;
-}
-
-static void say_stuck(struct protect *protect)
-{
-    const char *name = vm_of(protect)->name;
-    err_say(&protect->err, ERR_STATE, ECANCELED,
-            "%s was to go on here, and was ended: its witness does not answer", name);
-    err_hint(&protect->err,
-             "it can be started where it ran; if that host is gone for good: minivmm run %s "
-             "--force-owner",
-             name);
-}
-
 /* Its owner hears that it is gone, and goes on alone. */
 bool protect_give_up(struct protect *protect)
 {
@@ -608,14 +589,10 @@ bool protect_give_up(struct protect *protect)
         return true; /* it asks for its own VM, which can be started again */
     conductor_post(protect->conductor, &left);
     conductor_look(protect->conductor, &protocol);
-    if (is_stuck(protect, &protocol))
-        say_stuck(protect);
-    else if (protocol.state != FT_DISMISSED)
+    if (protocol.state != FT_DISMISSED)
         return false;
-    else
-        err_say(&protect->err, ERR_STATE, ECANCELED,
-                "the twin of %s was ended here: the VM goes on where it runs",
-                vm_of(protect)->name);
+    err_say(&protect->err, ERR_STATE, ECANCELED,
+            "the twin of %s was ended here: the VM goes on where it runs", vm_of(protect)->name);
     protect->gone = true;
     return true;
 }

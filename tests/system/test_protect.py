@@ -260,13 +260,16 @@ def test_f6_the_primary_dies_without_the_witness():
 
 
 def test_f6_who_waits_for_the_witness_can_be_stopped():
-    """A twin that is to go on, and waits for the witness, ends at one SIGTERM. Nothing is lost: with the witness back the VM
-    starts where it ran."""
+    """A twin that is to go on, and waits for the witness, ends at the second SIGTERM. Nothing is lost: with the witness back
+    the VM starts where it ran."""
     with protected() as (pair, clients, before):
         with pair.without_witness():
             pair.kill(pair.a)
             pair.wait_for(pair.b, state="claiming", why=lambda why: "witness" in (why or ""))
-            os.kill(pair.pid(pair.b), signal.SIGTERM)
+            log, pid = pair.b.root / "web1/minivmm.log", pair.pid(pair.b)
+            os.kill(pid, signal.SIGTERM)
+            pair.b.wait_until(lambda: "it feels the power button then" in log.read_text(), "a word about the first one")
+            os.kill(pid, signal.SIGTERM)
             pair.b.wait_until(lambda: not pair.b.arriving(), "the end of who waits")
         told = dict(clients.tally.told)
         pair.start_primary()
