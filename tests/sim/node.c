@@ -386,6 +386,9 @@ static void handle_synced(struct world *world, void *arg, uint64_t life)
 
 static void take_over(struct world *world, struct node *node)
 {
+    if (node->link) /* as ft/secondary.c does: who had it may never say that it is gone */
+        link_close(world, node->link, node->name, LINK_CLOSED);
+    node->link = NULL;
     node->memory = node->twin_memory;
     node->follows = false;
     node->booted = true;
