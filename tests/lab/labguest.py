@@ -98,12 +98,13 @@ class Guest:
     """One run of a VMM in a lab host; see the head of this file."""
 
     def __init__(self, host, options="", vmm=None, user=None, console="/dev/ttyS0", terminal=None, folder=None,
-                 definition=None, goes_on=None, until=None, root_to_pivot=False):
+                 definition=None, goes_on=None, until=None, root_to_pivot=False, patience=BOOT):
         """user: who runs the VMM in the lab host. console: where the guest takes commands. terminal: (rows,
         columns) of one for the VMM. folder: the VM is this folder, with what `definition` says beside the boot
         files; one that has a vm.json already is run as it is. goes_on: the command that leads to the console of a
         guest that waits for commands already; until: what that command says when it is there. root_to_pivot: the VMM
-        has a root directory with which pivot_root works, as it does not with an initramfs."""
+        has a root directory with which pivot_root works, as it does not with an initramfs. patience: seconds that it may
+        take to come up."""
         script = base64.b64encode(SERVE.format(console=console).encode()).decode()
         # Errors of devices, which tests cause on purpose, stay in dmesg: the console is for answers.
         cmdline = f"console=ttyS0 loglevel=1 minivmm.run={script}"
@@ -137,9 +138,9 @@ class Guest:
         try:
             self.pid = int(host.run(f"cat {files}.pid; rm {files}.pid", check=True).out)
             if until:
-                self._answered = self.job.wait_for(until, timeout=BOOT).end()
+                self._answered = self.job.wait_for(until, timeout=patience).end()
             if not goes_on:
-                self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
+                self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=patience).end()
         except LabError as error:
             facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()

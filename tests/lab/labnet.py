@@ -10,6 +10,7 @@ port is copied as it is. It needs no privileges and touches no network of this m
     net.heal()        all cables are whole again; net.heal(a) and net.heal(a, to=b) undo one cut
 """
 
+import collections
 import selectors
 import socket
 import struct
@@ -51,6 +52,7 @@ class Network:
         self._lock = threading.Lock()
         self._ports = {}
         self._where = {}  # MAC address -> port
+        self._heard = collections.Counter()  # (name of a port, MAC address) -> frames from there
         self._pulled = set()  # names of ports
         self._silent = set()  # (from, to), names of ports
         self._capture = None
@@ -83,6 +85,11 @@ class Network:
         with self._lock:
             port = self._ports[_name(host)]
             return Counters(port.sent, port.received, port.dropped)
+
+    def heard(self, host, mac):
+        """How many frames with this source ("52:54:...") have come from that host."""
+        with self._lock:
+            return self._heard[_name(host), bytes.fromhex(mac.replace(":", ""))]
 
     def capture(self, path):
         """Writes every frame that enters the switch to a pcap file from now on; None ends it."""
@@ -198,6 +205,7 @@ class Network:
         port.sent += 1
         target, source = framed[4:10], framed[10:16]
         self._where[source] = port
+        self._heard[port.name, source] += 1
         if self._capture:
             self._record(framed)
 

@@ -28,25 +28,37 @@ MOUNT = ("modprobe nfsv4 && mkdir -p /mnt/shared && "
 
 
 def make_hosts(lab):
-    """Two for VMs, of which the first has them on a disk, and the one outside."""
+    """Two for VMs, which they have on a disk, and the one outside."""
     need_minivmm()
-    disk = lab.folder / "a.img"
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "96M"], check=True, stdout=subprocess.DEVNULL)
-    a, b = lab.host("a", memory=1200, bridge=True, disks=[disk]), lab.host("b", memory=1200, bridge=True)
+    a, b = (lab.host(name, memory=1200, bridge=True, disks=[make_file_system(lab, name)]) for name in "ab")
     c = lab.host("c", memory=700, bridge=True)
     for host in (a, b, c):
         lab.furnish(host, tests=True)
         host.install(lab.build / "minivmm", libraries=["libgnutls.so.30"])
     lab.start()
     c.run(SERVE.format(clients=f"{a.address} {b.address}"), check=True)
-    for host in (a, b):
-        mount_witness(host, c)
     key = c.run("minivmm key", check=True).out.encode()
     for host in (a, b):
-        host.put_bytes(key, "/root/pair.key", mode=0o600)
-        host.run(f"mkdir -p {ROOT}", check=True)
-    a.run(f"mount /dev/vda {ROOT}", check=True)
+        furnish(host, c, key)
     return a, b, c
+
+
+def make_file_system(lab, name):
+    disk = lab.folder / f"{name}.img"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "96M"], check=True, stdout=subprocess.DEVNULL)
+    return disk
+
+
+def furnish(host, server, key):
+    """What it does not keep while it is off; its VMs are on its disk."""
+    mount_witness(host, server)
+    host.put_bytes(key, "/root/pair.key", mode=0o600)
+    host.run(f"mkdir -p {ROOT} && mount /dev/vda {ROOT}", check=True)
+
+
+def await_vms(host):
+    standby = host.spawn(f"exec minivmm standby {ROOT} --listen :7420 --key /root/pair.key")
+    standby.wait_for("VMs may come")
 
 
 def mount_witness(host, server):
@@ -62,8 +74,7 @@ def test_a_host_loses_its_power(lab):
     """
     a, b, c = make_hosts(lab)
     make_disk(a, f"{ROOT}/web1")
-    standby = b.spawn(f"exec minivmm standby {ROOT} --listen :7420 --key /root/pair.key")
-    standby.wait_for("VMs may come")
+    await_vms(b)
     with Guest(a, folder=f"{ROOT}/web1", definition=definition("br0")) as vm:
         serve(vm, ADDRESS, c.address)
         work(vm, "/dev/vdb")

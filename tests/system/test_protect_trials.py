@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""What befalls whole hosts of a protected Linux guest, by the numbers of docs/fault-tolerance.md: three lab hosts, as in
+test_protect_hosts.py. Two have the guest and its twin, the third one the witness and the people who use the guest."""
+
+import contextlib
+
+from labguest import Guest
+from test_net import wait_until
+from test_protect_hosts import ADDRESS, ROOT, WITNESS, await_vms, make_hosts
+from test_protect_linux import (Outside, check_clocks, check_disk, check_kernel, clocks, definition, make_disk,
+                                protection, serve, wait_for)
+
+# Frames of a guest that stood still, which its host's kernel and network card had taken already.
+ON_THEIR_WAY = 16
+KEY = "/root/pair.key"
+LONGEST = 1500  # seconds that a test may take
+GAP = 60  # seconds that somebody may wait: all of it, hosts and guest, is emulated by what CPUs there are
+
+
+def boot(host, vm=None):
+    """web1 there. It may wait for its twin, and is filled over there while it boots: all of it on one emulated CPU."""
+    return Guest(host, folder=f"{ROOT}/web1", definition=vm, patience=300)
+
+
+def protect(host, other, *options):
+    host.run(f"minivmm protect web1 --to {other.address} --key {KEY} --witness file:{WITNESS} --back {host.address}:7420 "
+             + " ".join(options), check=True, timeout=250)
+    return wait_for(host, role="primary", state="paired")
+
+
+def owners(*hosts):
+    """Whose guest may be heard; more than one is an error. Who is alone, and does not know as yet, holds its output."""
+    found = [host for host in hosts if protection(host).get("state") in ["solo", "gated", "paired", "handing over"]]
+    assert len(found) < 2, "two hosts say that the VM is theirs"
+    return found
+
+
+def on_console(host):
+    return Guest(host, goes_on="minivmm console web1", terminal=(25, 80), until=r"leaves\r*\n")
+
+
+def end_of_work(vm):
+    """The guest shuts down in order; what was kept is on the disk."""
+    vm.run("umount /mnt")
+    vm.send("poweroff")
+    assert vm.job.wait(60) == 0
+
+
+def refused(host):
+    said = host.run(f"minivmm run {ROOT}/web1 2>&1", timeout=60)
+    assert said.code == 4 and ("is a twin" in said.out or "taken it over" in said.out or "the twin of" in said.out), said
+
+
+def test_f5_a_host_stands_still(lab):
+    """F5: the host of the guest is frozen, as a whole, until its twin has gone on, and longer; then it thaws. Whoever uses
+    the guest notices nothing of that: the old process ends, by itself and refused, nothing that it says leaves its host, and
+    the Ethernet goes on leading to the new one."""
+    a, b, c = make_hosts(lab)
+    make_disk(a, f"{ROOT}/web1")
+    await_vms(b)
+    with boot(a, definition("br0")) as vm:
+        serve(vm, ADDRESS, c.address)
+        mac = vm.run("cat /sys/class/net/eth0/address").strip()
+        outside = Outside(c, ADDRESS)
+        outside.wait_for_more()
+        before = protect(a, b)
+        outside.wait_for_more()
+        clock = clocks(vm, c)
+        a.freeze()
+        outside.wait_for_more()
+        says = wait_for(b, role="primary", state="solo")
+        assert says["generation"] == before["generation"] + 1, f"{says}, before {before}"
+        outside.wait_for_more()
+        sent = lab.net.heard(a, mac)
+        a.thaw()
+        assert vm.job.wait(60) == 4, vm.job.seen[-2000:]
+    outside.wait_for_more()
+    late = lab.net.heard(a, mac) - sent
+    assert late <= ON_THEIR_WAY, f"{late} frames of the guest have left its old host"
+    assert owners(a, b) == [b]
+    refused(a)
+    with on_console(b) as vm:
+        check_clocks(vm, c, clock, LONGEST)
+        check_kernel(vm)
+        kept = outside.finish(GAP)
+        end_of_work(vm)
+    check_disk(b, f"{ROOT}/web1/disk.img", kept)
+
+
+def test_f16_one_way_is_cut(lab):
+    """F16: of the two directions between the hosts one is cut, then, when they are a pair again, the other one; both see the
+    witness and the people. Each time exactly one host has the guest, which goes on, and when the line is whole the other one
+    becomes its twin again."""
+    a, b, c = make_hosts(lab)
+    make_disk(a, f"{ROOT}/web1")
+    for host in (a, b):
+        await_vms(host)
+    with boot(a, definition("br0")) as vm:
+        serve(vm, ADDRESS, c.address)
+        outside = Outside(c, ADDRESS)
+        outside.wait_for_more()
+        before = protect(a, b)
+        outside.wait_for_more()
+        clock = clocks(vm, c)
+        for silent, deaf in [(a, b), (b, a)]:
+            lab.net.cut(silent, to=deaf)
+            wait_until(lambda: any(protection(host).get("generation", 0) > before["generation"] and
+                                   protection(host).get("state") == "solo" for host in owners(a, b)), 60)
+            owner, = owners(a, b)
+            outside.wait_for_more()
+            assert owners(a, b) == [owner]
+            lab.net.heal()
+            before = wait_for(owner, timeout=250, role="primary", state="paired")
+            outside.wait_for_more()
+            assert owners(a, b) == [owner]
+        with contextlib.ExitStack() as stack:
+            last = vm if vm.job.is_running else stack.enter_context(on_console(owner))
+            check_clocks(last, c, clock, LONGEST)
+            check_kernel(last)
+            kept = outside.finish(GAP)
+            end_of_work(last)
+    check_disk(owner, f"{ROOT}/web1/disk.img", kept)
+
+
+for trial in (test_f5_a_host_stands_still, test_f16_one_way_is_cut):
+    trial.slow = True  # minutes
+    trial.time_limit = LONGEST
