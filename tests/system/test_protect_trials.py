@@ -6,7 +6,7 @@ import contextlib
 
 from labguest import Guest
 from test_net import wait_until
-from test_protect_hosts import ADDRESS, ROOT, WITNESS, await_vms, make_hosts
+from test_protect_hosts import ADDRESS, ROOT, WITNESS, await_vms, furnish, make_hosts
 from test_protect_linux import (Outside, check_clocks, check_disk, check_kernel, clocks, definition, make_disk,
                                 protection, serve, wait_for)
 
@@ -49,6 +49,78 @@ def end_of_work(vm):
 def refused(host):
     said = host.run(f"minivmm run {ROOT}/web1 2>&1", timeout=60)
     assert said.code == 4 and ("is a twin" in said.out or "taken it over" in said.out or "the twin of" in said.out), said
+
+
+def cut_both(c, outside, *hosts):
+    """At one moment; how many records were acknowledged until then."""
+    for host in hosts:
+        host.power_cut()
+    for job in (outside.asking, outside.shell):
+        job.kill()
+        job.wait(30)
+    kept = outside.kept()
+    for job in (outside.asking, outside.shell):
+        job.forget()
+    return kept
+
+
+def check_records(vm, kept):
+    """All numbers are there, in their order, and none is missing that was acknowledged: by the guest, because the VMM has
+    words of its own on the console. Whoever comes begins anew."""
+    wrong = f'sprintf("%015d", NR) != $0 "" {{ bad = 1 }} END {{ print NR, bad + 0; exit bad || NR < {kept} }}'
+    vm.run(f"touch /mnt/records; awk '{wrong}' /mnt/records")
+    vm.run("rm /mnt/records")
+
+
+def come_back(host, server, key):
+    """All that its units would do, but for run."""
+    host.start()
+    furnish(host, server, key)
+    await_vms(host)
+
+
+def both_lose_their_power(lab, owner_first):
+    a, b, c = make_hosts(lab)
+    make_disk(a, f"{ROOT}/web1")
+    for host in (a, b):
+        await_vms(host)
+    key = a.get_bytes(KEY)
+    with boot(a, definition("br0")) as vm:
+        serve(vm, ADDRESS, c.address)
+        outside = Outside(c, ADDRESS)
+        outside.wait_for_more()
+        protect(a, b, "--level durable")
+        outside.wait_for_more()
+        kept = cut_both(c, outside, a, b)
+    if not owner_first:
+        come_back(b, c, key)
+        refused(b)
+    come_back(a, c, key)
+    with boot(a) as vm:
+        if owner_first:
+            come_back(b, c, key)
+            refused(b)
+        serve(vm, ADDRESS, c.address)
+        check_records(vm, kept)
+        outside = Outside(c, ADDRESS)
+        outside.wait_for_more()
+        wait_for(a, timeout=250, role="primary", state="paired")
+        outside.wait_for_more()
+        kept = outside.finish(GAP)
+        end_of_work(vm)
+    check_disk(a, f"{ROOT}/web1/disk.img", kept)
+
+
+def test_f10_the_owners_host_returns_first(lab):
+    """F10: both hosts are switched off at one moment, in the middle of work, and come back one after the other, first that
+    of the guest. The guest boots where it ran last and nowhere else, its file system is whole, every record that was
+    acknowledged is there, and it gets its twin again without a person."""
+    both_lose_their_power(lab, owner_first=True)
+
+
+def test_f10_the_twins_host_returns_first(lab):
+    """The same where the twin's host is back first, while nobody is there who knows more: it runs nothing."""
+    both_lose_their_power(lab, owner_first=False)
 
 
 def test_f5_a_host_stands_still(lab):
@@ -122,6 +194,7 @@ def test_f16_one_way_is_cut(lab):
     check_disk(owner, f"{ROOT}/web1/disk.img", kept)
 
 
-for trial in (test_f5_a_host_stands_still, test_f16_one_way_is_cut):
+for trial in (test_f10_the_owners_host_returns_first, test_f10_the_twins_host_returns_first, test_f5_a_host_stands_still,
+              test_f16_one_way_is_cut):
     trial.slow = True  # minutes
     trial.time_limit = LONGEST
