@@ -140,6 +140,49 @@ def test_the_unit():
     assert "minivmm-handover.service" in standby["Wants"][0].split(), "a standby has it by itself"
 
 
+def groups_of_ours():
+    """Folders of the control groups that we are in, one for each hierarchy."""
+    places = {}  # what /proc/self/cgroup calls it: where it is
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, place, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            places[""] = Path(place)
+        elif kind == "cgroup":
+            places.update(dict.fromkeys(options.split(","), Path(place)))
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        place = places.get(names.split(",")[0])
+        if place and (place / path.lstrip("/")).is_dir():
+            found.append(place / path.lstrip("/"))
+    return found
+
+
+@contextlib.contextmanager
+def groups_of_its_own():
+    """A manager takes charge of its whole group, whoever else is in it: gives what moves a process into one that is empty."""
+    made, parents = [], groups_of_ours()
+    if not parents:
+        raise Skip("no control groups here")
+
+    def enter():
+        for group in made:
+            with contextlib.suppress(OSError):  # a cpuset without CPUs, which it does without
+                (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        for parent in parents:
+            try:
+                made.append(Path(tempfile.mkdtemp(prefix="minivmm-test-", dir=parent)))
+            except OSError as error:
+                raise Skip(f"no control group of its own here: {error}") from None
+        yield enter
+    finally:
+        for group in made:
+            for inner, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):  # somebody in it just ends
+                    os.rmdir(inner)
+
+
 @contextlib.contextmanager
 def manager(folder, log):
     """A systemd for these units alone, of which it knows nothing but where they are; gives what speaks to it."""
@@ -155,10 +198,10 @@ def manager(folder, log):
         (units / name).write_text(re.sub(NOT_A_USERS, "", text, flags=re.M).replace("@bindir@/minivmm", str(program)))
     env = {**os.environ, "HOME": str(folder / "home"), "XDG_RUNTIME_DIR": str(folder / "run"),
            "SYSTEMD_LOG_TARGET": "console"}
-    with open(folder / "words", "w+") as words:
+    with open(folder / "words", "w+") as words, groups_of_its_own() as enter:
         process = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-ec",
                                     MANAGER.format(systemd=SYSTEMD)],
-                                   env=env, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
+                                   env=env, stdin=subprocess.DEVNULL, stdout=words, stderr=words, preexec_fn=enter)
 
         def systemctl(*said):
             return subprocess.run(["nsenter", "-m", "-t", str(process.pid), "systemctl", "--user", *said], env=env,
@@ -179,6 +222,7 @@ def manager(folder, log):
 def test_a_shutdown():
     """By a real systemd: a standby that is started has the handover with it. At the shutdown that comes first, as a whole;
     then the VM's own unit ends, and then the standby."""
+    ours = Path("/proc/self/cgroup").read_text()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         log = Path(folder, "log")
         log.touch()
@@ -199,3 +243,4 @@ def test_a_shutdown():
             "begin switchover web1", "end switchover web1",
             "begin stop /var/lib/minivmm/web1 --timeout 110", "end stop /var/lib/minivmm/web1 --timeout 110",
             "end run /var/lib/minivmm/web1", "end standby /var/lib/minivmm"], log.read_text()
+    assert Path("/proc/self/cgroup").read_text() == ours, "its manager has taken others than its own"
