@@ -212,6 +212,10 @@ class CrashPair(Pair):
         known = protection.get("role") == "primary" and protection.get("state") in ["solo", "paired"]
         return protection["state"] if known and status["state"] == "running" else None
 
+    def claims(self, host):
+        """It has given the other one up, and asks the witness."""
+        return self.processes(host) and host.protection(self.name).get("state") == "claiming"
+
     # --- what befalls them ---
 
     def protect(self, *_):
@@ -243,8 +247,8 @@ class CrashPair(Pair):
             how = {host: self.runs(host) for host in self.hosts}
             there = [host for host in self.hosts if how[host]]
             assert list(how.values()) != ["solo", "solo"], "both run it, and nobody holds anything back"
-            if len(there) == 1:  # else one has not heard yet that its twin has taken over
-                break
+            if len(there) == 1 and not self.claims(self.other(there[0])):
+                break  # else one has not heard yet that its twin has taken over, or is about to
             if not any(self.processes(host) for host in self.hosts):
                 there = [self.run_again()]
                 break
