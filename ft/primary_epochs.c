@@ -271,6 +271,9 @@ static uint64_t due_of(struct primary *primary, uint64_t began, enum epoch_cause
     uint64_t pause = primary->times.all_ns, soon = primary->soon_ns;
     uint64_t due = epoch_pace_due(pace, began, pause, primary->pressed != 0, &primary->reason);
     *ret_cause = primary->pressed ? primary->pressed : EPOCH_TIME;
+    /* The pause is to be at that time, and what leaves before it begins as much earlier. */
+    if (due > began + 2 * primary->early_ns)
+        due -= primary->early_ns;
     if (primary->pressed || !soon || soon >= due)
         return due;
     *ret_cause = EPOCH_OUTPUT;
@@ -319,9 +322,12 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
  * copied while the guest stands still. */
 static int send_early(struct primary *primary, struct err *err)
 {
+    uint64_t begin = clock_monotonic_ns();
     bool many = primary->early + primary->out.pages.captured > MANY_PAGES;
     primary->early = 0;
-    return many ? pages_round(&primary->out.pages, &primary->early, err) : 0;
+    int ret = many ? pages_round(&primary->out.pages, &primary->early, err) : 0;
+    primary->early_ns = many ? clock_monotonic_ns() - begin : 0;
+    return ret;
 }
 
 /* What the epochs that were acknowledged say about the next ones. */

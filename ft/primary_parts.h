@@ -28,7 +28,8 @@ struct primary {
     uint64_t link; /* its number; 0: not attached */
     struct capture_times times;
     struct epoch_pace pace;
-    uint64_t early; /* pages of the epoch that left before its pause */
+    uint64_t early;    /* pages of the epoch that left before its pause */
+    uint64_t early_ns; /* how long that took */
     uint64_t sync_bytes, disk_bytes;
     bool verify;            /* primary_target.verify; */
     uint32_t compared;      /* ...the places of the disks that are, and... */
