@@ -224,7 +224,7 @@ static uint64_t find_longest_ns(const struct following *following)
 /* Who runs it gives the twin up before the twin takes over. That, gap_ns and away_ns stand to each
  * other as in the simulator (tests/sim); the other times there are near to these proportions, and
  * short: patience only doubles, and a question has four thirds of lost_ns, not twice that. */
-struct ft_config protect_config(const struct protect *protect, bool follows)
+struct ft_config protect_config(const struct protect *protect)
 {
     uint64_t lost = protect->following.lost_ms * (uint64_t)MS,
              shortest = find_shortest_ns(&protect->following),
@@ -234,9 +234,9 @@ struct ft_config protect_config(const struct protect *protect, bool follows)
     return (struct ft_config){
         .node = protect->saved.node,
         .beat_ns = protect->following.beat_ms * (uint64_t)MS,
-        .lost_ns = follows ? lost : lost * 2 / 3,
-        .swift_ns = follows ? shortest : shortest * 2 / 3,
-        .slow_ns = follows ? longest : longest * 2 / 3,
+        .lost_ns = lost * 2 / 3,
+        .swift_ns = shortest * 2 / 3,
+        .slow_ns = longest * 2 / 3,
         .fade_ns = FADE_MS * (uint64_t)MS,
         .stall_ns = 4 * lost,
         .ask_ns = ask,
@@ -496,7 +496,7 @@ static int begin_secondary(struct protect *protect, uint64_t twin, struct err *e
                                             .taken_over = handle_taken_over,
                                             .failed = handle_failed,
                                             .ctx = protect};
-    const struct ft_config times = protect_config(protect, true);
+    const struct ft_config times = protect_config(protect);
     const struct ft_event connected = {.kind = FT_CONNECTED,
                                        .link = CONDUCTOR_FIRST_LINK,
                                        .generation = protect->following.generation,
@@ -556,7 +556,7 @@ int protect_resume(struct protect *protect, const struct protection *saved, stru
         ret = protect_stand(protect, err);
     if (ret < 0)
         return ret;
-    const struct ft_config times = protect_config(protect, false);
+    const struct ft_config times = protect_config(protect);
     ft_protocol_init_owner(&protocol, &times, saved->generation, clock_boot_ns());
     ret = protect_conduct(protect, &protocol, err);
     bool has_peer = saved->peer[0] || vm_of(protect)->definition->ft.peer_count > 0;

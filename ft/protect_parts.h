@@ -90,7 +90,7 @@ void protect_answer_all(struct protect *protect); /* nobody will know more */
 void protect_handle_tick(void *arg);
 
 void protect_set(struct protect *protect, bool *flag);
-struct ft_config protect_config(const struct protect *protect, bool follows);
+struct ft_config protect_config(const struct protect *protect);
 int protect_conduct(struct protect *protect, const struct ft_protocol *protocol,
                     struct err *err) must_check;
 /* On the main loop, for the journal: what has happened since; that nobody wants protection any

@@ -146,7 +146,7 @@ static int claim(struct protect *protect, struct ft_record *ret_record, struct e
 
 static int begin(struct protect *protect, struct err *err)
 {
-    const struct ft_config times = protect_config(protect, false);
+    const struct ft_config times = protect_config(protect);
     struct ft_protocol protocol;
     struct ft_record record;
     int ret = claim(protect, &record, err);

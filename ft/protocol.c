@@ -649,12 +649,18 @@ void ft_protocol_step(struct ft_protocol *protocol, const struct ft_event *event
     }
 }
 
+/* Who follows is the more patient one: the VM moves when its host is gone, and not for a line. */
+static uint64_t patience_of(const struct ft_protocol *protocol, uint64_t ns)
+{
+    return is_follower(protocol) ? ns + ns / 2 : ns;
+}
+
 static void init(struct ft_protocol *protocol, const struct ft_config *config, enum ft_state state,
                  uint64_t now)
 {
     *protocol = (struct ft_protocol){
         .config = *config, .state = state, .began_ns = now, .tick_ns = now, .heard_ns = now};
-    protocol->rough_ns = config->lost_ns / 4;
+    protocol->rough_ns = patience_of(protocol, config->lost_ns) / 4;
     protocol->faded_ns = now;
 }
 
@@ -695,20 +701,22 @@ uint64_t ft_protocol_patience(const struct ft_protocol *protocol)
 {
     const struct ft_config *config = &protocol->config;
     uint64_t patience = protocol->rough_ns * 4; /* as smooth as the past was, it need not be */
+    uint64_t swift = patience_of(protocol, config->swift_ns),
+             slow = patience_of(protocol, config->slow_ns);
     if (!is_adapting(protocol))
-        return config->lost_ns;
+        return patience_of(protocol, config->lost_ns);
     if (patience < protocol->told_ns)
         patience = protocol->told_ns;
-    if (patience < config->swift_ns)
-        patience = config->swift_ns;
-    return patience < config->slow_ns ? patience : config->slow_ns;
+    if (patience < swift)
+        patience = swift;
+    return patience < slow ? patience : slow;
 }
 
 uint64_t ft_protocol_gap(const struct ft_protocol *protocol)
 {
     const struct ft_config *config = &protocol->config;
-    bool adapts = is_adapting(protocol) && config->swift_ns / 2 < config->gap_ns;
-    return adapts ? config->swift_ns / 2 : config->gap_ns;
+    uint64_t swift = patience_of(protocol, config->swift_ns) / 2;
+    return is_adapting(protocol) && swift < config->gap_ns ? swift : config->gap_ns;
 }
 
 bool ft_protocol_runs(const struct ft_protocol *protocol)

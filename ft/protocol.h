@@ -106,7 +106,8 @@ enum ft_state {
 struct ft_config {
     uint64_t node;     /* us, as the witness knows us */
     uint64_t beat_ns;  /* words that say nothing but that we are here */
-    uint64_t lost_ns;  /* so long without a word, and the other one is gone */
+    uint64_t lost_ns;  /* so long without a word, and who follows is gone; who is followed may take
+                          half as much more, and so with the next two */
     uint64_t swift_ns; /* the same where words have come smoothly for a while; 0: always lost_ns */
     uint64_t slow_ns;  /* the same where they come after long silences */
     uint64_t fade_ns;  /* so often an eighth of the longest silence is forgotten */

@@ -8,7 +8,6 @@ enum {
     TICK = 5 * MS,
     EPOCH = 8 * MS,
     LOST = 60 * MS,
-    LOST_TWIN = 90 * MS,
 };
 
 static const struct ft_config config = {
@@ -25,11 +24,11 @@ static const struct ft_config config = {
 };
 
 /* In every other world patience follows what was lately heard. */
-static struct ft_config config_of(const struct world *world, const struct node *node, bool follows)
+static struct ft_config config_of(const struct world *world, const struct node *node)
 {
     struct ft_config ours = config;
     ours.node = (uint64_t)node->name + 1;
-    ours.lost_ns = follows ? LOST_TWIN : LOST;
+    ours.lost_ns = LOST;
     ours.swift_ns = world->seed % 2 ? ours.lost_ns / 3 : 0;
     ours.slow_ns = ours.lost_ns * 2;
     return ours;
@@ -573,7 +572,7 @@ void node_init(struct world *world, int name)
     *node = (struct node){.name = name, .up = true, .persisted = 1};
     begin(world, node);
     if (name == A) {
-        const struct ft_config ours = config_of(world, node, false);
+        const struct ft_config ours = config_of(world, node);
         ft_protocol_init_solo(&node->protocol, &ours, &world->record, clock_of(world, node));
         node->runs = node->booted = true;
     } else {
@@ -583,7 +582,7 @@ void node_init(struct world *world, int name)
 
 void node_boot(struct world *world, struct node *node)
 {
-    const struct ft_config ours = config_of(world, node, false);
+    const struct ft_config ours = config_of(world, node);
     begin(world, node);
     ft_protocol_init_owner(&node->protocol, &ours, node->persisted, clock_of(world, node));
 }
@@ -629,7 +628,7 @@ void node_kill(struct world *world, struct node *node, bool silent)
 /* Who would run it, if it were its own, follows whoever does. */
 static void follow(struct world *world, struct node *node, struct link *link, uint64_t generation)
 {
-    const struct ft_config ours = config_of(world, node, true);
+    const struct ft_config ours = config_of(world, node);
     const struct ft_event connected = {.kind = FT_CONNECTED,
                                        .link = link->id,
                                        .generation = generation,

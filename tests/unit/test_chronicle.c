@@ -175,7 +175,7 @@ START_TEST(a_takeover_has_all_its_moments)
     stage(10, 4);
     stage(10, 5);
     uint64_t heard = now;
-    step(101, (struct ft_event){.kind = FT_TICK});
+    step(151, (struct ft_event){.kind = FT_TICK});
     uint64_t gone = now;
     ck_assert_int_eq(protocol.state, FT_CLAIMING);
     ck_assert_uint_eq(chronicle.takeover.decided, 0);

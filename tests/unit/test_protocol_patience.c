@@ -151,10 +151,10 @@ START_TEST(who_follows_is_more_patient_than_who_runs_it)
 
     follow();
     protocol.config = adapting;
-    protocol.config.slow_ns = 750 * MS;
+    protocol.config.slow_ns = 500 * MS;
     protocol.rough_ns = 10 * MS;
     stage(1);
-    ck_assert_uint_eq(ft_protocol_patience(&protocol), 50 * MS);
+    ck_assert_uint_eq(ft_protocol_patience(&protocol), 75 * MS);
     hear(FT_BEAT, 3, 300 * MS);
     ck_assert_uint_eq(ft_protocol_patience(&protocol), 300 * MS);
     hear(FT_BEAT, 3, 75 * MS);
@@ -174,6 +174,28 @@ START_TEST(who_follows_is_more_patient_than_who_runs_it)
 }
 END_TEST
 
+/* Or its own twin would have as little patience as it has itself. */
+START_TEST(who_has_taken_over_has_an_owners_patience)
+{
+    follow();
+    protocol.config = adapting;
+    stage(1);
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    answer(FT_IS, 4, THEM, NUMBER);
+    STEP(.kind = FT_APPLIED);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_TAKE_OVER, FT_OPEN);
+    connect_follower();
+    for (unsigned i = 0; i < 500; i++) {
+        tick(10);
+        hear(FT_BEAT, 5, 0);
+    }
+    ck_assert_uint_eq(ft_protocol_patience(&protocol), 50 * MS);
+    ck_assert_uint_eq(ft_protocol_gap(&protocol), 25 * MS);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("protocol_patience");
@@ -184,6 +206,7 @@ int main(void)
     tcase_add_test(tcase, a_short_absence_makes_acknowledgements_unsure_and_nothing_else);
     tcase_add_test(tcase, a_link_of_two_lines_has_the_time_to_change_lines);
     tcase_add_test(tcase, who_follows_is_more_patient_than_who_runs_it);
+    tcase_add_test(tcase, who_has_taken_over_has_an_owners_patience);
     tcase_add_test(tcase, a_line_that_is_slow_but_moves_is_waited_for);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
