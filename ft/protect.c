@@ -211,7 +211,7 @@ static void fill_times(struct protect *protect)
 static uint64_t find_shortest_ns(const struct following *following)
 {
     uint64_t lost = following->lost_ms * (uint64_t)MS,
-             beats = following->beat_ms * (uint64_t)MS * 15 / 2;
+             beats = following->beat_ms * (uint64_t)MS * 13 / 2;
     return following->adapts && beats < lost ? beats : lost;
 }
 
