@@ -5,7 +5,8 @@
  *   witness_try ADDRESS read UUID                  prints "GENERATION OWNER TWIN"
  *   witness_try ADDRESS give UUID EXPECTED OWNER   prints "done", or "is GENERATION OWNER TWIN"
  *   witness_try ADDRESS race UUID OWNER LAST       exchanges whatever is there, until LAST is;
- *                                                  prints "won G" or "unknown G", and "last G"
+ *                                                  prints "won G", "unknown G" or "late G" (there
+ *                                                  is a later one already), and "last G"
  *
  * known:UUID before the address: by witness_open_known. On errors the sentence and the hint, 1.
  */
@@ -61,6 +62,8 @@ static int race(struct witness *witness, const uint8_t uuid[16], uint64_t owner,
         int r = witness_exchange(witness, uuid, is.generation, &next, &is, &err);
         if (r == 0)
             printf("won %llu\n", (unsigned long long)next.generation);
+        else if (r == -EAGAIN && is.generation > next.generation)
+            printf("late %llu\n", (unsigned long long)next.generation);
         else if (r != -EAGAIN)
             printf("unknown %llu\n", (unsigned long long)next.generation);
         if (r < 0 && r != -EAGAIN)
