@@ -88,6 +88,7 @@ def check_race(racers, last):
     assert not twice, f"two winners: {twice[:9]} ..."
     missing = set(range(1, last + 1)) - set(won)
     assert missing <= {*unknown, *late}, f"nobody made {missing - {*unknown, *late}}"
+    assert len(missing - {*unknown}) <= 2 * len(racers), f"more than the answers that two deaths lose: {missing}"
     return unknown
 
 
