@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/rseq.h>
 
 /* Where the kernel writes down on which CPU it lets the calling thread go on: into a guest, too. */
@@ -110,6 +111,14 @@ uint64_t thread_cpu_ns(const struct thread *thread)
         clock_gettime(clock, &time) < 0)
         return 0;
     return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
+}
+
+/* Of Linux's threads each has its own, whatever POSIX says. */
+void thread_be_modest(void)
+{
+    enum { MODEST = 10 };
+    if (getpriority(PRIO_PROCESS, 0) < MODEST)
+        (void)setpriority(PRIO_PROCESS, 0, MODEST); /* nothing depends on it */
 }
 
 void thread_join(struct thread *thread)

@@ -41,6 +41,12 @@ int thread_cpu(const struct thread *thread);
 /* The CPU time that it has had, 0 where it was never started. */
 uint64_t thread_cpu_ns(const struct thread *thread);
 
+/*
+ * On the thread itself, for the rest of its life (who is not root cannot take it back): where CPUs
+ * are short it gets a tenth of what another thread does. For long work that nobody waits for.
+ */
+void thread_be_modest(void);
+
 /* Waits for the end of the thread. Does nothing when it was never started. */
 void thread_join(struct thread *thread);
 

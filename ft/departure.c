@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/zero.h"
 #include "ft/delta.h"
+#include "ft/slow_line.h"
 #include "host/disk_point.h"
 #include "host/fd.h"
 #include "host/small_file.h"
@@ -349,6 +350,45 @@ void departure_abort(struct departure *departure)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+/* A page is copied into its frame first, unless it is to be made shorter: who looks for what has
+ * changed in it looks twice. */
+void departure_set_effort(struct departure *departure, enum page_effort effort)
+{
+    departure->encoder.effort = effort;
+    departure->encoder.cache = departure->cache;
+    departure->sink.copies = effort == EFFORT_NONE;
+}
+
+/*
+ * A slow line is one that has taken long for what was sent as it is. What is sent shorter tells
+ * nothing of the line, so now and then some of it is not.
+ */
+static void look_at_the_line(struct departure *departure, uint64_t bytes)
+{
+    enum { LOOK_BYTES = 4 << 20, SHORT_LOOKS = 16 };
+    struct departure_pace *pace = &departure->pace;
+    uint64_t now, before = pace->ns;
+    if (bytes - pace->bytes < LOOK_BYTES)
+        return;
+    now = clock_monotonic_ns();
+    bool is_short = departure->encoder.effort != EFFORT_NONE, changes;
+    if (is_short)
+        changes = ++pace->looks == SHORT_LOOKS;
+    else
+        changes = before && slow_line(bytes - pace->bytes, now - before);
+    if (changes) {
+        departure_set_effort(departure, is_short ? EFFORT_NONE : EFFORT_LZ4);
+        pace->looks = 0;
+    }
+    pace->bytes = bytes;
+    pace->ns = now;
+}
+
+void departure_adapt(struct departure *departure, bool adapts)
+{
+    departure->pace = (struct departure_pace){.adapts = adapts};
+}
+
 static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t length,
                      struct err *err)
 {
@@ -358,18 +398,12 @@ static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t le
     page_frame_put(stream, &departure->at, &departure->encoder, offset / PAGE_SIZE, bytes,
                    (unsigned)(length / PAGE_SIZE), &departure->tally);
     int ret = stream_says(stream, err);
+    uint64_t position = stream->position;
     pthread_mutex_unlock(departure->writing);
     departure->sent += length;
+    if (departure->pace.adapts)
+        look_at_the_line(departure, position);
     return ret;
-}
-
-/* A page is copied into its frame first, unless it is to be made shorter: who looks for what has
- * changed in it looks twice. */
-void departure_set_effort(struct departure *departure, enum page_effort effort)
-{
-    departure->encoder.effort = effort;
-    departure->encoder.cache = departure->cache;
-    departure->sink.copies = effort == EFFORT_NONE;
 }
 
 void departure_init(struct departure *departure, struct instance *instance,

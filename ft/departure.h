@@ -23,6 +23,13 @@ struct departure_disk {
     uint64_t *written; /* clusters that are to be sent */
 };
 
+/* Pages are made shorter where the line is slow (ft/slow_line.h). */
+struct departure_pace {
+    bool adapts;
+    uint64_t bytes, ns; /* on the line, and when, as of the last look */
+    unsigned looks;     /* since the effort is what it is */
+};
+
 struct departure {
     struct instance *instance;
     struct machine *machine;
@@ -46,6 +53,7 @@ struct departure {
     struct stream_buffer sent_state; /* of the epoch before, on this link */
     uint8_t *block;                  /* FRAME_MAX_BLOCK bytes */
     bool following;
+    struct departure_pace pace;
 
     _Atomic uint64_t sent, total; /* bytes of memory and disks, for people */
     _Atomic uint64_t block_bytes; /* of disks that have left; zeroes are none */
@@ -74,6 +82,8 @@ void departure_unfollow_disks(struct departure *departure);
 void departure_abort(struct departure *departure); /* who reads a disk waits no longer; any thread,
                                                     * between init and finish, or zeroed */
 
+/* Until it is told otherwise: with the effort that the line is worth. Between rounds. */
+void departure_adapt(struct departure *departure, bool adapts);
 int departure_send_memory(struct departure *departure, struct err *err) must_check;
 /* All of it; then what was written meanwhile, of which *ret_bytes there were. */
 int departure_send_all(struct departure *departure, struct err *err) must_check;

@@ -1,22 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/epoch_pace.h"
 
+#include "ft/slow_line.h"
+
+#include <string.h>
+
 enum {
-    TELLING_PAGES = 128, /* fewer say nothing of what a page costs */
-    TRY_AGAIN = 100,     /* epochs, until another way is tried */
-    THROTTLE_UP = 10,
-    THROTTLE_DOWN = 5,
+    TELLING_PAGES = 128,   /* fewer say nothing of what a page costs */
+    TRY_AGAIN = 100,       /* epochs, until another way is tried */
+    SLOW_SURE = 3,         /* epochs in a row: one that was slow may have had other reasons */
+    SLOW_FORGOTTEN = 1000, /* epochs after which it is looked at anew */
     MOST_THROTTLE = 98,
+    UNDER_WAY = 2, /* epochs, at most */
 };
 
 /* From here on a guest that is slowed down is the lesser evil. */
 #define LONG_PAUSE_NS  UINT64_C(20000000)
 #define LONG_COMMIT_NS UINT64_C(250000000) /* its output waits as long */
+#define STEP           0.9
+#define LEAST_STEP     0.1
 
 void epoch_pace_init(struct epoch_pace *pace, const struct epoch_pace_config *config)
 {
-    *pace = (struct epoch_pace){
-        .config = *config, .effort = EFFORT_DELTAS, .throttle = config->throttle};
+    *pace = (struct epoch_pace){.config = *config,
+                                .effort = EFFORT_DELTAS,
+                                .run = 1 - config->throttle / 100.0,
+                                .throttle = config->throttle};
     if (config->max_ns < config->min_ns)
         pace->config.max_ns = config->min_ns;
 }
@@ -25,6 +34,9 @@ uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64
                         bool pressed, enum pace_reason *ret_reason)
 {
     uint64_t share = pause_ns * 100 / pace->config.pause_percent;
+    if (share >
+        LONG_COMMIT_NS) /* who has such pauses is slowed down, and its output need not wait */
+        share = LONG_COMMIT_NS;
     uint64_t wait = pressed ? pace->config.min_ns : pace->config.max_ns;
     *ret_reason = pace->throttle ? PACE_MEMORY : share > wait ? PACE_PAUSE : PACE_FREE;
     return began_ns + (share > wait ? share : wait);
@@ -67,6 +79,39 @@ static bool is_all_known(const struct epoch_pace *pace)
     return all;
 }
 
+/* What costs were before says nothing any more. */
+static void begin_anew(struct epoch_pace *pace)
+{
+    memset(pace->cost, 0, sizeof(pace->cost));
+    pace->slow = 0;
+    change_to(pace, EFFORT_DELTAS, false);
+}
+
+/* What pages cost otherwise would have to be tried for long: a guest may come back to its pages
+ * only after many epochs, and until then not even the changes in them are short. True: it is slow.
+ */
+static bool judge_line(struct epoch_pace *pace, const struct epoch_record *record)
+{
+    uint64_t after_ns = record->commit_ns - record->pause_ns;
+    bool was_sure = pace->slow == SLOW_SURE;
+    pace->slow_since++;
+    if (record->wire_bytes >= SLOW_LINE_MUCH) {
+        pace->slow_since = 0;
+        if (!slow_line(record->wire_bytes, after_ns))
+            pace->slow = 0;
+        else if (pace->slow < SLOW_SURE)
+            pace->slow++;
+    }
+    if (pace->slow == SLOW_SURE && pace->slow_since < SLOW_FORGOTTEN) {
+        if (pace->effort != EFFORT_LZ4)
+            change_to(pace, EFFORT_LZ4, false);
+        return true;
+    }
+    if (was_sure)
+        begin_anew(pace);
+    return false;
+}
+
 /* The first epoch with a new effort is not like the next: nothing was sent before it from which a
  * page could differ. */
 static void choose(struct epoch_pace *pace, const struct epoch_record *record)
@@ -86,19 +131,40 @@ static void choose(struct epoch_pace *pace, const struct epoch_record *record)
     }
 }
 
-/* Where a line takes much less than the guest writes, half of the time that it still has goes at
- * once; and all of it where an epoch took so long that the guest has written all that it ever does,
- * because small steps would not make the next one shorter. */
+/* What is late by half is brought back by half at once, unless that is very much: where an epoch
+ * took so long the guest may have written all that it ever does. */
+static double part_of(uint64_t wanted_ns, uint64_t ns)
+{
+    double part = (double)wanted_ns / (double)ns;
+    return part < LEAST_STEP ? LEAST_STEP : part < STEP ? part : STEP;
+}
+
+/* A guest that runs for half as long writes half as much, at most. What is in time gets its freedom
+ * back bit by bit. */
+static double judge_guest(const struct epoch_record *record)
+{
+    double part = 1;
+    if (record->pages >= TELLING_PAGES && record->commit_ns > LONG_COMMIT_NS)
+        part = part_of(LONG_COMMIT_NS / 2, record->commit_ns);
+    if (record->pause_ns > LONG_PAUSE_NS) {
+        double other = part_of(LONG_PAUSE_NS, record->pause_ns);
+        part = other < part ? other : part;
+    }
+    bool is_short = record->pause_ns < LONG_PAUSE_NS / 2 && record->commit_ns < LONG_COMMIT_NS / 2;
+    return is_short ? 1 / STEP : part;
+}
+
+/* Epochs that were under way when it was slowed down say nothing of what came of that. */
 static void slow_down(struct epoch_pace *pace, const struct epoch_record *record)
 {
-    bool many = record->pages >= TELLING_PAGES;
-    unsigned rest = MOST_THROTTLE - pace->throttle;
-    if (many && record->commit_ns > LONG_COMMIT_NS)
-        pace->throttle += record->commit_ns > 4 * LONG_COMMIT_NS ? rest : (rest + 1) / 2;
-    else if (record->pause_ns > LONG_PAUSE_NS)
-        pace->throttle += rest < THROTTLE_UP ? rest : THROTTLE_UP;
-    else if (record->pause_ns < LONG_PAUSE_NS / 2 && record->commit_ns < LONG_COMMIT_NS / 2)
-        pace->throttle -= pace->throttle < THROTTLE_DOWN ? pace->throttle : THROTTLE_DOWN;
+    const double least = (100 - MOST_THROTTLE) / 100.0;
+    double part = judge_guest(record), run = pace->run * part;
+    if (part < 1 && pace->slowed && record->epoch <= pace->slowed + UNDER_WAY)
+        return;
+    if (part < 1)
+        pace->slowed = record->epoch;
+    pace->run = run < least ? least : run > 1 ? 1 : run;
+    pace->throttle = (unsigned)(100 - pace->run * 100 + 0.5);
 }
 
 void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record)
@@ -109,7 +175,26 @@ void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record
     slow_down(pace, record);
     if (record->pages < TELLING_PAGES || record->commit_ns == 0)
         return;
-    choose(pace, record);
+    if (!judge_line(pace, record))
+        choose(pace, record);
+}
+
+bool epoch_pace_sends_early(const struct epoch_pace *pace)
+{
+    return pace->slow < SLOW_SURE;
+}
+
+uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace)
+{
+    uint64_t longest = pace->config.max_ns; /* the next one may be a little late */
+    return pace->slow < SLOW_SURE ? 0 : longest + longest / 4;
+}
+
+unsigned epoch_pace_slowed(const struct epoch_pace *pace, uint64_t ran_ns)
+{
+    uint64_t leave = epoch_pace_leave_ns(pace);
+    unsigned runs = 100 - pace->throttle;
+    return leave > 0 && ran_ns > leave ? 100 - (unsigned)(runs * leave / ran_ns) : pace->throttle;
 }
 
 const char *epoch_pace_reason_name(enum pace_reason reason)

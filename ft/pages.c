@@ -15,7 +15,8 @@ enum {
     FEW_PAGES = 1024,   /* a round of so few is the last: 4 MiB are copied in about a millisecond */
     MOST_ROUNDS = 8,    /* a guest that writes faster than we do is caught with more */
     LEAST_ROOM = 4096,  /* pages */
-    MOST_ROOM = 131072, /* pages: 512 MiB aside, and at most an eighth of the guest's memory */
+    MOST_ROOM = 131072, /* pages: 512 MiB aside, and at most an eighth of the guest's memory... */
+    SMALL_ROOM = 4096,  /* ...but for these 16 MiB: what finds no room is sent in the pause */
     WORD_PAGES = 64,
     MAP_PART = 1 << 16, /* pages that are asked for at once */
 };
@@ -141,15 +142,15 @@ static int put_written(struct pages *pages, uint64_t page, const atomic_bool *gi
 /* Touched beforehand: in the pause each page costs its copy and no more. */
 int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
 {
-    uint64_t room = 2 * last;
+    uint64_t room = 2 * last, most = pages->count / 8;
+    if (most < SMALL_ROOM)
+        most = SMALL_ROOM < pages->count ? SMALL_ROOM : pages->count;
     if (room < LEAST_ROOM)
         room = LEAST_ROOM;
-    if (room > pages->count / 8)
-        room = pages->count / 8;
+    if (room > most)
+        room = most;
     if (room > MOST_ROOM)
         room = MOST_ROOM;
-    if (room == 0)
-        room = 1;
     if (room <= pages->room)
         return 0;
     drop_room(pages);

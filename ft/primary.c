@@ -20,7 +20,7 @@ int primary_on_loop(struct primary *primary, int (*step)(void *ctx, struct err *
 
 void primary_throttle(struct primary *primary, unsigned percent)
 {
-    primary->throttle = percent;
+    primary->slowed = percent;
     machine_throttle(primary->machine, percent);
 }
 
@@ -154,6 +154,7 @@ static int step_unfollow(void *ctx, struct err *err)
     if (runs)
         machine_pause(primary->machine);
     primary_throttle(primary, 0);
+    machine_brake(primary->machine, 0);
     replica_disk_unfollow(primary->replica);
     departure_unfollow(&primary->out);
     if (runs)
@@ -241,7 +242,9 @@ int primary_follow(struct primary *primary, const struct primary_target *target,
 void primary_look(struct primary *primary, struct primary_news *ret_news)
 {
     pthread_mutex_lock(&primary->lock);
-    enum pace_reason filling = primary->throttle ? PACE_MEMORY : PACE_FREE;
+    enum pace_reason reason = primary->gated ? primary->reason : PACE_FREE;
+    if (reason == PACE_FREE && primary->slowed > 0)
+        reason = PACE_MEMORY;
     *ret_news = (struct primary_news){
         .syncs = primary->synced && !primary->gated,
         .sent = primary->out.sent,
@@ -250,8 +253,8 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         .sync_bytes = primary->sync_bytes,
         .resync = primary->last,
         .total_resyncs = primary->total,
-        .throttle = primary->throttle,
-        .reason = epoch_pace_reason_name(primary->gated ? primary->reason : filling),
+        .throttle = primary->slowed,
+        .reason = epoch_pace_reason_name(reason),
     };
     pthread_mutex_unlock(&primary->lock);
     ret_news->held_bytes = outbox_held(primary->config.outbox) +

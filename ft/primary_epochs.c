@@ -323,34 +323,41 @@ static enum next next_of(struct primary *primary, uint64_t began, enum epoch_cau
 static int send_early(struct primary *primary, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
-    bool many = primary->early + primary->out.pages.captured > MANY_PAGES;
+    bool many = primary->early + primary->out.pages.captured > MANY_PAGES &&
+                epoch_pace_sends_early(&primary->pace);
     primary->early = 0;
     int ret = many ? pages_round(&primary->out.pages, &primary->early, err) : 0;
     primary->early_ns = many ? clock_monotonic_ns() - begin : 0;
     return ret;
 }
 
-/* What the epochs that were acknowledged say about the next ones. */
-static void judge(struct primary *primary)
+/* What the epochs that were acknowledged say about the next ones. The last one began then. */
+static void judge(struct primary *primary, uint64_t began)
 {
     struct epoch_record record;
     pthread_mutex_lock(&primary->lock);
     uint64_t acked = primary->acked;
     pthread_mutex_unlock(&primary->lock);
-    unsigned throttle = primary->pace.throttle;
+    primary->slowed = epoch_pace_slowed(&primary->pace, clock_monotonic_ns() - began);
     while (primary->pace.judged < acked &&
            epochs_find(&primary->epochs, primary->pace.judged + 1, &record))
         epoch_pace_judge(&primary->pace, &record);
     if (primary->out.encoder.effort != primary->pace.effort)
         departure_set_effort(&primary->out, primary->pace.effort);
-    if (primary->pace.throttle != throttle)
-        primary_throttle(primary, primary->pace.throttle);
+    machine_throttle(primary->machine, primary->pace.throttle);
+}
+
+/* What it writes while the line is busy is the next epoch, which takes as much longer. */
+static void limit_writing(struct primary *primary)
+{
+    uint64_t leave = epoch_pace_leave_ns(&primary->pace);
+    machine_brake(primary->machine, leave ? clock_monotonic_ns() + leave : 0);
 }
 
 static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause cause,
                       struct err *err)
 {
-    judge(primary);
+    judge(primary, *began);
     int ret = send_early(primary, err);
     *began = clock_monotonic_ns();
     if (ret == 0)
@@ -359,6 +366,7 @@ static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause
         return 0; /* the guest is just being reset */
     if (ret < 0)
         return ret;
+    limit_writing(primary);
     note_capture(primary, *began, cause);
     ret = send_epoch(primary, err);
     return ret < 0 ? ret : pages_make_room(&primary->out.pages, primary->out.pages.captured, err);

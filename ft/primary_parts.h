@@ -35,7 +35,7 @@ struct primary {
     uint32_t compared;      /* ...the places of the disks that are, and... */
     struct err unsummed;    /* ...why an epoch's sums are not there; kind 0: they are */
     unsigned sync_throttle; /* percent */
-    atomic_uint throttle;   /* what the machine was told last */
+    atomic_uint slowed;     /* percent that the guest has not run lately */
     atomic_uint rounds;
 
     atomic_bool given_up; /* also the departure's */
@@ -58,7 +58,7 @@ struct primary {
 int primary_on_loop(struct primary *primary, int (*step)(void *ctx, struct err *err),
                     struct err *err) must_check;
 
-/* machine_throttle, and people can see it. Any thread. */
+/* While no epochs do it: the machine is slowed down, and people can see it. Any thread. */
 void primary_throttle(struct primary *primary, unsigned percent);
 
 /* primary_sync.c: from the connection to the twin that has nearly all of it. */

@@ -41,7 +41,8 @@ enum { VERSION = 1, CONNECTED = 1, ACCEPTED = 2 };
 static const uint8_t word[8] = "minivmm";
 enum {
     HALF = 64 * 1024, /* gathered for writing, read ahead */
-    NEAR = 1024       /* read ahead after what went without a copy: most of it will do so again */
+    MOST_UNSENT = 256 * 1024,
+    NEAR = 1024 /* read ahead after what went without a copy: most of it will do so again */
 };
 
 struct link {
@@ -335,6 +336,9 @@ static void set_options(int fd)
         int level, name, value;
     } options[] = {
         {IPPROTO_TCP, TCP_NODELAY, 1}, /* the writer gathers by itself */
+        /* More than that waits here, and not in the kernel, which would keep seconds of a slow line
+         * between a word and who is to hear it. */
+        {IPPROTO_TCP, TCP_NOTSENT_LOWAT, MOST_UNSENT},
         /* A host that is gone shows after 35 s of silence. The kernel asks only while nothing is on
          * its way; bytes that nobody acknowledges it would send again for a quarter of an hour. */
         {SOL_SOCKET, SO_KEEPALIVE, 1},

@@ -172,25 +172,45 @@ void machine_resume(struct machine *machine)
 
 /* --- throttling --------------------------------------------------------------------------- */
 
-enum { THROTTLE_TURN_US = 10000 };
+enum { THROTTLE_RUN_US = 10000, THROTTLE_NAP_US = 250000, BRAKE_PERCENT = 98 };
 
+/*
+ * A nap follows a while in which vCPUs run, and not so much of each 10 ms: a guest that does its
+ * work in 10 ms' ticks would find the time for it in all of them.
+ */
 static void handle_throttle(void *arg)
 {
     struct machine *machine = arg;
-    unsigned percent = machine->throttle;
-    if (percent == 0)
-        return;
-    for (unsigned i = 0; i < machine->config.cpus && machine->running; i++)
-        vcpu_nap(machine->vcpus[i], THROTTLE_TURN_US / 100 * percent);
-    uint64_t next = clock_monotonic_ns() + THROTTLE_TURN_US * 1000ull;
-    (void)!loop_timer_arm(&machine->throttle_timer, next); /* no memory: it is not throttled */
+    unsigned percent = machine->throttle, nap = THROTTLE_NAP_US;
+    uint64_t now = clock_monotonic_ns(), brake = machine->brake_ns, next = brake;
+    if (brake && now >= brake && percent < BRAKE_PERCENT)
+        percent = BRAKE_PERCENT;
+    if (THROTTLE_RUN_US * percent < nap * (100 - percent))
+        nap = THROTTLE_RUN_US * percent / (100 - percent);
+    for (unsigned i = 0; i < machine->config.cpus && machine->running && nap > 0; i++)
+        vcpu_nap(machine->vcpus[i], nap);
+    if (percent > 0)
+        next = now + nap * 100000ull / percent;
+    if (next)
+        (void)!loop_timer_arm(&machine->throttle_timer, next); /* no memory: it is not throttled */
 }
 
 void machine_throttle(struct machine *machine, unsigned percent)
 {
     assert(percent < 100);
-    machine->throttle = percent;
-    if (percent > 0)
+    if (atomic_exchange(&machine->throttle, percent) != percent && percent > 0)
+        (void)!loop_timer_arm(&machine->throttle_timer, 0);
+}
+
+void machine_brake(struct machine *machine, uint64_t ns)
+{
+    uint64_t before = atomic_exchange(&machine->brake_ns, ns);
+    bool braked = before && clock_monotonic_ns() >= before;
+    for (unsigned i = 0; i < machine->config.cpus && braked; i++)
+        vcpu_nap(machine->vcpus[i], 0);
+    if (machine->throttle == 0 && ns)
+        (void)!loop_timer_arm(&machine->throttle_timer, ns);
+    else if (machine->throttle > 0 && braked) /* its turn may be far off */
         (void)!loop_timer_arm(&machine->throttle_timer, 0);
 }
 

@@ -107,6 +107,10 @@ bool machine_runs(const struct machine *machine); /* resumed, and not paused sin
 /* The guest gets so many percent less of the time, from now on; 0: all of it again. Any thread. */
 void machine_throttle(struct machine *machine, unsigned percent);
 
+/* From `ns` (monotonic) on it has next to nothing of the time, until that is another moment; 0: no
+ * such one. Any thread. */
+void machine_brake(struct machine *machine, uint64_t ns);
+
 /* A vCPU's registers and the top of its stack, for a person. Paused only. */
 void machine_describe_vcpu(const struct machine *machine, unsigned id, char ret_text[VCPU_TEXT]);
 

@@ -70,6 +70,7 @@ struct machine {
     uint64_t paused_ns; /* when the last one began; 0: it stands at power-on */
 
     _Atomic unsigned throttle; /* percent of the time that vCPUs sleep */
+    _Atomic uint64_t brake_ns; /* from then on nearly all of it; 0: never */
     struct loop_timer throttle_timer;
 
     struct kvm kvm;

@@ -114,8 +114,14 @@ void vcpu_wait_paused(struct vcpu *vcpu, uint64_t look_until_ns)
 
 void vcpu_nap(struct vcpu *vcpu, unsigned us)
 {
-    atomic_store(&vcpu->nap_us, us);
-    vcpu_kick(vcpu);
+    atomic_store(&vcpu->nap_until_ns, us ? clock_monotonic_ns() + us * 1000ull : 0);
+    if (us) {
+        vcpu_kick(vcpu);
+        return;
+    }
+    pthread_mutex_lock(&vcpu->lock);
+    pthread_cond_broadcast(&vcpu->changed);
+    pthread_mutex_unlock(&vcpu->lock);
 }
 
 void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg)
@@ -270,14 +276,19 @@ static bool enter_guest(struct vcpu *vcpu)
     return false;
 }
 
-static void nap(struct vcpu *vcpu, unsigned us)
+/* A pause interrupts it, and does not end it. */
+static void nap(struct vcpu *vcpu)
 {
-    const struct timespec end = clock_timespec(clock_monotonic_ns() + us * 1000ull);
+    uint64_t until = atomic_load(&vcpu->nap_until_ns);
     pthread_mutex_lock(&vcpu->lock);
-    while (atomic_load(&vcpu->order) == VCPU_RUNNING &&
-           pthread_cond_clockwait(&vcpu->changed, &vcpu->lock, CLOCK_MONOTONIC, &end) == 0)
-        continue;
+    while (atomic_load(&vcpu->order) == VCPU_RUNNING && clock_monotonic_ns() < until) {
+        const struct timespec end = clock_timespec(until);
+        (void)pthread_cond_clockwait(&vcpu->changed, &vcpu->lock, CLOCK_MONOTONIC, &end);
+        until = atomic_load(&vcpu->nap_until_ns);
+    }
     pthread_mutex_unlock(&vcpu->lock);
+    if (clock_monotonic_ns() >= until) /* over, unless there is another one by now */
+        (void)atomic_compare_exchange_strong(&vcpu->nap_until_ns, &until, 0);
 }
 
 static bool run_guest(struct vcpu *vcpu)
@@ -286,8 +297,8 @@ static bool run_guest(struct vcpu *vcpu)
         set_immediate_exit(vcpu, 0);
         if (atomic_load(&vcpu->order) != VCPU_RUNNING)
             return true;
-        if (atomic_load_explicit(&vcpu->nap_us, memory_order_relaxed))
-            nap(vcpu, atomic_exchange(&vcpu->nap_us, 0));
+        if (atomic_load_explicit(&vcpu->nap_until_ns, memory_order_relaxed))
+            nap(vcpu);
         vcpu_arch_before_run(vcpu);
         if (!enter_guest(vcpu))
             return false;

@@ -71,7 +71,7 @@ struct vcpu {
     void (*work)(void *arg);          /* that waits for the thread; NULL: none */
     void *work_arg;
     atomic_bool at_work;
-    _Atomic unsigned nap_us;          /* to be slept through before the guest goes on */
+    _Atomic uint64_t nap_until_ns;    /* the guest does not go on before (monotonic) */
     struct counter exits[VCPU_EXITS]; /* how often KVM_RUN came back; counted by its own thread */
     bool unfinished; /* the next KVM_RUN takes in what its own thread has answered to the last */
 
@@ -99,7 +99,8 @@ void vcpu_resume(struct vcpu *vcpu); /* (any thread) PAUSED only */
 void vcpu_lend(struct vcpu *vcpu, void (*work)(void *arg), void *arg);
 void vcpu_take_back(struct vcpu *vcpu, uint64_t look_until_ns);
 
-/* Keeps the guest from running for so long; an order ends it early. (any thread) */
+/* Keeps the guest from running for so long from now on, pauses included; 0: no longer. (any
+ * thread) */
 void vcpu_nap(struct vcpu *vcpu, unsigned us);
 
 /* A word for a reason; NULL where there is none, which counts as VCPU_EXIT_OTHER then. */

@@ -2,8 +2,11 @@
 """What the benchmarks share: commands timed in turn, so that a drift of the machine hits all of them, and medians."""
 
 import contextlib
+import ctypes
+import mmap
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -14,6 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MINIVMM_BUILD", REPOSITORY / "build"))
 MINIVMM = BUILD / "minivmm"
 GUESTS = BUILD / "tests" / "guest"
+LINK_RATE = BUILD / "tests/bench/link_rate"
+LINK_FLOORS = {"cache": "the same MiB over and over", "memory": "memory to untouched memory"}
+MIB = 1 << 20
 
 sys.path[:0] = [str(REPOSITORY / "tests" / part) for part in ("system", "lab")]
 
@@ -32,6 +38,23 @@ def floors(pages, rest_ms=0):
     """What tests/bench/floors finds for so many pages: {"k": (median, p99), ...} in us."""
     said = subprocess.run([BUILD / "tests/bench/floors", "-r", str(rest_ms), str(max(pages, 1))], capture_output=True, text=True, check=True)
     return {line.split()[0].split("(")[0]: tuple(map(float, line.split()[1:3])) for line in said.stdout.splitlines()}
+
+
+def warm_up():
+    """Where this machine is a virtual one itself, its own host may have taken free memory away, and whoever is the first
+    to touch it again waits for that host. Here it is us, and not who is measured."""
+    with mmap.mmap(-1, 2304 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        pin = ctypes.c_char.from_buffer(memory)
+        ctypes.memset(ctypes.addressof(pin), 1, len(memory))
+        del pin
+
+
+def rate_of_link(kind, where):
+    """MiB a second of one kind of link alone (link_rate.c): a name of it, and one of LINK_FLOORS."""
+    warm_up()
+    output = subprocess.run([LINK_RATE, "1024", "1", str(MIB), where, kind], check=True, capture_output=True, text=True).stdout
+    return float(re.search(r"bytes  .*? +(\d+) ", output)[1])
 
 
 def time_once(command):

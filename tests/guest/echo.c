@@ -3,9 +3,9 @@
  * its count, and counts requests that come to UDP and TCP port 7. A request is answered when its
  * count and the ones before it are on the disk, and flushed; one that comes again gets the same
  * answer, and counts once. All the while pages=N (256) of memory are read, checked and written,
- * rate=N (1000) of them a second, 0 for none: what is wrong ends the counting, each answer tells
- * so, and "echo: WRONG: what, where, expected, found" is said. The power button (an SCI) switches
- * it off when what was taken has been counted.
+ * of each words=N (512), rate=N (1000) a second, 0 for none: what is wrong ends the counting, each
+ * answer tells so, and "echo: WRONG: what, where, expected, found" is said. The power button (an
+ * SCI) switches it off when what was taken has been counted.
  *
  * All numbers little-endian. A request has 8 of 64 bits: REQUEST, client, sequence, 4 of the
  * client's, 0. A client asks one after the other, and its sequence only rises. An answer: ANSWER,
@@ -79,7 +79,7 @@ static struct batch batches[2], *filling = &batches[0], *storing = &batches[1];
 static uint64_t count, sum; /* of all that was taken */
 static uint64_t stored;     /* so many are on the disk */
 
-static uint64_t wrongs, pages, visits, rate, next_tick, born, stride;
+static uint64_t wrongs, pages, words_each, visits, rate, next_tick, born, stride;
 static uint8_t *memory;
 
 static volatile bool frames_came, disk_came, pressed, faults;
@@ -151,7 +151,7 @@ static uint64_t next_word(uint64_t word)
 static void write_page(uint64_t page, uint64_t visit)
 {
     uint64_t *words = (uint64_t *)(memory + page * PAGE);
-    for (uint64_t i = 0, word = visit; i < PAGE / 8; i++, word = next_word(word))
+    for (uint64_t i = 0, word = visit; i < words_each; i++, word = next_word(word))
         words[i] = word;
 }
 
@@ -159,7 +159,7 @@ static void visit_page(void)
 {
     uint64_t page = visits % pages, word = visits - pages;
     const uint64_t *words = (const uint64_t *)(memory + page * PAGE);
-    for (unsigned i = 0; i < PAGE / 8; i++, word = next_word(word))
+    for (uint64_t i = 0; i < words_each; i++, word = next_word(word))
         if (words[i] != word) {
             wrong("memory of page", page, word, words[i]);
             break;
@@ -572,6 +572,7 @@ void guest_main(void)
 {
     const uint8_t address[4] = {10, 99, 0, (uint8_t)option("host", 2)};
     pages = option("pages", 256);
+    words_each = option("words", PAGE / 8);
     rate = option("rate", 1000);
     stride = option("stride", 1);
     apic_khz = cpuid(0x40000010).b;

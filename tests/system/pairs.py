@@ -351,11 +351,11 @@ class Pair(contextlib.ExitStack):
 
     # --- making and starting ---
 
-    def make(self, pages=256, rate=1000, size=8 * MIB, stride=1, ft=None, **more):
+    def make(self, pages=256, rate=1000, size=8 * MIB, stride=1, words=512, ft=None, **more):
         """web1 at host A. The disk has room for all records of a test. Values of `ft` that are None are left out."""
         ft = {key: value for key, value in {**self.TIMES, **(ft or {})}.items() if value is not None}
         more = {**more, **({"ft": ft} if ft else {})}
-        cmdline = f"pages={pages} rate={rate} stride={stride}"
+        cmdline = f"pages={pages} rate={rate} stride={stride} words={words}"
         self.a.make(self.name, kernel="echo.elf", boot={"kernel": "kernel", "cmdline": cmdline},
                     nets=[{"mode": "bridge", "bridge": "br0"}], disks=[{"file": "disk.img", "format": "raw"}], **more)
         with open(self.disk(self.a), "wb") as image:

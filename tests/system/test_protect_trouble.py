@@ -3,6 +3,7 @@
 tests/system/test_protect.py has the others)."""
 
 import contextlib
+import json
 import re
 import resource
 import shutil
@@ -248,6 +249,27 @@ def test_f8_a_guest_that_writes_more_than_the_line_takes():
         assert says["generation"] == generation, says
         pair.asking.wait_for_more(SOME)
         pair.finish()
+
+
+def test_f8_a_slow_line_takes_what_has_changed():
+    """F8: the guest writes a little into each of so many pages that the pages as a whole are ten times what the line takes. Only
+    what has changed in them goes over, and the guest keeps all of its speed."""
+    need_protect()
+    with Pair() as pair:
+        pair.line = Talk
+        pair.start_primary(pages=2048, rate=5000, words=8, ft={"timeout_ms": 3000})
+        pair.start_standby(pair.b)
+        pair.protect()
+        pair.wait_for(pair.a, epoch=lambda epoch: epoch > 20)
+        pair.lines[pair.b].rate = 2_000_000
+
+        def goes_well():
+            last = json.loads(pair.a.good("epochs", "web1", "--last", 20, "--json"))
+            pages = sum(one["raw_pages"] + one["lz4_pages"] + one["delta_pages"] for one in last)
+            return (pair.a.protection()["throttle_percent"] == 0 and pages > 20 * 100 and
+                    sum(one["wire_bytes"] for one in last) < pages * 4096 / 8)
+        pair.a.wait_until(goes_well, "short epochs of a guest at its full speed", 40)
+        assert pair.a.protection()["state"] == "paired"
 
 
 # --- F9: the line changes what is said ------------------------------------------------------------------------------

@@ -135,8 +135,8 @@ START_TEST(a_guest_whose_pauses_get_long_is_slowed_down_step_by_step)
     struct epoch_pace pace = begin();
     enum pace_reason reason;
     unsigned before = 0;
-    for (unsigned i = 0; i < 30; i++) {
-        pause(&pace, EPOCH_TIME, 30 * MS);
+    for (unsigned i = 0; i < 120; i++) {
+        pause(&pace, EPOCH_TIME, 21 * MS);
         ck_assert_uint_le(pace.throttle, before + 10);
         ck_assert_uint_ge(pace.throttle, before);
         before = pace.throttle;
@@ -146,38 +146,128 @@ START_TEST(a_guest_whose_pauses_get_long_is_slowed_down_step_by_step)
     ck_assert_int_eq(reason, PACE_MEMORY);
     pause(&pace, EPOCH_TIME, 15 * MS); /* neither long nor short: it stays as it is */
     ck_assert_uint_eq(pace.throttle, 98);
-    for (unsigned i = 0; i < 30; i++)
+    for (unsigned i = 0; i < 40; i++)
         pause(&pace, EPOCH_TIME, MS);
     ck_assert_uint_eq(pace.throttle, 0);
 }
 END_TEST
 
+START_TEST(a_guest_whose_pauses_are_very_long_is_slowed_down_by_as_much)
+{
+    struct epoch_pace pace = begin();
+    pause(&pace, EPOCH_TIME, 40 * MS);
+    ck_assert_uint_eq(pace.throttle, 50);
+    pause(&pace, EPOCH_TIME, 40 * MS); /* this one, and the next, were under way */
+    pause(&pace, EPOCH_TIME, 40 * MS);
+    ck_assert_uint_eq(pace.throttle, 50);
+    pause(&pace, EPOCH_TIME, 2000 * MS);
+    ck_assert_uint_eq(pace.throttle, 95);
+}
+END_TEST
+
+/* No output waits for a guest whose pauses are so long that their share is seconds. */
+START_TEST(the_share_of_a_very_long_pause_is_not_waited_for)
+{
+    struct epoch_pace pace = begin();
+    enum pace_reason reason;
+    ck_assert_uint_eq(epoch_pace_due(&pace, 1000 * MS, 1500 * MS, true, &reason), 1250 * MS);
+}
+END_TEST
+
+static struct epoch_record long_one(uint64_t commit_ns)
+{
+    return (struct epoch_record){.epoch = ++number,
+                                 .cause = EPOCH_TIME,
+                                 .pages = 5000,
+                                 .pause_ns = MS,
+                                 .commit_ns = commit_ns};
+}
+
+static void judge_some(struct epoch_pace *pace, unsigned count, uint64_t commit_ns)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct epoch_record record = long_one(commit_ns);
+        epoch_pace_judge(pace, &record);
+    }
+}
+
 START_TEST(a_guest_that_writes_more_than_the_line_takes_is_slowed_down)
 {
     struct epoch_pace pace = begin();
-    struct epoch_record record = {
-        .cause = EPOCH_TIME, .pages = 5000, .pause_ns = MS, .commit_ns = 800 * MS};
-    for (unsigned i = 0; i < 10; i++) {
-        record.epoch++;
-        epoch_pace_judge(&pace, &record);
-        ck_assert_uint_ge(pace.throttle, i ? 70 : 40);
-    }
+    judge_some(&pace, 1, 500 * MS);
+    ck_assert_uint_eq(pace.throttle, 75); /* a quarter of it would have been in time */
+    judge_some(&pace, 2, 500 * MS);       /* were under way */
+    ck_assert_uint_eq(pace.throttle, 75);
+    judge_some(&pace, 20, 500 * MS);
     ck_assert_uint_eq(pace.throttle, 98);
-    record.commit_ns = 200 * MS; /* as long as it may be: it stays so */
-    record.epoch++;
-    epoch_pace_judge(&pace, &record);
+    judge_some(&pace, 1, 200 * MS); /* as long as it may be: it stays so */
     ck_assert_uint_eq(pace.throttle, 98);
-    record.commit_ns = 20 * MS;
-    for (unsigned i = 0; i < 30; i++) {
-        record.epoch++;
-        epoch_pace_judge(&pace, &record);
-    }
+    judge_some(&pace, 40, 20 * MS);
     ck_assert_uint_eq(pace.throttle, 0);
+    struct epoch_record record = long_one(800 * MS);
     record.pages = 10; /* what else takes so long is not the guest's */
-    record.commit_ns = 800 * MS;
-    record.epoch++;
     epoch_pace_judge(&pace, &record);
     ck_assert_uint_eq(pace.throttle, 0);
+}
+END_TEST
+
+/* --- a slow line ------------------------------------------------------------------------------ */
+
+/* So many bytes took so long; the effort is what it wanted. */
+static void over_the_line(struct epoch_pace *pace, unsigned count, uint64_t bytes, uint64_t ns)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct epoch_record record = long_one(ns + MS);
+        record.wire_bytes = bytes;
+        record.effort = pace->effort;
+        epoch_pace_judge(pace, &record);
+    }
+}
+
+START_TEST(on_a_slow_line_pages_are_made_as_short_as_they_get_and_nothing_is_tried)
+{
+    struct epoch_pace pace = begin();
+    over_the_line(&pace, 2, 1 << 20, 60 * MS); /* 16 MiB a second */
+    ck_assert(epoch_pace_sends_early(&pace) && epoch_pace_leave_ns(&pace) == 0);
+    over_the_line(&pace, 1, 1 << 20, 60 * MS);
+    ck_assert(!epoch_pace_sends_early(&pace));
+    ck_assert_uint_eq(epoch_pace_leave_ns(&pace), 62500000);
+    ck_assert_uint_eq(epoch_pace_slowed(&pace, 60 * MS), 0);
+    ck_assert_uint_eq(epoch_pace_slowed(&pace, 250 * MS), 75);
+    pace.throttle = 50;
+    ck_assert_uint_eq(epoch_pace_slowed(&pace, 60 * MS), 50);
+    ck_assert_uint_eq(epoch_pace_slowed(&pace, 250 * MS), 88);
+    pace.throttle = 0;
+    for (unsigned i = 0; i < 900; i++) { /* they are short, which says nothing of the line */
+        ck_assert_int_eq(pace.effort, EFFORT_LZ4);
+        over_the_line(&pace, 1, 10000, 2 * MS);
+    }
+    ck_assert_int_eq(pace.effort, EFFORT_LZ4);
+    over_the_line(&pace, 101, 10000, 2 * MS); /* that was long ago */
+    ck_assert(epoch_pace_sends_early(&pace) && epoch_pace_leave_ns(&pace) == 0);
+    ck_assert_int_ne(pace.effort, EFFORT_LZ4);
+}
+END_TEST
+
+START_TEST(a_line_that_is_fast_again_is_found_out)
+{
+    struct epoch_pace pace = begin();
+    over_the_line(&pace, 3, 1 << 20, 60 * MS);
+    ck_assert(!epoch_pace_sends_early(&pace));
+    over_the_line(&pace, 1, 1 << 20, 2 * MS);
+    ck_assert(epoch_pace_sends_early(&pace) && epoch_pace_leave_ns(&pace) == 0);
+}
+END_TEST
+
+START_TEST(two_slow_epochs_or_small_ones_are_no_slow_line)
+{
+    struct epoch_pace pace = begin();
+    for (unsigned i = 0; i < 20; i++) {
+        over_the_line(&pace, 2, 1 << 20, 60 * MS);
+        over_the_line(&pace, 1, 1 << 20, 2 * MS);
+    }
+    over_the_line(&pace, 20, 100000, 60 * MS);
+    ck_assert(epoch_pace_sends_early(&pace));
 }
 END_TEST
 
@@ -202,7 +292,12 @@ int main(void)
     tcase_add_test(tcase, the_first_epoch_after_a_change_says_nothing);
     tcase_add_test(tcase, small_epochs_say_nothing_of_what_a_page_costs);
     tcase_add_test(tcase, a_guest_whose_pauses_get_long_is_slowed_down_step_by_step);
+    tcase_add_test(tcase, a_guest_whose_pauses_are_very_long_is_slowed_down_by_as_much);
+    tcase_add_test(tcase, the_share_of_a_very_long_pause_is_not_waited_for);
     tcase_add_test(tcase, a_guest_that_writes_more_than_the_line_takes_is_slowed_down);
+    tcase_add_test(tcase, on_a_slow_line_pages_are_made_as_short_as_they_get_and_nothing_is_tried);
+    tcase_add_test(tcase, a_line_that_is_fast_again_is_found_out);
+    tcase_add_test(tcase, two_slow_epochs_or_small_ones_are_no_slow_line);
     tcase_add_test(tcase, the_first_epoch_and_the_last_one_do_not_count);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A line that is so slow that whatever makes pages shorter costs nothing beside it. It is known by
+ * how long much took: of little, nobody can tell the line from those who wait at its ends.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    SLOW_LINE_MUCH = 256 << 10, /* bytes */
+    SLOW_LINE_NS = 8,           /* for each of them: 125 MB a second, which is what 1 Gbit/s is */
+};
+
+static inline bool slow_line(uint64_t bytes, uint64_t ns)
+{
+    return ns > bytes * SLOW_LINE_NS;
+}
