@@ -169,6 +169,15 @@ int verb_stop(int argc, char **argv)
     return verb_words_each(&words, stop_one, &stop);
 }
 
+/* What was asked for is so. Where it runs, at least. */
+static void warn_of_twin(const char *word, const json_t *answer)
+{
+    if (json_is_false(json_object_get(answer, "twin")))
+        log_warning("%s: this is so here, and its twin has not heard of it as yet: if it took over "
+                    "now the VM would go on as it was before. minivmm status %s says more",
+                    word, word);
+}
+
 /* --- pause, resume, reset --------------------------------------------------------------------- */
 
 struct plain {
@@ -178,9 +187,13 @@ struct plain {
 static int act_plainly(const char *word, const void *ctx, struct err *err)
 {
     const struct plain *plain = ctx;
-    int ret = vm_call(word, plain->verb, NULL, NULL, err);
-    if (ret == 0)
+    json_t *answer = NULL;
+    int ret = vm_call(word, plain->verb, NULL, &answer, err);
+    if (ret == 0) {
         log_info("%s %s", word, plain->done);
+        warn_of_twin(word, answer);
+    }
+    json_decref(answer);
     return ret;
 }
 
@@ -312,6 +325,7 @@ int verb_set(int argc, char **argv)
         [SET_HELP] = {"help", 'h', NULL, "this text"},
     };
     struct set set = {.arguments = json_object(), .limits = json_object()};
+    json_t *answer = NULL;
     struct err err = {0};
     struct verb_words words = {.verb = "set",
                                .table = table,
@@ -337,7 +351,10 @@ int verb_set(int argc, char **argv)
     if (ret == 0 && json_object_size(set.limits) > 0)
         json_object_set(set.arguments, "limits", set.limits);
     if (ret == 0)
-        ret = vm_call(words.words[0], "set", json_incref(set.arguments), NULL, &err);
+        ret = vm_call(words.words[0], "set", json_incref(set.arguments), &answer, &err);
+    if (ret == 0)
+        warn_of_twin(words.words[0], answer);
+    json_decref(answer);
     json_decref(set.arguments);
     json_decref(set.limits);
     return ret < 0 ? fail(&err) : 0;

@@ -170,7 +170,7 @@ static void slow_down(struct epoch_pace *pace, const struct epoch_record *record
 void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record)
 {
     pace->judged = record->epoch;
-    if (record->cause != EPOCH_OUTPUT && record->cause != EPOCH_TIME && record->cause != EPOCH_DISK)
+    if (record->cause == EPOCH_FIRST || record->cause == EPOCH_LAST)
         return; /* the first and the last are not like others */
     slow_down(pace, record);
     if (record->pages < TELLING_PAGES || record->commit_ns == 0)

@@ -96,11 +96,9 @@ static double us(uint64_t ns)
 
 static const char *cause_name(enum epoch_cause cause)
 {
-    static const char *const names[] = {[EPOCH_OUTPUT] = "output",
-                                        [EPOCH_TIME] = "time",
-                                        [EPOCH_DISK] = "disk",
-                                        [EPOCH_FIRST] = "first",
-                                        [EPOCH_LAST] = "last"};
+    static const char *const names[] = {
+        [EPOCH_OUTPUT] = "output", [EPOCH_TIME] = "time",   [EPOCH_DISK] = "disk",
+        [EPOCH_SET] = "set",       [EPOCH_FIRST] = "first", [EPOCH_LAST] = "last"};
     return names[cause];
 }
 

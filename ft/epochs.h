@@ -15,7 +15,7 @@
 enum { EPOCHS_KEPT = 16384 };
 
 /* What ended it. */
-enum epoch_cause { EPOCH_OUTPUT = 1, EPOCH_TIME, EPOCH_DISK, EPOCH_FIRST, EPOCH_LAST };
+enum epoch_cause { EPOCH_OUTPUT = 1, EPOCH_TIME, EPOCH_DISK, EPOCH_SET, EPOCH_FIRST, EPOCH_LAST };
 
 struct epoch_record {
     uint64_t epoch;

@@ -197,6 +197,13 @@ static void handle_describe(void *ctx, json_t *status)
         json_object_set_new(status, "protection", protection);
 }
 
+static void handle_share(void *ctx, struct control_request *request)
+{
+    struct ft_part *part = ctx;
+    if (part->protect)
+        protect_share(part->protect, request);
+}
+
 static void handle_finish(void *ctx)
 {
     struct ft_part *part = ctx;
@@ -215,6 +222,7 @@ int ft_part_create(struct ft_part **ret_part, const struct ft_part_config *confi
                                         .give_up = handle_give_up,
                                         .abandon = handle_abandon,
                                         .finish = handle_finish,
+                                        .share = handle_share,
                                         .describe = handle_describe,
                                         .metrics = protect_metrics,
                                         .ctx = part};

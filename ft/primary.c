@@ -63,6 +63,12 @@ void primary_press(struct primary *primary, enum epoch_cause cause)
     pthread_mutex_unlock(&primary->lock);
 }
 
+uint64_t primary_press_set(struct primary *primary)
+{
+    primary_press(primary, EPOCH_SET);
+    return primary->next;
+}
+
 void primary_press_soon(struct primary *primary)
 {
     uint64_t soon = clock_monotonic_ns() + PRIMARY_SOON_US * 1000ull;

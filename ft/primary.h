@@ -68,6 +68,9 @@ void primary_go_on(struct primary *primary); /* it was not handed over, and runs
 
 /* Something waits that an epoch would help. Any thread. */
 void primary_press(struct primary *primary, enum epoch_cause cause);
+/* On the main loop's thread: an epoch at once, because something was set. Its number: what is so now
+ * is in that one. */
+uint64_t primary_press_set(struct primary *primary);
 /* Something waits that is not urgent: an epoch in PRIMARY_SOON_US helps it as well. */
 void primary_press_soon(struct primary *primary);
 /* Bytes that have left to the twin. Any thread. */

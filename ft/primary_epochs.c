@@ -18,6 +18,12 @@ enum {
 
 /* --- epochs ----------------------------------------------------------------------------------- */
 
+static void note_settings(struct primary *primary)
+{
+    instance_settings(primary->config.instance, &primary->settings);
+    primary->next = primary->out.at.epoch + 1;
+}
+
 /* What is under way in the disks was not begun under the replica's eyes: there is nothing. */
 static void handle_first_moment(void *ctx)
 {
@@ -31,7 +37,7 @@ static void handle_first_moment(void *ctx)
     primary_verify_plan(primary);
     departure_unfollow_disks(out);
     changes_cut(primary->config.changes, out->at.epoch, true);
-    instance_settings(primary->config.instance, &primary->settings);
+    note_settings(primary);
     primary_verify_moment(primary);
     outbox_hold(primary->config.outbox, out->at.epoch + 1, PRIMARY_OUTBOX);
     /* The twin may have been lost since the gate, and its end settled: nobody would open this. */
@@ -43,7 +49,7 @@ static void handle_first_moment(void *ctx)
 static void handle_moment(void *ctx)
 {
     struct primary *primary = ctx;
-    instance_settings(primary->config.instance, &primary->settings);
+    note_settings(primary);
     primary_verify_moment(primary);
     outbox_mark(primary->config.outbox, primary->out.at.epoch + 1);
     replica_disk_cut(primary->replica);

@@ -16,6 +16,7 @@ struct primary {
     struct primary_config config;
     struct machine *machine;
     struct departure out;
+    _Atomic uint64_t next; /* the epoch that what is so now comes into */
     struct replica_disk *replica;
     struct resync *resync;            /* while it is followed */
     bool fresh;                       /* the changes are to begin anew */

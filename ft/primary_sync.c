@@ -156,6 +156,7 @@ static int introduce(struct primary *primary, const struct primary_target *targe
     following.generation = protocol.record.generation;
     out->at = (struct frame){.generation = protocol.record.generation, .epoch = protocol.sent + 1};
     primary->acked = protocol.sent;
+    primary->next = protocol.sent + 1;
     snprintf(following.there, sizeof(following.there), "%s", target->to);
     int ret = name_lineages(primary, &following, err);
     if (ret < 0)

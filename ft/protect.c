@@ -94,6 +94,8 @@ static void act(void *ctx, const struct ft_action *action)
         break;
     case FT_RELEASE:
         primary_release(protect->primary, action->epoch);
+        if (protect->shares)
+            loop_post(instance_loop(protect->instance), &protect->turn);
         break;
     case FT_OPEN:
         forget_strange(protect);
@@ -719,6 +721,7 @@ int protect_create(struct protect **ret_protect, struct instance *instance, stru
     loop_timer_init(&protect->voice, instance_loop(instance), handle_voice, protect);
     loop_timer_init(&protect->tick, instance_loop(instance), protect_handle_tick, protect);
     protect_home_init(protect);
+    protect_share_init(protect);
     fill_times(protect);
     int ret = make_changes(protect, err);
     if (ret < 0)

@@ -39,6 +39,9 @@ int protect_switch_over(struct protect *protect, struct control_request *request
                         struct err *err) must_check;
 int protect_epochs(struct protect *protect, const json_t *arguments, json_t **ret_answer,
                    struct err *err) must_check;
+/* instance_part.share: the answer has "twin": true when its twin has what was set, false where it
+ * has not in time, nothing where there is none. */
+void protect_share(struct protect *protect, struct control_request *request);
 /* NULL: it is not protected. */
 json_t *protect_describe(struct protect *protect);
 

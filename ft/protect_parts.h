@@ -27,6 +27,14 @@ struct protect_home {
     struct loop_timer timer;
 };
 
+/* Somebody who has set something, until the twin has it: the answer, then. */
+struct protect_shared {
+    struct control_request *request;
+    uint64_t epoch, until_ns;
+};
+
+enum { PROTECT_SHARED_MAX = CONTROL_MAX_CLIENTS };
+
 struct protect {
     struct instance *instance;
     struct machine *machine;
@@ -64,6 +72,12 @@ struct protect {
     unsigned announced;      /* how often it did */
     struct loop_timer tick;  /* progress for who has asked, or watches */
     bool ticks;
+
+    /* Who waits for the twin, in order (protect_share.c). */
+    struct protect_shared shared[PROTECT_SHARED_MAX];
+    unsigned shared_count;
+    atomic_bool shares; /* any */
+    struct loop_timer share_timer;
 
     /* For the journal. */
     bool noted;               /* it knows of a protection */
@@ -108,5 +122,10 @@ void protect_home_forget(struct protect *protect); /* any thread; it is protecte
 void protect_home_init(struct protect *protect);
 void protect_home_turn(struct protect *protect, const struct ft_protocol *protocol);
 void protect_home_describe(struct protect *protect, json_t *answer);
+/* On the main loop. answer: to whoever knows by now what he waits for; protocol NULL: there is none
+ * any more. abandon: to all. */
+void protect_share_init(struct protect *protect);
+void protect_share_answer(struct protect *protect, const struct ft_protocol *protocol);
+void protect_share_abandon(struct protect *protect);
 /* Its thread: to be started when somebody shall follow. */
 int protect_start(struct protect *protect, struct err *err) must_check;

@@ -593,6 +593,7 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
     pthread_mutex_unlock(&protect->lock);
     if (protocol)
         tell_state(protect, protocol);
+    protect_share_answer(protect, protocol);
     if (protect->switching && protocol)
         answer_switching(protect, protocol);
     if (protect->asked)
@@ -619,6 +620,7 @@ void protect_answer_all(struct protect *protect)
     answer(&protect->asked, NULL, &err);
     answer(&protect->leaving, NULL, &err);
     answer(&protect->switching, NULL, &err);
+    protect_share_abandon(protect);
 }
 
 /* Also where nobody has asked: it has lost its twin, and gets one again. */

@@ -24,6 +24,7 @@
 struct instance;
 struct byte_gate;
 struct control;
+struct control_request;
 struct control_verb;
 struct metric;
 
@@ -40,6 +41,11 @@ struct instance_part {
     bool (*give_up)(void *ctx);
     void (*abandon)(void *ctx); /* the VM ends: who waits gets an answer. Always after a begin. */
     void (*finish)(void *ctx);  /* the machine is gone */
+    /*
+     * What somebody has set of the VM (paused or not, limits, a cable, its balloon) is so. Where it
+     * is to be so elsewhere, too, the part defers the request, and answers. NULL: nowhere else.
+     */
+    void (*share)(void *ctx, struct control_request *request);
     void (*describe)(void *ctx, json_t *status); /* adds to what the verb "status" tells; or NULL */
     const struct metric *metrics; /* of its own; metrics_source.part is ctx; or NULL */
     void *ctx;

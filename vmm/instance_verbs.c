@@ -85,6 +85,15 @@ static int verb_metrics(void *ctx, struct control_request *request, const json_t
 
 /* --- going and standing ----------------------------------------------------------------------- */
 
+/* Who asked for it hears that it is so when that is known where the VM would go on, too. */
+static int share(struct instance *instance, struct control_request *request)
+{
+    const struct instance_part *part = instance->config.part;
+    if (instance->part_began && part->share)
+        part->share(part->ctx, request);
+    return 0;
+}
+
 static int verb_pause(void *ctx, struct control_request *request, const json_t *arguments,
                       json_t **ret_answer, struct err *err)
 {
@@ -98,7 +107,7 @@ static int verb_pause(void *ctx, struct control_request *request, const json_t *
     if (instance->paused)
         return err_say(err, ERR_STATE, EALREADY, "%s is paused already", instance->config.name);
     instance_pause(instance, "asked");
-    return 0;
+    return share(instance, request);
 }
 
 static int verb_resume(void *ctx, struct control_request *request, const json_t *arguments,
@@ -114,7 +123,7 @@ static int verb_resume(void *ctx, struct control_request *request, const json_t 
     if (!instance->paused)
         return err_say(err, ERR_STATE, EALREADY, "%s is not paused", instance->config.name);
     instance_resume(instance, "asked");
-    return 0;
+    return share(instance, request);
 }
 
 /* For those who wonder where in its code a guest is. It stands still for a moment. */
@@ -274,19 +283,24 @@ static int set_balloon(struct instance *instance, const json_t *arguments, struc
     return ret < 0 ? ret : machine_set_balloon(instance->machine, bytes, err);
 }
 
+static int set(struct instance *instance, const json_t *arguments, struct err *err)
+{
+    if (json_object_get(arguments, "disk"))
+        return set_disk(instance, arguments, err);
+    if (json_object_get(arguments, "net"))
+        return set_net(instance, arguments, err);
+    if (json_object_get(arguments, "balloon"))
+        return set_balloon(instance, arguments, err);
+    return err_say(err, ERR_USAGE, EINVAL, "set: what? A disk, a net, or the balloon");
+}
+
 static int verb_set(void *ctx, struct control_request *request, const json_t *arguments,
                     json_t **ret_answer, struct err *err)
 {
     int ret = instance_check_begun(ctx, err);
-    if (ret < 0)
-        return ret;
-    if (json_object_get(arguments, "disk"))
-        return set_disk(ctx, arguments, err);
-    if (json_object_get(arguments, "net"))
-        return set_net(ctx, arguments, err);
-    if (json_object_get(arguments, "balloon"))
-        return set_balloon(ctx, arguments, err);
-    return err_say(err, ERR_USAGE, EINVAL, "set: what? A disk, a net, or the balloon");
+    if (ret == 0)
+        ret = set(ctx, arguments, err);
+    return ret < 0 ? ret : share(ctx, request);
 }
 
 const struct control_verb instance_verbs[] = {

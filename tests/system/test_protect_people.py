@@ -3,6 +3,7 @@
 reason. Two "hosts" are two runtime folders of this machine. No lab host is needed."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,9 +18,9 @@ PAGE = 4096
 class Protected:
     """web1 at one host, its twin at the other one."""
 
-    def __init__(self, one, other, kernel, until="\n", **more):
+    def __init__(self, one, other, kernel, until="\n", ft=None, **more):
         self.one, self.other = one, other
-        one.make("web1", kernel=kernel, ft=FT, **more)
+        one.make("web1", kernel=kernel, ft={**FT, **(ft or {})}, **more)
         one.start("web1", until=until)
         (one.root / "w").mkdir()
         self.address = other.standby()
@@ -145,6 +146,54 @@ def test_a_pause_is_kept():
         while "count" not in (line := console.stdout.readline()):
             assert line, console.stderr.read()
         vm.other.wait_until(lambda: vm.other.console("web1").count("\n") > said.count("\n") + 2, "the guest at its twin")
+
+
+def rarely(**more):
+    """A guest that has nothing to say, and next to no epochs by time."""
+    return protected("button.elf", until="ready", ft={"epoch": {"max_ms": 10000}, **more})
+
+
+def test_what_is_set_is_at_the_twin_when_it_is_said():
+    """pause, resume and set make an epoch of their own, and return when the twin has it: it goes on as somebody has said,
+    however soon it takes over."""
+    with rarely() as vm:
+        vm.one.good("pause", "web1")
+        vm.one.good("resume", "web1")
+        vm.one.good("set", "web1", "--balloon", "1M")
+        vm.one.good("pause", "web1")
+        status = vm.kill()
+        assert status["state"] == "paused" and status["metrics"]["balloon"]["target"] == MIB, status
+    with rarely() as vm:
+        before = len(causes(vm.one))
+        vm.one.good("pause", "web1")
+        assert causes(vm.one)[before:] == ["set"]
+        vm.one.good("unprotect", "web1")
+        assert "twin" not in vm.one.run("resume", "web1").stderr
+
+
+def causes(host):
+    return [epoch["cause"] for epoch in json.loads(host.good("epochs", "web1", "--json"))]
+
+
+def test_a_twin_that_has_not_heard_of_a_pause():
+    """Where the twin does not acknowledge, and does not count as gone as yet, whoever pauses waits for so long and no longer,
+    and hears that it is so here only. The twin hears of it when it can."""
+    with rarely(timeout_ms=60000) as vm:
+        twin = vm.other.arriving()[0]
+        os.kill(twin, signal.SIGSTOP)
+        try:
+            said = vm.one.run("pause", "web1")
+            assert said.returncode == 0 and "its twin has not heard of it as yet" in said.stderr, said.stderr
+            assert vm.one.status("web1")["state"] == "paused"
+        finally:
+            os.kill(twin, signal.SIGCONT)
+        vm.one.wait_until(lambda: has_all(vm.one), "an acknowledgement")
+        assert vm.kill()["state"] == "paused"
+
+
+def has_all(host):
+    says = host.status("web1")["protection"]
+    return says["epoch"] == says["acked"]
 
 
 def test_what_does_not_go_with_protection():
