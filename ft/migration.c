@@ -74,7 +74,7 @@ static int step_stop(void *ctx, struct err *err)
         return still;
     migration->pause_ns = begin;
     migration->held = true;
-    instance_hold(migration->instance, "moving");
+    instance_hold_to_leave(migration->instance, "moving");
     if (machine_has_wish(migration->machine)) {
         migration->held = false;
         instance_release(migration->instance);

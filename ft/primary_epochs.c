@@ -109,7 +109,7 @@ static int step_epoch(void *ctx, struct err *err)
 static int step_last(void *ctx, struct err *err)
 {
     struct primary *primary = ctx;
-    instance_hold(primary->config.instance, "being handed over");
+    instance_hold_to_leave(primary->config.instance, "being handed over");
     int ret = capture(primary, handle_moment, false, err);
     if (ret < 0)
         instance_release(primary->config.instance);

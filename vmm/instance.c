@@ -111,10 +111,17 @@ void instance_hold(struct instance *instance, const char *state)
     machine_pause(instance->machine);
 }
 
+void instance_hold_to_leave(struct instance *instance, const char *state)
+{
+    instance_hold(instance, state);
+    instance->leaves = true;
+}
+
 void instance_release(struct instance *instance)
 {
     bool first = instance->awaited;
     instance->held = NULL;
+    instance->leaves = false;
     instance->awaited = false;
     if (first)
         loop_stop(machine_loop(instance->machine)); /* now instance_run begins */
@@ -130,6 +137,17 @@ int instance_check_begun(const struct instance *instance, struct err *err)
     int ret = err_say(err, ERR_STATE, EBUSY, "%s does not run here: it is %s",
                       instance->config.name, instance_state(instance));
     err_hint(err, "minivmm status %s says more", instance->config.name);
+    return ret;
+}
+
+int instance_check_settable(const struct instance *instance, struct err *err)
+{
+    int ret = instance_check_begun(instance, err);
+    if (ret < 0 || !instance->leaves)
+        return ret;
+    ret = err_say(err, ERR_STATE, EBUSY, "%s is just %s, and would not take this along",
+                  instance->config.name, instance->held);
+    err_hint(err, "say it again in a moment: there if it has gone, else here");
     return ret;
 }
 

@@ -102,6 +102,9 @@ bool instance_stands_still(
  * resume, pause and reset ask for meanwhile is refused, or done afterwards.
  */
 void instance_hold(struct instance *instance, const char *state);
+/* The same where it is about to go on elsewhere, and has told there what was set: pause, resume and
+ * set are refused, or would be lost. */
+void instance_hold_to_leave(struct instance *instance, const char *state);
 void instance_release(struct instance *instance);
 
 /*

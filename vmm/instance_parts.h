@@ -54,6 +54,7 @@ struct instance {
     struct instance_settings settings; /* but paused */
     /* Its part wants that: "arriving", "moving"; NULL: it does not. */
     const char *held;
+    bool leaves;  /* while held: instance_hold_to_leave */
     bool awaited; /* it has not run yet: instance_config.awaited */
     /* The guest has crashed, and starts anew when restart_timer has fired and nobody wants it to
      * stand still. */
@@ -86,4 +87,6 @@ struct metrics_source instance_metrics(const struct instance *instance);
 void instance_handle_trouble(void *ctx, const char *device, const char *sentence);
 /* ERR_STATE: it does not run here as yet (instance_config.awaited). */
 int instance_check_begun(const struct instance *instance, struct err *err) must_check;
+/* The same; also: what is set now would be lost (instance_hold_to_leave). */
+int instance_check_settable(const struct instance *instance, struct err *err) must_check;
 const char *instance_state(const struct instance *instance); /* "running" ... */

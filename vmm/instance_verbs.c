@@ -101,7 +101,7 @@ static int verb_pause(void *ctx, struct control_request *request, const json_t *
     int ret = control_check_keys(arguments, no_keys, err);
     if (ret < 0)
         return ret;
-    ret = instance_check_begun(instance, err);
+    ret = instance_check_settable(instance, err);
     if (ret < 0)
         return ret;
     if (instance->paused)
@@ -117,7 +117,7 @@ static int verb_resume(void *ctx, struct control_request *request, const json_t 
     int ret = control_check_keys(arguments, no_keys, err);
     if (ret < 0)
         return ret;
-    ret = instance_check_begun(instance, err);
+    ret = instance_check_settable(instance, err);
     if (ret < 0)
         return ret;
     if (!instance->paused)
@@ -297,7 +297,7 @@ static int set(struct instance *instance, const json_t *arguments, struct err *e
 static int verb_set(void *ctx, struct control_request *request, const json_t *arguments,
                     json_t **ret_answer, struct err *err)
 {
-    int ret = instance_check_begun(ctx, err);
+    int ret = instance_check_settable(ctx, err);
     if (ret == 0)
         ret = set(ctx, arguments, err);
     return ret < 0 ? ret : share(ctx, request);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What people ask of a VM where it does not run: at its twin, and where it is just arriving. Two "hosts" are two runtime
-folders of this machine. No lab host is needed."""
+"""What people ask of a VM where it does not run: at its twin, and where it is just arriving or leaving. Two "hosts" are two
+runtime folders of this machine. No lab host is needed."""
 
 import contextlib
 import os
@@ -179,3 +179,24 @@ def test_stop_as_soon_as_it_has_come():
         proxy.close()
         assert code == 0 and said[0].returncode == 124, (migrate.stderr.read(), said)
         assert who_has_it(one, other, code) is other
+
+
+def test_what_comes_too_late_is_refused():
+    """In the last pause nothing can be set any more, nor paused: it would be lost. Afterwards it can, there, or here where
+    the move failed."""
+    words = (("set", "web1", "--disk", "0", "--iops", "20"), ("pause", "web1"))
+    with hosts() as (one, other):
+        make(one)
+        start(one)
+        address = other.standby()
+        for at, when, code, where in (("ACK READY", "before", 1, one), ("GO", "first", 0, other)):
+            heard = []
+            with Proxy(address, at, when, do=lambda: heard.extend([one.run(*what) for what in words])) as proxy:
+                moved = one.run("migrate", "web1", proxy.address)
+                assert proxy.hit.wait(10) and moved.returncode == code, moved.stderr
+            assert [said.returncode for said in heard] == [4, 4], heard
+            for said in heard:
+                assert "web1 is just moving, and would not take this along\nhint: " in said.stderr, said.stderr
+            where.wait_until(lambda: where.has() and where.status("web1")["state"] == "running", "the end of the pause")
+            for verb in (*words, ("resume", "web1")):
+                where.good(*verb)
