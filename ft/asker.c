@@ -284,3 +284,78 @@ int asker_exchange(const struct asker_look *look, uint64_t expected, const struc
     *ret_is = answer.record;
     return -EAGAIN;
 }
+
+/* --- since when ------------------------------------------------------------------------------- */
+
+/* Whoever hangs has it for as long as there is this process. */
+struct since {
+    pthread_mutex_t lock; /* the next four */
+    pthread_cond_t changed;
+    unsigned references; /* who asks, and who looks */
+    bool answered;
+    int ret;
+    int64_t seconds;
+
+    uint8_t uuid[16];
+    uint64_t generation;
+    char witness[];
+};
+
+static void since_unlock_and_release(struct since *since)
+{
+    bool last = --since->references == 0;
+    pthread_mutex_unlock(&since->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&since->changed);
+    pthread_mutex_destroy(&since->lock);
+    free(since);
+}
+
+static void run_since(void *arg)
+{
+    struct since *since = arg;
+    int64_t seconds = 0;
+    int ret = witness_since(since->witness, since->uuid, since->generation, &seconds);
+    pthread_mutex_lock(&since->lock);
+    since->ret = ret;
+    since->seconds = seconds;
+    since->answered = true;
+    pthread_cond_signal(&since->changed);
+    since_unlock_and_release(since);
+}
+
+static int since_wait(struct since *since, unsigned patience_ms, int64_t *ret_seconds)
+{
+    const struct timespec at = clock_timespec(clock_monotonic_ns() + patience_ms * 1000000ull);
+    int ret = 0;
+    pthread_mutex_lock(&since->lock);
+    while (!since->answered && ret != ETIMEDOUT)
+        ret = pthread_cond_clockwait(&since->changed, &since->lock, CLOCK_MONOTONIC, &at);
+    ret = since->answered ? since->ret : -ETIMEDOUT;
+    if (ret == 0)
+        *ret_seconds = since->seconds;
+    since_unlock_and_release(since);
+    return ret;
+}
+
+int asker_since(const struct asker_look *look, uint64_t generation, int64_t *ret_seconds)
+{
+    size_t size = strlen(look->witness) + 1;
+    struct since *since = calloc(1, sizeof(*since) + size);
+    if (!since)
+        return -ENOMEM;
+    pthread_mutex_init(&since->lock, NULL);
+    pthread_cond_init(&since->changed, NULL);
+    since->references = 2;
+    since->generation = generation;
+    memcpy(since->uuid, look->uuid, sizeof(since->uuid));
+    memcpy(since->witness, look->witness, size);
+    int ret = thread_start_loose("asker", run_since, since, NULL);
+    if (ret == 0)
+        return since_wait(since, look->patience_ms, ret_seconds);
+    since->references--;
+    pthread_mutex_lock(&since->lock);
+    since_unlock_and_release(since);
+    return ret;
+}

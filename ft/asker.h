@@ -59,5 +59,9 @@ int asker_look(const struct asker_look *look, struct ft_record *ret_record,
 int asker_exchange(const struct asker_look *look, uint64_t expected, const struct ft_record *next,
                    struct ft_record *ret_is, struct err *err) must_check;
 
+/* The same for witness_since, of which nobody needs to hear why it is not known: -errno. */
+int asker_since(const struct asker_look *look, uint64_t generation,
+                int64_t *ret_seconds) must_check;
+
 /* -ETIMEDOUT, of a witness that has not answered for so long. */
 int asker_say_silent(const char *witness, uint64_t ns, struct err *err);

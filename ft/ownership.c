@@ -3,7 +3,6 @@
 
 #include "ft/asker.h"
 #include "ft/moving.h"
-#include "ft/witness.h"
 #include "host/link.h"
 
 #include <dirent.h>
@@ -72,12 +71,12 @@ static struct asker_look look_of(const struct protection *protection)
 static int read_record(struct ownership *ownership, struct err *err)
 {
     const struct protection *protection = &ownership->protection;
-    const struct asker_look look = look_of(protection);
+    struct asker_look look = look_of(protection);
     int ret = asker_look(&look, &ownership->record, err);
     if (ret < 0)
         return say_no_witness(ownership, ret == -ETIMEDOUT, err);
-    if (witness_since(protection->witness, protection->uuid, ownership->record.generation,
-                      &ownership->since) < 0)
+    look.patience_ms = PATIENCE_MS; /* it can be taken without */
+    if (asker_since(&look, ownership->record.generation, &ownership->since) < 0)
         ownership->since = 0;
     return 0;
 }

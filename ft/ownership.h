@@ -33,7 +33,7 @@ struct ownership {
  * What is so now: of a folder that the caller has for itself. ERR_STATE: it is not to be taken, and
  * why: not protected, the owner already, a twin whose disks may be of no one moment (unless torn
  * says that this is known), a witness that is away or whose records went back, a peer that has the
- * VM. Blocks, for 15 s at most until the witness answers, and some for the peer.
+ * VM. Blocks, for 15 s at most until the witness answers, and 3 s for since when, and for the peer.
  */
 int ownership_look(struct ownership *ret_ownership, const struct folder *folder, bool torn,
                    struct err *err) must_check;

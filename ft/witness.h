@@ -2,7 +2,7 @@
 /*
  * Who keeps the records of who may run which VM (ft/record.h), where both hosts can ask: nothing of
  * our own making runs there. All of it blocks, for as long as the storage or the network does: from
- * a thread that nobody waits for (ft/asker.h has them, and also one question that is bounded).
+ * a thread that nobody waits for (ft/asker.h has them, and also questions that are bounded).
  *
  * A record that is read was true once, and may be old. An exchange is never wrong: it takes place
  * only if the record still is of the expected generation at that moment, for everybody.
