@@ -126,10 +126,18 @@ static int say_owned(const struct protection *protection, const struct ft_record
     if (protection->role == PROTECTION_TWIN) {
         r = err_say(err, ERR_STATE, EBUSY, "%s is a twin: the VM runs at %s (generation %llu)",
                     name, where, generation);
-        err_hint(err,
-                 "it takes over by itself, as long as 'minivmm standby' runs here; where that "
-                 "host is gone for good: minivmm run %s --force-owner",
-                 name);
+        if (record->twin == 0) /* it was lost, or was let go by unprotect */
+            err_hint(err,
+                     "it has no twin now, and what this folder has is older: with 'minivmm "
+                     "standby' here it becomes the twin again, after an unprotect by minivmm "
+                     "protect %s there; where that host is gone for good: minivmm run %s "
+                     "--force-owner",
+                     name, name);
+        else
+            err_hint(err,
+                     "it takes over by itself, as long as 'minivmm standby' runs here; where that "
+                     "host is gone for good: minivmm run %s --force-owner",
+                     name);
     } else {
         r = err_say(err, ERR_STATE, EBUSY,
                     "%s belongs to %s, which has taken it over (generation %llu)", name, where,

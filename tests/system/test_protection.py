@@ -38,8 +38,8 @@ class Protected(Folder):
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, process.stderr.read()
 
-    def record(self, generation, owner):
-        text = (f"minivmm witness record 1\nvm {self.uuid}\ngeneration {generation}\nowner {owner}\ntwin nobody\n"
+    def record(self, generation, owner, twin="nobody"):
+        text = (f"minivmm witness record 1\nvm {self.uuid}\ngeneration {generation}\nowner {owner}\ntwin {twin}\n"
                 f"attempt {generation:032x}\n")
         text += f"crc32c {crc32c(text.encode()):08x}\n"
         (self.witness / f"{self.uuid}.{generation:020}").write_text(text)
@@ -93,10 +93,13 @@ def test_what_another_host_has_does_not_run():
         vms.record(3, THIRD)
         vms.bad(4, r"web1 belongs to another host, .*\(generation 3\)", "run", "web1")
         vms.mark(role="twin")
-        vms.record(4, PEER)
+        vms.record(4, PEER, THIRD)
         words = vms.bad(4, r"web1 is a twin: the VM runs at hostB:7420 \(generation 4\)", "run", "web1")
         assert "hint: it takes over by itself, as long as 'minivmm standby' runs here" in words, words
-        vms.record(5, US)
+        vms.record(5, PEER)
+        words = vms.bad(4, r"web1 is a twin: the VM runs at hostB:7420 \(generation 5\)", "run", "web1")
+        assert "hint: it has no twin now, " in words and "by itself" not in words, words
+        vms.record(6, US)
         vms.start_and_stop()
 
 
