@@ -173,17 +173,48 @@ static int renew(struct pairing *pairing, struct err *err)
     return r < 0 ? r : settle(pairing, err);
 }
 
+/* Their key is this host's, under another name: both would have it, and one of them only until the
+ * next renewal. */
+static int check_other_names(struct pairing *pairing, struct err *err)
+{
+    struct key_store_names *names = malloc(sizeof(*names));
+    struct pairing other = {.theirs = pairing->theirs};
+    const char *found = NULL;
+    int r = names ? key_store_list(pairing->store, names, err)
+                  : err_sys(err, ERR_HOST, ENOMEM, "pair");
+
+    for (size_t i = 0; r == 0 && !found && i < names->count; i++)
+        if (key_store_read(pairing->store, names->names[i], &other.mine, NULL) == 0 &&
+            print_mine(&other, NULL) == 0 &&
+            (they_have(&other, other.print) || they_have(&other, other.other_print)))
+            found = names->names[i];
+    explicit_bzero(&other.mine, sizeof(other.mine));
+    if (found) {
+        const char *destination = pairing->talk.destination;
+        r = err_say(err, ERR_STATE, EEXIST, "this host calls %s %s already", pairing->name, found);
+        err_hint(err,
+                 "that pair: minivmm pair %s --name %s; where %s is the right name: minivmm unpair "
+                 "%s --name %s, and pair again",
+                 destination, found, pairing->name, destination, found);
+    }
+    free(names);
+    return r;
+}
+
 static int begin(struct pairing *pairing, struct err *err)
 {
+    int r = pairing->theirs.first[0] ? check_other_names(pairing, err) : 0;
+    if (r < 0)
+        return r;
     if (pairing->theirs.first[0] && !pairing->renew) {
-        int r = err_say(err, ERR_STATE, EEXIST,
-                        "%s has a key for a host %s already, and this host has none for it",
-                        pairing->name, pairing->as);
+        r = err_say(err, ERR_STATE, EEXIST,
+                    "%s has a key for a host %s already, and this host has none for it",
+                    pairing->name, pairing->as);
         err_hint(err, "--renew replaces it there; --as NAME if that is another host than this one");
         return r;
     }
     pairing->renewed = true;
-    int r = link_key_make(&pairing->mine.key, err);
+    r = link_key_make(&pairing->mine.key, err);
     if (r == 0)
         r = write_mine(pairing, KEY_PAIR_SETTLED, err);
     return r < 0 ? r : settle(pairing, err);
@@ -194,7 +225,8 @@ static int say_they_differ(struct pairing *pairing, struct err *err)
     int r = err_say(err, ERR_STATE, ENOKEY, "the keys differ: %s here, %s at %s", pairing->print,
                     pairing->theirs.first, pairing->name);
 
-    err_hint(err, "minivmm pair --renew %s makes them one", pairing->talk.destination);
+    err_hint(err, "minivmm pair --renew %s%s%s makes them one", pairing->talk.destination,
+             pairing->said_name ? " --name " : "", pairing->said_name ? pairing->name : "");
     return r;
 }
 

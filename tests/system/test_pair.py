@@ -208,6 +208,25 @@ def test_keys_that_differ():
         check_settled(a, b)
 
 
+def test_another_name():
+    """A pair that this host has under another name is no reason for another key; the mend leads to the name that is meant,
+    and renews no key under the other one's feet."""
+    with two_hosts() as (a, b):
+        pair(a, "hostb", "--as", "hosta")
+        before = keys(a, "hostb")
+        for more in ((), ("--renew",)):
+            words = b.bad(4, "this host calls 10.0.0.1 hosta already\nhint: ", "pair", "hosta", "--as", "hostb", "--name",
+                          "10.0.0.1", *more)
+            assert "minivmm pair hosta --name hosta;" in words and "--renew" not in words, words
+            assert keys(a, "hostb") == before == keys(b, "hosta")
+        assert "are paired already" in pair(b, "hosta", "--name", "hosta")
+        b.good("unpair", "hosta", "--name", "hosta")
+        pair(b, "hosta", "--as", "hostb", "--name", "10.0.0.1")
+        (store(a) / "hostb.key").write_text(b.good("key").strip() + "\nas 10.0.0.1\n")
+        b.bad(4, "the keys differ: .*\nhint: minivmm pair --renew hosta --name 10.0.0.1 makes them one", "pair", "hosta",
+              "--name", "10.0.0.1")
+
+
 def test_what_is_in_the_way():
     """Each error of ssh, of the other host, and of the stores has its mend."""
     with two_hosts() as (a, b):
