@@ -25,7 +25,8 @@ struct call {
     const char *word, *verb;
     json_t *arguments;
     struct progress progress;
-    uint64_t bytes; /* that have gone over, as far as was told */
+    char storing[300]; /* what it is called while nothing leaves */
+    uint64_t bytes;    /* that have gone over, as far as was told */
 };
 
 static bool handle_event(void *ctx, const json_t *event)
@@ -33,6 +34,8 @@ static bool handle_event(void *ctx, const json_t *event)
     struct call *call = ctx;
     if (strcmp(said_text(event, "event"), "protect-progress") == 0)
         call->bytes = (uint64_t)json_integer_value(json_object_get(event, "done"));
+    call->progress.what = json_is_true(json_object_get(event, "storing")) ? call->storing
+                                                                          : call->word;
     vm_show_progress(event, "protect-progress", &call->progress);
     return true;
 }
@@ -50,6 +53,8 @@ static int ask(struct call *call, json_t **ret_answer, struct err *err)
         control_hear(client, handle_event, call);
         ret = control_call(client, "watch", NULL, NULL, err);
         progress_begin(&call->progress, call->word);
+        snprintf(call->storing, sizeof(call->storing), "%s: its twin's disks take what was sent",
+                 call->word);
         if (ret == 0)
             ret = control_call(client, call->verb, json_incref(call->arguments), ret_answer, err);
         progress_end(&call->progress);

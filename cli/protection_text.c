@@ -156,6 +156,16 @@ const char *protection_word(const char *state)
     return found ? found->word : "";
 }
 
+/* What has left may wait for the other host's disks, and is all then. */
+static void add_sync(struct line *line, const json_t *sync)
+{
+    add_size(line, said_number(sync, "done"));
+    add(line, " of ");
+    add_size(line, said_number(sync, "total"));
+    if (json_is_true(json_object_get(sync, "storing")))
+        add(line, "; its disks take what was sent");
+}
+
 static void print_state(FILE *to, const json_t *protection)
 {
     const json_t *sync = json_object_get(protection, "sync");
@@ -165,9 +175,7 @@ static void print_state(FILE *to, const json_t *protection)
     struct line line = {""};
     if (sync) {
         add(&line, "not yet: its twin at %s gets what it lacks, ", peer);
-        add_size(&line, said_number(sync, "done"));
-        add(&line, " of ");
-        add_size(&line, said_number(sync, "total"));
+        add_sync(&line, sync);
     } else if (!state) {
         add(&line, "%s, by %s", name, peer);
     } else {
@@ -407,9 +415,7 @@ void protection_print_line(FILE *to, double at, const json_t *status,
         add(&line, " (%.300s)", said_text(protection, "why"));
     if (sync) {
         add(&line, "; its twin has ");
-        add_size(&line, said_number(sync, "done"));
-        add(&line, " of ");
-        add_size(&line, said_number(sync, "total"));
+        add_sync(&line, sync);
     }
     if (pace && pace->epochs_per_s > 0)
         add_pace(&line, protection, pace);

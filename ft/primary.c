@@ -253,6 +253,7 @@ void primary_look(struct primary *primary, struct primary_news *ret_news)
         reason = PACE_MEMORY;
     *ret_news = (struct primary_news){
         .syncs = primary->synced && !primary->gated,
+        .stores = primary->synced && !primary->gated && primary->stores,
         .sent = primary->out.sent,
         .total = primary->out.total + primary->out.pages.touched * PAGE_SIZE,
         .rounds = primary->rounds,

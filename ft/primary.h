@@ -68,8 +68,8 @@ void primary_go_on(struct primary *primary); /* it was not handed over, and runs
 
 /* Something waits that an epoch would help. Any thread. */
 void primary_press(struct primary *primary, enum epoch_cause cause);
-/* On the main loop's thread: an epoch at once, because something was set. Its number: what is so now
- * is in that one. */
+/* On the main loop's thread: an epoch at once, because something was set. Its number: what is so
+ * now is in that one. */
 uint64_t primary_press_set(struct primary *primary);
 /* Something waits that is not urgent: an epoch in PRIMARY_SOON_US helps it as well. */
 void primary_press_soon(struct primary *primary);
@@ -99,6 +99,7 @@ struct primary_total {
 
 struct primary_news {
     bool syncs;
+    bool stores;          /* the twin's disks take what was sent, and that is waited for */
     uint64_t sent, total; /* bytes of the first sync */
     uint64_t sync_bytes;  /* that it took; 0: it is not done */
     uint64_t held_bytes;  /* of output, and of disks' changes */

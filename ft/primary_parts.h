@@ -43,7 +43,7 @@ struct primary {
     pthread_mutex_t lock; /* all of this, and whether out.link may be broken */
     pthread_cond_t changed;
     bool synced, unsynced, gated, hands, handed, ends, abandoned;
-    bool stored;              /* what was sent is, over there */
+    bool stores, stored;      /* what was sent is waited for; is, over there */
     bool owes_end;            /* FT_GUEST_OFF, to the protocol */
     enum epoch_cause pressed; /* 0: nobody waits */
     uint64_t soon_ns;         /* so long something that is not urgent may wait; 0: none does */

@@ -308,6 +308,7 @@ static int have_stored(struct primary *primary, uint64_t *ret_ns, struct err *er
     uint64_t begin = clock_monotonic_ns();
     pthread_mutex_lock(&primary->lock);
     primary->stored = false;
+    primary->stores = true;
     pthread_mutex_unlock(&primary->lock);
     pthread_mutex_lock(primary->out.writing);
     moving_put(link_writer(primary->out.link), FRAME_ROUND, NULL, 0);
@@ -317,6 +318,7 @@ static int have_stored(struct primary *primary, uint64_t *ret_ns, struct err *er
     while (ret == 0 && !primary->stored && !primary->given_up && !primary->ends)
         pthread_cond_wait(&primary->changed, &primary->lock);
     bool stored = primary->stored;
+    primary->stores = false;
     pthread_mutex_unlock(&primary->lock);
     *ret_ns = clock_monotonic_ns() - begin;
     if (ret == 0 && !stored)

@@ -400,8 +400,9 @@ static void add_primary(struct protect *protect, json_t *answer)
         json_object_set_new(answer, "resync", describe_resync(&news.resync));
     if (news.syncs)
         json_object_set_new(answer, "sync",
-                            json_pack("{sI, sI, si}", "done", (json_int_t)news.sent, "total",
-                                      (json_int_t)news.total, "round", (int)news.rounds));
+                            json_pack("{sI, sI, si, sb}", "done", (json_int_t)news.sent, "total",
+                                      (json_int_t)news.total, "round", (int)news.rounds, "storing",
+                                      (int)news.stores));
 }
 
 static void add_secondary(struct protect *protect, json_t *answer)
@@ -636,8 +637,9 @@ void protect_handle_tick(void *arg)
     if (protect->primary) {
         uint64_t total = news.total > news.sent ? news.total : news.sent;
         control_event(instance_control(protect->instance), "protect-progress",
-                      json_pack("{sI, sI, sI}", "done", (json_int_t)news.sent, "total",
-                                (json_int_t)total, "round", (json_int_t)news.rounds));
+                      json_pack("{sI, sI, sI, sb}", "done", (json_int_t)news.sent, "total",
+                                (json_int_t)total, "round", (json_int_t)news.rounds, "storing",
+                                (int)news.stores));
     }
     if (loop_timer_arm(&protect->tick, clock_monotonic_ns() + TICK_MS * 1000000ull) < 0)
         log_warning("%s: no memory for a timer", vm_name(protect));

@@ -179,6 +179,14 @@ static inline void part_finish(void *ctx)
     changes_destroy(t.changes);
 }
 
+/* It says that the twin's disks are waited for. */
+static inline bool stores(void)
+{
+    struct primary_news news;
+    primary_look(t.primary, &news);
+    return news.stores;
+}
+
 static const struct control_verb no_verbs[] = {{NULL, NULL}};
 static const struct instance_part part = {
     .verbs = no_verbs, .begin = part_begin, .abandon = part_abandon, .finish = part_finish};

@@ -309,11 +309,13 @@ START_TEST(nothing_waits_while_a_twin_stores_what_it_was_filled_with)
         expect_more_is_seen();
     ck_assert_int_eq(protocol_now().state, FT_SOLO);
     ck_assert_uint_eq(protocol_now().sent, 0);
+    ck_assert_msg(stores(), "nobody says what is waited for");
     twin_say_stored();
     twin_expect(FRAME_ROUND);
     twin_say_stored();
     twin_say(FT_ACK, twin_expect_epoch());
     expect_state(FT_PAIRED);
+    ck_assert(!stores());
 }
 END_TEST
 

@@ -174,6 +174,13 @@ START_TEST(a_twin_that_is_being_filled_is_none_yet)
                         json_pack("{si, si, si}", "done", 1 << 20, "total", 8 << 20, "round", 1));
     check_has(protection,
               "protected not yet: its twin at hostB:7420 gets what it lacks, 1 MiB of 8 MiB\n");
+    protection = protection_of("primary", "solo");
+    json_object_set_new(
+        protection, "sync",
+        json_pack("{si, si, si, sb}", "done", 8 << 20, "total", 8 << 20, "round", 1, "storing", 1));
+    check_has(protection,
+              "protected not yet: its twin at hostB:7420 gets what it lacks, 8 MiB of 8 MiB; "
+              "its disks take what was sent\n");
 }
 END_TEST
 
