@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { WORD_LENGTH = 20, DURABLE = 1, ADAPTS = 2 };
+enum { WORD_LENGTH = 20, DURABLE = 1, ADAPTS = 2, VERIFY = 4 };
 
 static int broken(struct err *err, enum frame_kind kind)
 {
@@ -42,8 +42,9 @@ void following_put(struct stream *stream, const struct following *following)
     stream_put_u64(&buffer.stream, following->generation);
     stream_put_u32(&buffer.stream, following->beat_ms);
     stream_put_u32(&buffer.stream, following->lost_ms);
-    stream_put_u32(&buffer.stream,
-                   (following->durable ? DURABLE : 0) | (following->adapts ? ADAPTS : 0));
+    stream_put_u32(&buffer.stream, (following->durable ? DURABLE : 0) |
+                                       (following->adapts ? ADAPTS : 0) |
+                                       (following->verify ? VERIFY : 0));
     stream_write(&buffer.stream, following->lineage, sizeof(following->lineage));
     stream_write(&buffer.stream, following->fresh, sizeof(following->fresh));
     put_text(&buffer.stream, following->witness);
@@ -81,6 +82,7 @@ int following_get(struct stream_buffer *payload, struct following *ret_following
     uint32_t flags = stream_get_u32(stream);
     following.durable = flags & DURABLE;
     following.adapts = flags & ADAPTS;
+    following.verify = flags & VERIFY;
     stream_read(stream, following.lineage, sizeof(following.lineage));
     stream_read(stream, following.fresh, sizeof(following.fresh));
     if (!get_text(stream, following.witness) || !get_text(stream, following.back) ||

@@ -29,6 +29,7 @@ struct following {
     uint64_t node, generation; /* of who runs it */
     uint32_t beat_ms, lost_ms;
     bool durable, adapts; /* adapts: lost_ms where the line is rough, less where it is not */
+    bool verify;          /* what the twin has is compared, also with the twin that it gets later */
     /* What the disks have in common with one other folder (ft/changes.h), zeroes: nothing; and what
      * that is called where the twin gets all of them. */
     uint8_t lineage[FOLLOWING_LINEAGE], fresh[FOLLOWING_LINEAGE];

@@ -42,8 +42,7 @@ struct protect {
 
     struct protection saved;    /* as it is in the folder; node 0: never protected. Under lock. */
     struct following following; /* what a twin is told; on its side, what it was told. Under lock */
-    bool verify;                /* what people have asked for. Under lock, as the next */
-    struct link_key key;        /* if saved.key says so */
+    struct link_key key;        /* if saved.key says so. Under lock */
 
     struct changes *changes; /* of its disks; NULL: it has no folder */
     struct conductor *conductor;

@@ -301,7 +301,6 @@ static bool ask_one(struct protect *protect, const struct protection *saved, str
     memcpy(protect->trying, to, sizeof(to));
     memcpy(protect->trying_key, path, sizeof(path));
     const struct following following = protect->following;
-    bool verify = protect->verify;
     key = path[0] && key_store_has_path(path) ? found : protect->key;
     bool wanted = is_wanted(protect); /* who gives it up says that first */
     if (wanted)
@@ -310,7 +309,7 @@ static bool ask_one(struct protect *protect, const struct protection *saved, str
     const struct primary_target target = {.to = to,
                                           .key = path[0] ? &key : NULL,
                                           .insecure = saved->insecure,
-                                          .verify = verify,
+                                          .verify = following.verify,
                                           .following = &following};
     if (wanted && ret == 0 && check_to(to, err) == 0)
         (void)!primary_follow(protect->primary, &target, err);

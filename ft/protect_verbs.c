@@ -205,7 +205,7 @@ static int set_up(struct protect *protect, const struct wish *wish, struct err *
     protect->following.durable = saved->durable;
     memcpy(protect->following.witness, saved->witness, sizeof(saved->witness));
     memcpy(protect->following.back, wish->back, sizeof(wish->back));
-    protect->verify = wish->verify;
+    protect->following.verify = wish->verify;
     pthread_mutex_unlock(&protect->lock);
     explicit_bzero(&key, sizeof(key));
     return 0;

@@ -19,8 +19,9 @@ BUSY = "near=50 paced=5 far=1 new=1 flushed=20 wiped=30"
 
 
 @contextlib.contextmanager
-def verified(cmdline, disk=None, kernel="writer.elf", until="writer 1 flushed"):
-    """A guest at one host, and its twin at the other one: (one, other, how it was protected)."""
+def verified(cmdline, disk=None, kernel="writer.elf", until="writer 1 flushed", back=False):
+    """A guest at one host, and its twin at the other one: (one, other, how it was protected). `back`: it gets a twin again
+    when that one takes over."""
     with hosts() as (one, other):
         disk = {"file": "disk.img", "format": "raw", **(disk or {})}
         web = one.make("web1", kernel=kernel, ft=FT, disks=[disk],
@@ -29,6 +30,7 @@ def verified(cmdline, disk=None, kernel="writer.elf", until="writer 1 flushed"):
         one.start("web1", until=until)
         (one.root / "w").mkdir()
         words = ("protect", "web1", "--to", other.standby(), "--witness", f"file:{one.root}/w", "--verify")
+        words += ("--back", one.standby()) if back else ()
         one.good(*words)
         yield one, other, words
 
@@ -104,3 +106,18 @@ def test_a_byte_that_is_not_the_same():
         stays_quiet(one, other)
         said = one.processes[0].stderr.read()
         assert re.search(f"web1 has no twin: .*{words}", said), said
+
+
+def test_who_takes_over_compares_on():
+    """The twin that it gets by itself is compared, too."""
+    with verified(BUSY, back=True) as (one, other, _):
+        def paired(what):
+            says = other.status(web)["protection"]
+            return says["state"] == "paired" and says.get("resync", {}).get("what") == what
+        web = other.root / "web1"
+        os.kill(one.status("web1")["pid"], signal.SIGKILL)
+        other.wait_until(lambda: other.status(web)["state"] == "running", "a takeover")
+        other.wait_until(lambda: paired("delta"), "a twin at the first host", 60)
+        spoil(one.root / "web1/disk.img")
+        other.wait_until(lambda: paired("full"), "another one, with all of the disk", 60)
+        goes_round(other)

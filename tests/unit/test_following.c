@@ -39,6 +39,7 @@ static const struct following sample = {
     .beat_ms = 50,
     .lost_ms = 500,
     .durable = true,
+    .verify = true,
     .lineage = "one common base",
     .fresh = "another",
     .witness = "file:/mnt/witness",
@@ -62,7 +63,8 @@ START_TEST(what_a_twin_is_told_arrives_as_it_left)
 {
     struct following read, second = sample;
     ck_assert_int_eq(exchange(&sample, &read), 0);
-    ck_assert(read.node == sample.node && read.generation == 7 && read.durable && !read.adapts);
+    ck_assert(read.node == sample.node && read.generation == 7 && read.durable && !read.adapts &&
+              read.verify);
     ck_assert(read.beat_ms == 50 && read.lost_ms == 500);
     ck_assert_mem_eq(read.lineage, sample.lineage, sizeof(read.lineage));
     ck_assert_mem_eq(read.fresh, sample.fresh, sizeof(read.fresh));
