@@ -19,6 +19,7 @@
 #include "devices/i8042.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "tests/fuzz/due.h"
 #include "tests/fuzz/program.h"
 #include "tests/unit/platform.h"
 #include <stdlib.h>
@@ -169,22 +170,6 @@ static void load_stranger(struct program *program, struct device *device)
     resume_all();
 }
 
-static void handle_end(void *arg)
-{
-    loop_stop(pc.loop);
-}
-
-/* Lets those timers fire that are due by now. */
-static void run_loop(void)
-{
-    struct loop_timer end;
-
-    loop_timer_init(&end, pc.loop, handle_end, NULL);
-    require(loop_timer_arm(&end, clock_monotonic_ns()) == 0);
-    require(loop_run(pc.loop) == 0);
-    loop_timer_cancel(&end);
-}
-
 static void pass_time(uint64_t us)
 {
     bool running = pc.clock.running;
@@ -234,7 +219,7 @@ static void do_step(struct program *program)
         resume_all();
         break;
     case RUN_LOOP:
-        run_loop();
+        run_due(pc.loop);
         break;
     }
 }

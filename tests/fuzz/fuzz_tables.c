@@ -17,6 +17,7 @@
 #include "devices/i8042.h"
 #include "devices/vmgenid.h"
 #include "firmware/x86/bios_parts.h"
+#include "tests/fuzz/due.h"
 #include "tests/fuzz/program.h"
 #include "tests/unit/platform.h"
 #include "vmm/instance.h"
@@ -326,21 +327,6 @@ static void call_bios(void)
     }
 }
 
-static void handle_end(void *arg)
-{
-    loop_stop(pc.loop);
-}
-
-/* Lets those timers fire that are due by now. */
-static void run_loop(void)
-{
-    struct loop_timer end;
-    loop_timer_init(&end, pc.loop, handle_end, NULL);
-    require(loop_timer_arm(&end, clock_monotonic_ns()) == 0);
-    require(loop_run(pc.loop) == 0);
-    loop_timer_cancel(&end);
-}
-
 /* Before the guest has taken bytes away: as our BIOS looks for keys. */
 static void look_at_fifo(void)
 {
@@ -354,7 +340,7 @@ static void use_device(enum subject subject)
         look_at_fifo();
     static const uint8_t values[] = {0, 0xff, 0x36, 0x80};
     static const uint8_t id[16] = "another of them";
-    run_loop();
+    run_due(pc.loop);
     read_ports();
     if (subject == SERIAL)
         (void)serial_input(pc.serial, values, sizeof(values));
@@ -370,7 +356,7 @@ static void use_device(enum subject subject)
         use_memory(0x01010101u * values[i]);
         read_ports();
     }
-    run_loop();
+    run_due(pc.loop);
 }
 
 /* --- loading ---------------------------------------------------------------------------------- */
