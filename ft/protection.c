@@ -50,7 +50,8 @@ int protection_write(int folder, const struct protection *protection, struct err
         return err_say(err, ERR_FAILED, EINVAL, "cannot write " FOLDER_PROTECTED ": %s", wrong);
     if (!text)
         return err_sys(err, ERR_HOST, ENOMEM, "cannot write " FOLDER_PROTECTED);
-    const struct small_file file = {.bytes = text, .length = strlen(text), .durable = true};
+    const struct small_file file = {
+        .bytes = text, .length = strlen(text), .durable = true, .spare = FOLDER_SPARE};
     int r = small_file_replace(folder, FOLDER_PROTECTED, &file, err);
     free(text);
     return r;
@@ -58,6 +59,7 @@ int protection_write(int folder, const struct protection *protection, struct err
 
 int protection_remove(int folder, struct err *err)
 {
+    unlinkat(folder, FOLDER_SPARE, 0); /* nobody reads it */
     if ((unlinkat(folder, FOLDER_PROTECTED, 0) < 0 && errno != ENOENT) || fsync(folder) < 0)
         return err_sys(err, ERR_FAILED, errno, "cannot remove " FOLDER_PROTECTED);
     return 0;

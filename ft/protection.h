@@ -2,6 +2,8 @@
 /*
  * What a VM's folder knows of its protection by fault tolerance: ".protected", written whole, on
  * stable storage. Both folders of a protected VM have one (ft/protection_text.c has the format).
+ * The room for the next one is put aside when the first one is written (".protected.spare", which
+ * nobody reads): a VM whose twin dies can note that it is alone also on a full file system.
  *
  * It says what was so when this node last acted, and is what a node takes to the witness
  * (ft/witness.h), which alone knows who may run the VM now. A copy of the folder is another VM, of

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "host/small_file.h"
+#include "host/fd.h"
 #include "host/lock.h"
 
 #include <errno.h>
@@ -145,7 +146,7 @@ static int say_not_written(int error, int folder, const char *name, struct err *
     return r;
 }
 
-int small_file_replace(int folder, const char *name, const struct small_file *file, struct err *err)
+static int replace(int folder, const char *name, const struct small_file *file, struct err *err)
 {
     char beside[NAME_MAX + 1];
 
@@ -176,5 +177,48 @@ int small_file_replace(int folder, const char *name, const struct small_file *fi
     } else {
         close(fd);
     }
+    return r;
+}
+
+/* Into the room of the spare, which is whole and on the disk before it has the name. What is torn
+ * before that nobody reads. */
+static int swap(int folder, const char *name, const struct small_file *file)
+{
+    struct stat spare, old;
+    int fd = openat(folder, file->spare, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int r = fstat(fd, &spare) < 0 || fstatat(folder, name, &old, AT_SYMLINK_NOFOLLOW) < 0 ? -errno
+            : !S_ISREG(spare.st_mode) || spare.st_nlink > 1 || !S_ISREG(old.st_mode)      ? -EINVAL
+                                                                                          : 0;
+    if (r == 0)
+        r = fd_write_at(fd, file->bytes, file->length, 0);
+    if (r == 0 &&
+        (ftruncate(fd, (off_t)file->length) < 0 || fchmod(fd, old.st_mode & 0666) < 0 ||
+         fsync(fd) < 0 || renameat2(folder, file->spare, folder, name, RENAME_EXCHANGE) < 0))
+        r = -errno;
+    close(fd);
+    return r;
+}
+
+/* Who has no room for it has none for the next file either, and hears of that then. */
+static void make_spare(int folder, const char *name, const struct small_file *file)
+{
+    int fd = open_beside(folder, name, file->spare, file->mode);
+    if (fd < 0)
+        return;
+    int r = write_all(fd, file->bytes, file->length);
+    if (r < 0 || fsync(fd) < 0)
+        unlinkat(folder, file->spare, 0);
+    close(fd);
+}
+
+int small_file_replace(int folder, const char *name, const struct small_file *file, struct err *err)
+{
+    if (file->spare && swap(folder, name, file) == 0)
+        return fsync(folder) < 0 ? say_not_written(-errno, folder, name, err) : 0;
+    int r = replace(folder, name, file, err);
+    if (r == 0 && file->spare)
+        make_spare(folder, name, file);
     return r;
 }

@@ -27,6 +27,14 @@ struct small_file {
      * closed.
      */
     int *lock;
+
+    /*
+     * NULL: none. Else the name of a second file, which has taken up room as well: that one is
+     * written, and then the two swap names. So a durable file without a lock is also replaced where
+     * the file system is full. Where there is none, or swapping is unknown, it goes as without, and
+     * one is made if that can be.
+     */
+    const char *spare;
 };
 
 /*

@@ -52,9 +52,10 @@ bool folder_is_text(const char *path)
 
 bool folder_is_own(const char *path)
 {
-    static const char *const names[] = {
-        FOLDER_IDENTITY, FOLDER_SNAPSHOTS, FOLDER_RESTORING, FOLDER_MOVED,  FOLDER_ARRIVING,
-        FOLDER_ARRIVED,  FOLDER_UNWANTED,  FOLDER_PROTECTED, FOLDER_EPOCHS, FOLDER_CHANGES};
+    static const char *const names[] = {FOLDER_IDENTITY, FOLDER_SNAPSHOTS, FOLDER_RESTORING,
+                                        FOLDER_MOVED,    FOLDER_ARRIVING,  FOLDER_ARRIVED,
+                                        FOLDER_UNWANTED, FOLDER_PROTECTED, FOLDER_SPARE,
+                                        FOLDER_EPOCHS,   FOLDER_CHANGES};
     static const char *const logs[] = {FOLDER_JOURNAL, FOLDER_CONSOLE, FOLDER_LOG};
     size_t length = strcspn(path, "/");
 

@@ -27,8 +27,9 @@
 #define FOLDER_ARRIVED    ".arrived"
 #define FOLDER_UNWANTED   ".unwanted"
 #define FOLDER_PROTECTED  ".protected" /* ft/protection.h */
-#define FOLDER_EPOCHS     ".epochs"    /* ft/epoch_journal.h */
-#define FOLDER_CHANGES    ".changes"   /* ft/changes_file.h */
+#define FOLDER_SPARE      ".protected.spare"
+#define FOLDER_EPOCHS     ".epochs"  /* ft/epoch_journal.h */
+#define FOLDER_CHANGES    ".changes" /* ft/changes_file.h */
 
 struct folder {
     char *path; /* whole, without symbolic links */

@@ -301,6 +301,7 @@ int identity_settle(struct identity *ret_identity, struct folder *folder, bool k
     if (found == IDENTITY_COPIED) { /* what befell the original is not its history */
         unlinkat(folder->fd, FOLDER_JOURNAL, 0);
         unlinkat(folder->fd, FOLDER_PROTECTED, 0);
+        unlinkat(folder->fd, FOLDER_SPARE, 0);
     }
     bool rewrite = made || found != IDENTITY_KEPT;
     free(identity.birthplace.path);

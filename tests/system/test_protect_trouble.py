@@ -163,8 +163,9 @@ def cannot_note(text):
 
 def test_f7_no_room_where_it_runs():
     """F7 at the host where the VM runs: a guest whose disk has its room does not notice, and stays protected. When its twin
-    dies it cannot be noted that it is alone: nobody is told anything, `why` says what is so, and with room it goes on,
-    with a new twin. That one takes over from a primary without room, with all that anybody was told."""
+    dies it goes on alone, and with a new twin, by the room that was put aside for that. Without that it cannot be noted
+    that it is alone: nobody is told anything, `why` says what is so, and with room it goes on. The new twin takes over
+    from a primary without room, with all that anybody was told."""
     need_protect()
     with Pair() as pair:
         web = make_on_a_small_disk(pair)
@@ -178,6 +179,12 @@ def test_f7_no_room_where_it_runs():
         clients.wait_for_more(10 * SOME)
         says = pair.wait_for(pair.a, role="primary", state="paired")
         assert says["generation"] == before["generation"] and not says["why"], says
+        pair.kill(pair.b)
+        pair.wait_for(pair.a, role="primary", state="solo")
+        clients.wait_for_more(SOME)
+        pair.wait_for(pair.a, role="primary", state="paired")
+        (web / ".protected.spare").unlink()
+        fill(web)
         pair.kill(pair.b)
         says = pair.wait_for(pair.a, role="primary", why=cannot_note)
         assert says["gated"] and clients.are_silent(0.5), says

@@ -605,9 +605,9 @@ END_TEST
 START_TEST(what_is_of_this_place_is_known)
 {
     static const char *const own[] = {
-        "identity.json", "journal.jsonl", "console.log", "console.log.1", "minivmm.log",
-        "snapshots",     "snapshots/a/b", ".restoring",  ".moved",        ".arriving",
-        ".arrived",      ".unwanted",     ".protected",  ".epochs"};
+        "identity.json", "journal.jsonl", "console.log", "console.log.1",    "minivmm.log",
+        "snapshots",     "snapshots/a/b", ".restoring",  ".moved",           ".arriving",
+        ".arrived",      ".unwanted",     ".protected",  ".protected.spare", ".epochs"};
     static const char *const goes[] = {
         "vm.json",          "disk.img", "snapshots.txt", "console.logs", "sub/identity.json",
         "my.identity.json", "",         ".profile"};

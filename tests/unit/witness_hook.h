@@ -41,6 +41,8 @@ static struct {
 
     const char *old_list; /* NULL, or: lists know of no name from here on */
 
+    bool full; /* no file can be made */
+
     /* NULL, or: on every thread, before a list is read ('r') and before a link is made ('l'). */
     void (*_Atomic pass)(char what);
 
@@ -104,6 +106,10 @@ int openat(int folder, const char *name, int flags, ...)
     va_start(list, flags);
     mode_t mode = flags & O_CREAT ? va_arg(list, mode_t) : 0;
     va_end(list);
+    if (hook.full && flags & O_CREAT) {
+        errno = ENOSPC;
+        return -1;
+    }
     HOOKED(syscall(SYS_openat, folder, name, flags, mode));
 }
 
