@@ -82,7 +82,7 @@ END_TEST
 
 START_TEST(all_that_is_known_of_an_epoch_is_told)
 {
-    static const char *const causes[] = {"output", "time", "disk", "first", "last"};
+    static const char *const causes[] = {"output", "time", "disk", "set", "first"};
     static const uint64_t kinds[] = {11, 12, 13, 14};
     for (unsigned i = 0; i < 5; i++) {
         const struct epoch_record record = {.epoch = i + 1,

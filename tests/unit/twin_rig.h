@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { TWIN_PATIENCE_MS = 60000, TWIN_NODE = 12 };
@@ -20,6 +21,7 @@ static struct {
     int listener;
     char address[80];
     struct link *link;
+    int fd;                       /* the link's */
     struct stream_buffer payload; /* of the last frame that came */
     struct frame_tally tally;
     struct following following;        /* what it was told */
@@ -73,8 +75,17 @@ static inline void twin_accept(void)
     twin_hang_up();
     memset(twin.heard, 0, sizeof(twin.heard));
     twin.tally = (struct frame_tally){0};
-    ck_assert_msg(link_accept(&twin.link, twin_be_called(), &config, &err) == 0, "%s", err.text);
+    twin.fd = twin_be_called();
+    ck_assert_msg(link_accept(&twin.link, twin.fd, &config, &err) == 0, "%s", err.text);
     twin.calls++;
+}
+
+/* Nobody reads, and no more comes than at the last look. */
+static inline bool twin_stands_still(int *before)
+{
+    int last = *before;
+    ck_assert_int_eq(ioctl(twin.fd, FIONREAD, before), 0);
+    return *before > 0 && *before == last;
 }
 
 /* --- what it says ----------------------------------------------------------------------------- */
