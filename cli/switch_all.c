@@ -95,6 +95,9 @@ static void run_move(void *arg)
 
 /* --- all of them ------------------------------------------------------------------------------ */
 
+/* That it is late is said by who waits for it, and not by itself. */
+enum { LATE_MS = 1000 };
+
 static bool wait_for(struct move *move, uint64_t until_ns)
 {
     struct moves *moves = move->moves;
@@ -115,7 +118,7 @@ static void begin(struct move *move)
     uint64_t now_ns = clock_monotonic_ns();
     if (now_ns >= move->moves->deadline_ns)
         return;
-    move->silence_ms = (unsigned)((move->moves->deadline_ns - now_ns) / 1000000 + 1);
+    move->silence_ms = (unsigned)((move->moves->deadline_ns - now_ns) / 1000000 + LATE_MS);
     int ret = thread_start(&move->thread, "switchover", run_move, move, &move->err);
     if (ret < 0) {
         move->ret = ret;
