@@ -43,11 +43,15 @@ static int read_mark(int folder, const char *name, char **ret_text)
     return small_file_read_in(folder, name, MARK_MAX, ret_text, &length);
 }
 
-static bool has_number(int folder, const char *name, uint8_t ret_bytes[MOVING_TICKET])
+/* 1: it has; 0: there is none, or that is no number; -errno: it could not be looked at. */
+static int read_number(int folder, const char *name, uint8_t ret_bytes[MOVING_TICKET])
 {
     char *text;
-    if (read_mark(folder, name, &text) < 0)
-        return false;
+    int ret = read_mark(folder, name, &text);
+    if (ret == -ENOENT || ret == -ELOOP || ret == -EINVAL || ret == -EFBIG) /* nobody's of us */
+        return 0;
+    if (ret < 0)
+        return ret;
     bool good = parse(text, ret_bytes);
     free(text);
     return good;
@@ -143,53 +147,76 @@ int handover_decline(int folder)
     return 0;
 }
 
-static bool is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])
+/* As read_number. */
+static int is_of(int folder, const char *mark, const uint8_t ticket[MOVING_TICKET])
 {
     uint8_t found[MOVING_TICKET];
-    return has_number(folder, mark, found) && memcmp(found, ticket, MOVING_TICKET) == 0;
+    int ret = read_number(folder, mark, found);
+    return ret > 0 ? memcmp(found, ticket, MOVING_TICKET) == 0 : ret;
 }
 
-/* 0: this folder knows nothing of the ticket. */
+/* 0: this folder knows nothing of the ticket; -errno: it may. */
 static int answer_in(int folder, const uint8_t ticket[MOVING_TICKET])
 {
-    if (is_of(folder, FOLDER_ARRIVED, ticket))
-        return FRAME_YOURS;
-    if (is_of(folder, FOLDER_UNWANTED, ticket))
-        return FRAME_NOT_MINE;
-    if (!is_of(folder, FOLDER_ARRIVING, ticket))
-        return 0;
+    int ret = is_of(folder, FOLDER_ARRIVED, ticket);
+    if (ret != 0)
+        return ret < 0 ? ret : FRAME_YOURS;
+    ret = is_of(folder, FOLDER_UNWANTED, ticket);
+    if (ret != 0)
+        return ret < 0 ? ret : FRAME_NOT_MINE;
+    ret = is_of(folder, FOLDER_ARRIVING, ticket);
+    if (ret <= 0)
+        return ret;
     if (renameat(folder, FOLDER_ARRIVING, folder, FOLDER_UNWANTED) == 0 && fsync(folder) == 0)
         return FRAME_NOT_MINE;
-    return is_of(folder, FOLDER_ARRIVED, ticket) ? FRAME_YOURS : 0;
+    ret = is_of(folder, FOLDER_ARRIVED, ticket);
+    return ret > 0 ? FRAME_YOURS : ret < 0 ? ret : -EBUSY;
 }
 
+static int answer_at(int place, const char *name, const uint8_t ticket[MOVING_TICKET])
+{
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return 0;
+    int folder = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0) /* it is gone, no folder, or another user's */
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == EACCES ? 0
+                                                                                        : -errno;
+    int ret = answer_in(folder, ticket);
+    close(folder);
+    return ret;
+}
+
+/* What never came so far, or was cleared away again, does not run and cannot. But what could not be
+ * looked at may: where that is said to be nobody's it runs where it came from, too. */
 enum frame_ack handover_answer(int place, const uint8_t ticket[MOVING_TICKET])
 {
-    int found = 0, copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
-    struct dirent *entry;
+    enum frame_ack answer = FRAME_NOT_MINE;
+    const struct dirent *entry;
+    int found = 0;
     if (!list) {
         if (copy >= 0)
             close(copy);
         return FRAME_UNKNOWN;
     }
-    while (!found && (entry = readdir(list))) {
-        int folder = openat(place, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (folder < 0 || strcmp(entry->d_name, "..") == 0 || strcmp(entry->d_name, ".") == 0)
-            ;
-        else
-            found = answer_in(folder, ticket);
-        if (folder >= 0)
-            close(folder);
+    while (found <= 0 && (errno = 0, entry = readdir(list))) {
+        found = answer_at(place, entry->d_name, ticket);
+        if (found < 0)
+            answer = FRAME_UNKNOWN;
     }
+    if (found <= 0 && errno)
+        answer = FRAME_UNKNOWN;
     closedir(list);
-    /* What never came so far, or was cleared away again, does not run and cannot. */
-    return found ? (enum frame_ack)found : FRAME_NOT_MINE;
+    return found > 0 ? (enum frame_ack)found : answer;
 }
 
 int handover_place(int place, uint8_t ret_id[MOVING_TICKET], struct err *err)
 {
-    if (has_number(place, HANDOVER_PLACE, ret_id))
+    int ret = read_number(place, HANDOVER_PLACE, ret_id);
+    if (ret < 0) /* another one would make all that was handed over to this place unknown */
+        return err_sys(err, ERR_FAILED, -ret, "cannot read " HANDOVER_PLACE);
+    if (ret > 0)
         return 0;
     if (getrandom(ret_id, MOVING_TICKET, 0) != MOVING_TICKET)
         return err_sys(err, ERR_HOST, errno, "cannot draw a random number");

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -262,6 +263,46 @@ START_TEST(whoever_comes_first_decides)
 }
 END_TEST
 
+/* So many more descriptors from here on; RLIM_INFINITY: as many as may be. */
+static void allow_files(rlim_t more)
+{
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    int next = dup(STDERR_FILENO);
+    ck_assert_int_ge(next, 0);
+    close(next);
+    if (more < limit.rlim_max)
+        limit.rlim_cur = (rlim_t)next + more;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Who hears that it is not here runs it. */
+START_TEST(what_cannot_be_looked_at_may_be_here)
+{
+    static const uint8_t ticket[MOVING_TICKET] = {1, 2, 3};
+    int place = make_folder(), web = openat(place, "web1", O_RDONLY | O_DIRECTORY);
+    uint8_t id[MOVING_TICKET], again[MOVING_TICKET];
+    ck_assert_int_eq(handover_arrive(web, ticket, NULL), 0);
+    ck_assert_int_eq(handover_claim(web, NULL), 0);
+    ck_assert_int_eq(handover_place(place, id, NULL), 0);
+    for (rlim_t more = 0; more < 3; more++) {
+        allow_files(more);
+        enum frame_ack answer = handover_answer(place, ticket);
+        int known = handover_place(place, again, NULL);
+        allow_files(RLIM_INFINITY);
+        ck_assert_int_eq(answer, FRAME_UNKNOWN);
+        ck_assert(more == 0 ? known < 0 : known == 0 && memcmp(id, again, sizeof(id)) == 0);
+        ck_assert_int_eq(handover_place(place, again, NULL), 0);
+        ck_assert_mem_eq(again, id, sizeof(id));
+    }
+    ck_assert_int_eq(handover_answer(place, ticket), FRAME_YOURS);
+    close(web);
+    remove_folder(place);
+}
+END_TEST
+
 START_TEST(a_vm_that_was_handed_over_does_not_start)
 {
     int place = make_folder(), web = openat(place, "web1", O_RDONLY | O_DIRECTORY);
@@ -307,6 +348,7 @@ int main(void)
     tcase_add_test(tcase, shared_disks_that_lie_are_refused);
     tcase_add_test(tcase, an_error_of_the_other_side_is_said_here_and_is_only_text);
     tcase_add_test(tcase, whoever_comes_first_decides);
+    tcase_add_test(tcase, what_cannot_be_looked_at_may_be_here);
     tcase_add_test(tcase, what_was_declined_never_comes_and_what_has_come_stays);
     tcase_add_test(tcase, a_vm_that_was_handed_over_does_not_start);
     tcase_add_test(tcase, a_place_keeps_its_number);
