@@ -32,6 +32,7 @@ struct conductor {
     unsigned word_count, speakers;   /* threads that send some */
     struct ft_record keep;           /* to be persisted */
     uint64_t leash_ns;               /* as it was told last */
+    uint64_t asked_ns;               /* the witness, the last time */
     bool keeps, ended;
     struct err trouble; /* the witness's */
     struct err unkept;  /* why what is to be persisted is not */
@@ -76,12 +77,15 @@ static void note_trouble(struct err *known, const struct err *trouble)
     *known = *trouble;
 }
 
+/* Where the last question was dropped for this one before its time nobody was silent. */
 static void ask(struct conductor *conductor, const struct ft_action *question)
 {
     struct err err = {0};
-    if (asker_ask(conductor->asker, question))
+    uint64_t ask_ns = conductor->protocol.config.ask_ns, before = conductor->asked_ns;
+    conductor->asked_ns = clock_boot_ns();
+    if (asker_ask(conductor->asker, question) || conductor->asked_ns - before < ask_ns)
         return;
-    asker_say_silent(conductor->config.witness, conductor->protocol.config.ask_ns, &err);
+    asker_say_silent(conductor->config.witness, ask_ns, &err);
     note_trouble(&conductor->trouble, &err);
 }
 

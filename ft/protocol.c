@@ -189,16 +189,18 @@ static void want(const struct step *step, uint64_t owner, uint64_t twin)
 {
     struct ft_protocol *p = step->p;
     p->wanted = (struct ft_record){.owner = owner, .twin = twin};
+    p->asking = p->asking && p->striving; /* what was only looked at is not waited for */
     p->striving = true;
     strive(step);
 }
 
-static bool is_alone(const struct ft_protocol *p)
+/* It is ours, and nothing else is wanted: whether it still is, is only looked at. */
+static bool is_content(const struct ft_protocol *p)
 {
-    return (p->state == FT_SOLO || p->state == FT_GATED) && !p->striving;
+    return (p->state == FT_SOLO || p->state == FT_GATED || p->state == FT_PAIRED) && !p->striving;
 }
 
-/* Nothing is wanted, it was only looked at; what was read may be old. */
+/* What was read may be old. */
 static void hear_news(const struct step *step, const struct ft_record *record)
 {
     struct ft_protocol *p = step->p;
@@ -214,8 +216,9 @@ static void hear_answer(const struct step *step, const struct ft_event *event)
     if (!p->asking || event->ask != p->ask)
         return;
     p->asking = false;
-    if (is_alone(p) && event->answer == FT_IS) {
-        hear_news(step, &event->record);
+    if (is_content(p)) {
+        if (event->answer == FT_IS)
+            hear_news(step, &event->record);
         return;
     }
     p->known = event->answer != FT_NO_ANSWER;
@@ -576,12 +579,13 @@ static void hear_tick(const struct step *step)
         mind_the_gap(step, absent);
     fade(step);
     if (p->asking && step->now - p->asked_ns >= config->ask_ns) {
-        p->asking = p->known = false; /* whatever comes now comes too late */
+        p->asking = false; /* whatever comes now comes too late */
+        p->known = p->known && !p->striving;
         p->tried.generation = 0;
     }
     if (!p->asking && step->now - p->asked_ns >= config->retry_ns)
         strive(step);
-    if (!p->asking && is_alone(p) && config->watch_ns &&
+    if (!p->asking && is_content(p) && config->watch_ns &&
         step->now - p->asked_ns >= config->watch_ns)
         ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns - config->beat_ns / 8)

@@ -43,9 +43,10 @@
  *
  * A person may take the VM for a node whose owner is gone for good: by an exchange, too, for a
  * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that
- * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen. So whoever
- * is SOLO or GATED reads the record all the time, and is DEPOSED when it is another's; and who has
- * taken it starts forced_ns later. Where the old owner is alive and its questions are not answered
+ * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen, and who is
+ * PAIRED may be so with another node than that one. So whoever is SOLO, GATED or PAIRED reads the
+ * record all the time, and is DEPOSED when it is another's; and who has taken it starts forced_ns
+ * later. Where the old owner is alive and its questions are not answered
  * in that time, both run: that is what the person has to know better. Whoever stood still for
  * longer than away_ns lets nothing out before its next tick, which asks.
  *
@@ -118,7 +119,7 @@ struct ft_config {
     uint64_t gap_ns;   /* so long without a tick, and what we heard last says nothing */
     uint64_t away_ns;  /* so long, and somebody may have been told to go on without us */
     uint64_t yield_ns; /* so long who starts leaves the VM to a twin, which has all of it */
-    uint64_t watch_ns; /* so often who is alone asks whether it still is the owner; 0: never */
+    uint64_t watch_ns; /* so often who runs it asks whether it still is the owner; 0: never */
     uint64_t
         forced_ns; /* so long who was made the owner waits: watch_ns, and two ask_ns at least */
 };

@@ -224,19 +224,67 @@ START_TEST(who_is_alone_asks_and_ends_when_it_is_anothers)
 }
 END_TEST
 
-/* What it wanted meanwhile is not forgotten over that question. */
+/* Nor is it waited for: what was only looked at may never be answered. */
 START_TEST(a_question_of_who_is_alone_does_not_hold_up_the_twin)
 {
     be_alone_for(10);
     EXPECT(FT_ASK);
+    uint64_t looked = protocol.ask;
     connect_follower();
     STEP(.kind = FT_SYNCED, .link = LINK);
     EXPECT(FT_GATE);
     STEP(.kind = FT_CAPTURED, .epoch = 1);
     hear(FT_ACK, 3, 1);
-    EXPECT(FT_RELEASE);
-    answer(FT_IS, 3, US, 0);
-    ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.twin, NUMBER);
+    ck_assert_uint_eq(EXPECT(FT_RELEASE, FT_EXCHANGE)[1].record.twin, NUMBER);
+    STEP(.kind = FT_ANSWER, .ask = looked, .answer = FT_IS, .record = {3, US, 0});
+    expect_nothing();
+    answer(FT_EXCHANGED, 4, US, NUMBER);
+    EXPECT(FT_PERSIST);
+}
+END_TEST
+
+/* Until it asks: its twin goes on acknowledging. */
+static void be_paired_until_it_asks(void)
+{
+    bool asks = false;
+    for (unsigned i = 0; i < 1000 && !asks; i++) {
+        tick(20);
+        for (unsigned j = 0; j < actions.count; j++)
+            asks |= actions.list[j].kind == FT_ASK;
+        hear(FT_BEAT, 3, 0);
+        expect_nothing();
+    }
+    ck_assert(asks);
+}
+
+/* A third host may have been made the owner, of whom the twin has not heard. */
+START_TEST(who_is_paired_asks_too_and_ends_when_it_is_anothers)
+{
+    pair();
+    be_paired_until_it_asks();
+    answer(FT_NO_ANSWER, 0, 0, 0);
+    expect_nothing();
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+    be_paired_until_it_asks();
+    answer(FT_IS, 4, US, NUMBER);
+    expect_nothing();
+    be_paired_until_it_asks();
+    answer(FT_IS, 5, THEM + 1, FT_FORCED);
+    EXPECT(FT_HANG_UP, FT_STOP, FT_END);
+    ck_assert_int_eq(protocol.state, FT_DEPOSED);
+}
+END_TEST
+
+/* One that the witness did not answer costs no second question when it matters. */
+START_TEST(who_loses_its_twin_asks_for_the_vm_at_once)
+{
+    pair();
+    be_paired_until_it_asks();
+    answer(FT_NO_ANSWER, 0, 0, 0);
+    expect_nothing();
+    be_paired_until_it_asks();
+    STEP(.kind = FT_DISCONNECTED, .link = LINK);
+    ck_assert_uint_eq(EXPECT(FT_HANG_UP, FT_UNSYNC, FT_EXCHANGE)[2].expected, 4);
 }
 END_TEST
 
@@ -619,6 +667,8 @@ int main(void)
     tcase_add_test(tcase, who_was_made_the_owner_waits_longer);
     tcase_add_test(tcase, who_is_alone_asks_and_ends_when_it_is_anothers);
     tcase_add_test(tcase, a_question_of_who_is_alone_does_not_hold_up_the_twin);
+    tcase_add_test(tcase, who_is_paired_asks_too_and_ends_when_it_is_anothers);
+    tcase_add_test(tcase, who_loses_its_twin_asks_for_the_vm_at_once);
     tcase_add_test(tcase, what_is_whole_is_acknowledged_and_then_the_twin_can_take_over);
     tcase_add_test(tcase, whom_the_witness_does_not_know_does_not_take_over);
     tcase_add_test(tcase, epochs_out_of_order_or_of_another_time_are_not_taken);
