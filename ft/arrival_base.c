@@ -157,6 +157,15 @@ int arrival_base_mix(struct arrival_folder *folder, struct err *err)
     return ret < 0 ? err_sys(err, ERR_FAILED, -ret, "cannot write " FOLDER_CHANGES) : 0;
 }
 
+void arrival_base_doubt(struct arrival_folder *folder)
+{
+    struct changes_head *head = &folder->base.head;
+    if (folder->base.why[0] || folder->former_changes < 0)
+        return;
+    memset(head->lineage, 0, sizeof(head->lineage));
+    (void)!changes_file_write_head(folder->former_changes, head);
+}
+
 int arrival_base_sum(struct arrival_folder *folder, const struct resync_look *look,
                      uint8_t ret_sums[RESYNC_SUMS], struct err *err)
 {

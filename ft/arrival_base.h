@@ -17,6 +17,9 @@ int arrival_base_find(struct arrival_folder *folder, const uint8_t uuid[16],
 int arrival_base_adopt(struct arrival_folder *folder, struct err *err) must_check;
 /* Before anything is written to a disk: on stable storage, the former folder's are a mix. */
 int arrival_base_mix(struct arrival_folder *folder, struct err *err) must_check;
+/* What was written to the disks may be on none, though it reads as if it were: sums would not tell.
+ * The former folder stays the mix that it is, and has nothing in common with anybody. */
+void arrival_base_doubt(struct arrival_folder *folder);
 int arrival_base_sum(struct arrival_folder *folder, const struct resync_look *look,
                      uint8_t ret_sums[RESYNC_SUMS], struct err *err) must_check;
 

@@ -108,6 +108,16 @@ static int take_pages(struct secondary *secondary, const struct frame *frame, st
                : arrival_take_pages(arrival, frame, err);
 }
 
+/* Before the first epoch is whole. Where that fails the next one to come gets all of the disks: the
+ * page cache has what they lack. */
+static int sync_filled(struct secondary *secondary, struct err *err)
+{
+    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    if (ret < 0)
+        arrival_base_doubt(&secondary->arrival->folder);
+    return ret;
+}
+
 /* Bit by bit, while nobody waits for it. */
 static int sync_now_and_then(struct secondary *secondary, uint32_t length, struct err *err)
 {
@@ -116,7 +126,7 @@ static int sync_now_and_then(struct secondary *secondary, uint32_t length, struc
     if (secondary->unsynced < SYNC_BYTES)
         return 0;
     secondary->unsynced = 0;
-    return arrival_folder_sync(&secondary->arrival->folder, err);
+    return sync_filled(secondary, err);
 }
 
 /* What does not fit could not be applied later, and would be acknowledged. */
@@ -326,7 +336,7 @@ static int store(struct secondary *secondary, const struct frame *frame, struct 
     if (secondary->whole)
         return arrival_out_of_place(frame, err);
     bring_memory_in(secondary);
-    int ret = arrival_folder_sync(&secondary->arrival->folder, err);
+    int ret = sync_filled(secondary, err);
     if (ret < 0)
         return ret;
     pthread_mutex_lock(conductor_writing(secondary->conductor));
@@ -342,7 +352,7 @@ static int settle(struct secondary *secondary, struct err *err)
     bring_memory_in(secondary);
     int ret = loop_step_do(&arrival->step, step_try, secondary, err);
     if (ret == 0)
-        ret = arrival_folder_sync(&arrival->folder, err);
+        ret = sync_filled(secondary, err);
     if (ret == 0)
         ret = secondary->config.settle(secondary->config.ctx, err);
     secondary->whole = ret == 0;

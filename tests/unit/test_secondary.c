@@ -18,6 +18,7 @@
 
 #include "tests/unit/link_rig.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -375,6 +376,50 @@ START_TEST(what_cannot_be_stored_is_said)
 }
 END_TEST
 
+/* The disks are a former folder's, of which the other side knows what it has in common with it. */
+static int make_former(char *name)
+{
+    struct arrival_folder *folder = &t.arrival.folder;
+    struct changes_head *head = &folder->base.head;
+    memset(head->lineage, 7, sizeof(head->lineage));
+    for (unsigned i = 0; i < DISKS; i++)
+        ck_assert_int_eq(changes_head_add(head, PLACE + i, SIZE, t.fds[i]), 0);
+    ck_assert_ptr_nonnull(mkdtemp(name));
+    int former = open(name, O_RDONLY | O_DIRECTORY);
+    folder->former_changes = changes_file_make(former, head, false, NULL);
+    ck_assert_int_ge(folder->former_changes, 0);
+    return former;
+}
+
+/* The page cache has it, and the next one to come would find it there. */
+START_TEST(what_could_not_be_stored_is_in_common_with_nobody)
+{
+    static const uint8_t none[CHANGES_LINEAGE];
+    char name[] = "/tmp/minivmm-former-XXXXXX";
+    int former = make_former(name);
+    struct changes_head head;
+    uint64_t *bits;
+    change(0, 4096, 8192, false);
+    ask_to_store();
+    struct stream_buffer payload = expect_frame(FRAME_ACK);
+    stream_buffer_finish(&payload);
+    t.cannot_sync = true;
+    change(1, 4096, 8192, false);
+    ask_to_store();
+    expect_error("cannot");
+    int changes = changes_file_open(former, &head, &bits, NULL);
+    ck_assert_int_ge(changes, 0);
+    ck_assert_mem_eq(head.lineage, none, sizeof(none));
+    ck_assert_uint_eq(head.flags, CHANGES_MIXED);
+    free(bits);
+    close(changes);
+    close(t.arrival.folder.former_changes);
+    ck_assert_int_eq(changes_file_remove(former), 0);
+    close(former);
+    ck_assert_int_eq(rmdir(name), 0);
+}
+END_TEST
+
 START_TEST(nobody_asks_for_that_later)
 {
     two_epochs();
@@ -514,6 +559,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, what_it_was_filled_with_is_stored_when_it_is_asked);
     tcase_add_test(tests, what_cannot_be_stored_is_said);
+    tcase_add_test(tests, what_could_not_be_stored_is_in_common_with_nobody);
     tcase_add_test(tests, nobody_asks_for_that_later);
     tcase_add_test(tests, before_a_takeover_the_disks_are_on_stable_storage);
     tcase_add_test(tests, a_disk_that_cannot_be_synced_is_not_taken_over);
