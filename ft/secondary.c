@@ -35,6 +35,7 @@ struct secondary {
     struct thread thread;
     struct thread syncer; /* once it is whole */
     atomic_bool busy;
+    uint64_t come; /* bytes, when somebody asked last whether it is */
 
     pthread_mutex_t lock; /* what is wanted, and the news */
     pthread_cond_t changed;
@@ -80,9 +81,14 @@ void secondary_end(struct secondary *secondary)
     want(secondary, &secondary->ends);
 }
 
+/* Who has one part of a frame, and waits for the other, is as deaf as the line is silent. */
 bool secondary_is_busy(struct secondary *secondary)
 {
-    return secondary->busy;
+    uint64_t before = secondary->come;
+    if (!secondary->busy)
+        return false;
+    bool waits = link_waits(secondary->arrival->link, &secondary->come);
+    return !waits || secondary->come != before;
 }
 
 /* --- epochs ----------------------------------------------------------------------------------- */

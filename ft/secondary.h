@@ -46,7 +46,8 @@ void secondary_apply_last(struct secondary *secondary);
 void secondary_take_over(struct secondary *secondary);
 void secondary_end(struct secondary *secondary);
 
-/* What the other side says may lie unread. Any thread. */
+/* What the other side says may lie unread, or something has come since this was asked last. One
+ * thread at a time. */
 bool secondary_is_busy(struct secondary *secondary);
 
 struct secondary_news {

@@ -460,6 +460,14 @@ uint64_t link_unsent(const struct link *link)
     return (uint64_t)bytes;
 }
 
+bool link_waits(const struct link *link, uint64_t *ret_come)
+{
+    const struct link_arrived *arrived = link->paths ? &link->paths->arrived : &link->wire.arrived;
+    bool waits = atomic_load(&arrived->waits);
+    *ret_come = atomic_load(&arrived->bytes);
+    return waits;
+}
+
 void link_watch(struct link *link, void (*changes)(void *ctx), void *ctx)
 {
     if (link->paths)

@@ -122,6 +122,9 @@ struct link_news {
 void link_look(struct link *link, struct link_news *ret_news); /* any thread */
 /* Bytes that were written, and the other host does not have yet; of two paths 0. Any thread. */
 uint64_t link_unsent(const struct link *link);
+/* Who reads waits for bytes of which none is here: the peer has said nothing since. And how many
+ * have come before. Any thread, which waits for nobody. */
+bool link_waits(const struct link *link, uint64_t *ret_come);
 /* Called when any of that but since_ns changes, on threads of the link's, and must not wait for
  * anything, nor call the link; until the link is destroyed, or with NULL. */
 void link_watch(struct link *link, void (*changes)(void *ctx), void *ctx);

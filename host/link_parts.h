@@ -47,10 +47,17 @@ bool link_key_parse(struct link_key *ret_key, const char digits[2 * LINK_KEY_BYT
 
 /* The socket: bytes one way and the other, each by one thread. */
 
+/* What link_waits tells of. */
+struct link_arrived {
+    atomic_bool waits;
+    _Atomic uint64_t bytes;
+};
+
 struct wire {
     int fd; /* blocking */
     atomic_bool broken;
     uint64_t deadline_ns; /* of a handshake as a whole; 0: the socket's own limits */
+    struct link_arrived arrived;
 };
 
 /* At least one byte; -ENODATA at the end. The rest as link_reader and link_writer say. */

@@ -278,6 +278,7 @@ int link_paths_read(struct link_paths *paths, void *to, size_t length)
         at += n;
         length -= n;
         if (n > 0) {
+            atomic_fetch_add(&paths->arrived.bytes, n);
             deadline = deadline_of(paths);
             wake(paths);
         } else if (paths->core.ended) {
@@ -285,7 +286,9 @@ int link_paths_read(struct link_paths *paths, void *to, size_t length)
         } else if (paths->error) {
             ret = paths->error;
         } else {
+            atomic_store(&paths->arrived.waits, true);
             ret = wait_for(paths, &paths->data, deadline);
+            atomic_store(&paths->arrived.waits, false);
         }
     }
     pthread_mutex_unlock(&paths->lock);

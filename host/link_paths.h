@@ -41,7 +41,8 @@ struct link_paths {
     int error;         /* no path is left: why; 0: there is one */
     unsigned timeout_ms;
     int told_active;
-    uint64_t taken_acks; /* core.acked, as far as who writes has heard of it */
+    uint64_t taken_acks;         /* core.acked, as far as who writes has heard of it */
+    struct link_arrived arrived; /* any thread's, without the lock */
     void (*changes)(void *ctx);
     void *ctx;
 };

@@ -40,9 +40,13 @@ ssize_t link_wire_receive(struct wire *wire, void *to, size_t length)
             return r;
         if (atomic_load(&wire->broken)) /* the kernel would hand out what is there already */
             return -ECONNABORTED;
+        atomic_store(&wire->arrived.waits, true);
         ssize_t n = recv(wire->fd, to, length, 0);
-        if (n > 0)
+        atomic_store(&wire->arrived.waits, false);
+        if (n > 0) {
+            atomic_fetch_add(&wire->arrived.bytes, (uint64_t)n);
             return n;
+        }
         if (n == 0)
             return error_of(wire, ENODATA);
         if (errno != EINTR)

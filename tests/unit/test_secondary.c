@@ -428,6 +428,42 @@ START_TEST(nobody_asks_for_that_later)
 }
 END_TEST
 
+/* --- silence ---------------------------------------------------------------------------------- */
+
+static void wait_until_it_is(bool busy)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    uint64_t until = clock_monotonic_ns() + PATIENCE_MS * 1000000ull;
+    while (secondary_is_busy(t.secondary) != busy) {
+        ck_assert_msg(clock_monotonic_ns() < until, "it stays %s", busy ? "idle" : "busy");
+        nanosleep(&moment, NULL);
+    }
+}
+
+/* As it is when the owner's host loses its power. */
+START_TEST(who_waits_for_the_rest_of_a_frame_is_not_busy)
+{
+    static uint8_t whole[1 << 20];
+    struct stream_buffer frame;
+    stream_buffer_init(&frame, 0);
+    const struct moving_block block = {.place = PLACE, .length = MIB / 2, .bytes = whole};
+    moving_put_block(&frame.stream, &t.at, &block, &t.tally);
+    size_t half = frame.length / 2;
+    stream_write(line(), frame.bytes, half);
+    ck_assert_int_eq(stream_flush(line()), 0);
+    wait_until_it_is(false);
+    stream_write(line(), frame.bytes + half, 1); /* a slow line is none that is silent */
+    ck_assert_int_eq(stream_flush(line()), 0);
+    wait_until_it_is(true);
+    wait_until_it_is(false);
+    stream_write(line(), frame.bytes + half + 1, frame.length - half - 1);
+    end_epoch();
+    stream_buffer_finish(&frame);
+    expect_steps("e");
+    expect_disks();
+}
+END_TEST
+
 /* --- before a takeover ------------------------------------------------------------------------ */
 
 START_TEST(before_a_takeover_the_disks_are_on_stable_storage)
@@ -561,6 +597,7 @@ int main(void)
     tcase_add_test(tests, what_cannot_be_stored_is_said);
     tcase_add_test(tests, what_could_not_be_stored_is_in_common_with_nobody);
     tcase_add_test(tests, nobody_asks_for_that_later);
+    tcase_add_test(tests, who_waits_for_the_rest_of_a_frame_is_not_busy);
     tcase_add_test(tests, before_a_takeover_the_disks_are_on_stable_storage);
     tcase_add_test(tests, a_disk_that_cannot_be_synced_is_not_taken_over);
     tcase_add_test(tests, what_is_the_same_is_found_to_be);
