@@ -100,3 +100,38 @@ static inline int connect_raw(const struct side *side)
     ck_assert_int_eq(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
     return fd;
 }
+
+/* Whether a reader waits. */
+
+struct reading {
+    struct thread thread;
+    struct stream *stream;
+    uint8_t bytes[100];
+};
+
+static inline void run_reading(void *arg)
+{
+    struct reading *reading = arg;
+    stream_read(reading->stream, reading->bytes, sizeof(reading->bytes));
+}
+
+/* Who has one half of what it wants to read waits for the other, and something has come. */
+static inline void expect_that_waiting_is_told(struct link *from, struct link *to)
+{
+    static const uint8_t half[50] = {1};
+    struct reading reading = {.stream = link_reader(to)};
+    uint64_t before, come;
+    ck_assert_int_eq(thread_start(&reading.thread, "reading", run_reading, &reading, NULL), 0);
+    while (!link_waits(to, &before))
+        poll(NULL, 0, 1);
+    stream_write(link_writer(from), half, sizeof(half));
+    ck_assert_int_eq(stream_flush(link_writer(from)), 0);
+    while (!link_waits(to, &come) || come == before)
+        poll(NULL, 0, 1);
+    stream_write(link_writer(from), half, sizeof(half));
+    ck_assert_int_eq(stream_flush(link_writer(from)), 0);
+    thread_join(&reading.thread);
+    ck_assert_int_eq(stream_error(reading.stream), 0);
+    ck_assert(!link_waits(to, &before));
+    ck_assert_uint_gt(before, come);
+}

@@ -315,6 +315,17 @@ START_TEST(what_the_other_one_does_not_take_is_unsent)
 }
 END_TEST
 
+START_TEST(who_reads_and_waits_is_seen)
+{
+    struct pair pair;
+
+    pair_make(&pair, both_kinds[_i]);
+    expect_that_waiting_is_told(pair.near, pair.far);
+    expect_that_waiting_is_told(pair.far, pair.near);
+    pair_end(&pair);
+}
+END_TEST
+
 START_TEST(destroying_never_waits_for_a_peer_who_does_not_read)
 {
     static const uint8_t zeroes[65536];
@@ -589,6 +600,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(bytes, after_a_break_nothing_more_comes_or_goes, 0, 2);
     tcase_add_loop_test(bytes, a_read_and_a_write_that_do_not_move_time_out, 0, 2);
     tcase_add_loop_test(bytes, what_the_other_one_does_not_take_is_unsent, 0, 2);
+    tcase_add_loop_test(bytes, who_reads_and_waits_is_seen, 0, 2);
     tcase_add_test(bytes, destroying_never_waits_for_a_peer_who_does_not_read);
     tcase_add_test(bytes, nothing_is_destroyed_without_complaint);
     tcase_add_loop_test(peers, a_peer_who_says_nothing_times_out, 0, 2);

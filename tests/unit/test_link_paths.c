@@ -587,6 +587,17 @@ START_TEST(a_socket_is_waited_for_that_is_passed_on_late)
 }
 END_TEST
 
+START_TEST(who_reads_and_waits_is_seen)
+{
+    struct world world;
+    world_connect(&world, both_kinds[_i]);
+    wait_for(&world, world.near, 0, true, true);
+    expect_that_waiting_is_told(world.near, world.far);
+    expect_that_waiting_is_told(world.far, world.near);
+    world_end(&world);
+}
+END_TEST
+
 START_TEST(addresses_are_one_or_two)
 {
     struct err err = {0};
@@ -614,6 +625,7 @@ int main(void)
     tcase_add_loop_test(tcase, who_goes_on_sending_holds_up_no_end, 0, 2);
     tcase_add_loop_test(tcase, a_stranger_gets_nothing_and_disturbs_nobody, 0, 2);
     tcase_add_test(tcase, a_socket_is_waited_for_that_is_passed_on_late);
+    tcase_add_loop_test(tcase, who_reads_and_waits_is_seen, 0, 2);
     tcase_add_test(tcase, addresses_are_one_or_two);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
