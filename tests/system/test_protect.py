@@ -233,11 +233,12 @@ def test_f5_a_frozen_twin():
 
 
 def test_f6_without_the_witness():
-    """F6: as long as both live nobody misses the witness. When the twin dies, too, nothing leaves the VM, and the
-    status says why, until the witness is back."""
+    """F6: as long as both live nobody misses the witness, and the status says that it is away. When the twin dies,
+    too, nothing leaves the VM, and the status says why, until the witness is back."""
     with protected() as (pair, clients, before):
         with pair.without_witness():
             clients.wait_for_more(SOME)
+            pair.wait_for(pair.a, state="paired", why=lambda why: "witness" in (why or ""))
             pair.kill(pair.b)
             says = pair.wait_for(pair.a, state="alone")
             assert "witness" in json.dumps(says), f"the status does not say why: {says}"
