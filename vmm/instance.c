@@ -344,7 +344,9 @@ int instance_run(struct instance *instance, struct machine_end *ret_end, struct 
         press(instance, early);
     for (;;) {
         note_start(instance);
-        if (!instance->paused) /* before it had come, or where it came from */
+        /* Paused before it had come, or where it came from; held by who just reads its state, or
+         * hands it over: that lets it go, or never does. */
+        if (!instance->paused && !instance->held)
             machine_resume(instance->machine);
         int ret = machine_run(instance->machine, &end, err);
         if (ret < 0)
