@@ -81,8 +81,9 @@ static void note_trouble(struct err *known, const struct err *trouble)
 static void ask(struct conductor *conductor, const struct ft_action *question)
 {
     struct err err = {0};
-    uint64_t ask_ns = conductor->protocol.config.ask_ns, before = conductor->asked_ns;
-    conductor->asked_ns = clock_boot_ns();
+    const struct ft_protocol *protocol = &conductor->protocol;
+    uint64_t ask_ns = protocol->config.ask_ns, before = conductor->asked_ns;
+    conductor->asked_ns = protocol->asked_ns;
     if (asker_ask(conductor->asker, question) || conductor->asked_ns - before < ask_ns)
         return;
     asker_say_silent(conductor->config.witness, ask_ns, &err);

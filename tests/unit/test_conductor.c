@@ -595,6 +595,21 @@ START_TEST(a_question_that_hangs_holds_up_no_later_one)
 }
 END_TEST
 
+/* Whether it is still ours; a twin that is there is not kept waiting for that. */
+START_TEST(a_look_that_hangs_holds_up_nothing)
+{
+    t.times.ask_ns = 1000 * NS_PER_SEC;
+    t.times.watch_ns = 10 * MS;
+    begin_solo();
+    build_wall('r', 1);
+    wait_for_hanging(1, 1);
+    be_gated();
+    say(FT_ACK, 1, 1);
+    expect_state(FT_PAIRED);
+    tear_wall_down();
+}
+END_TEST
+
 START_TEST(not_more_than_so_many_hang_and_who_comes_back_is_asked)
 {
     struct err trouble;
@@ -686,6 +701,7 @@ int main(void)
     tcase_add_test(tests, an_exchange_that_comes_too_late_is_known_for_what_it_is);
     tcase_add_test(tests, a_witness_that_is_away_is_named_and_asked_again);
     tcase_add_test(tests, a_question_that_hangs_holds_up_no_later_one);
+    tcase_add_test(tests, a_look_that_hangs_holds_up_nothing);
     tcase_add_test(tests, not_more_than_so_many_hang_and_who_comes_back_is_asked);
     tcase_add_test(tests, an_exchange_that_comes_through_late_changes_nothing);
     tcase_add_test(tests, the_end_waits_for_no_question);
