@@ -387,7 +387,7 @@ int arrival_folder_open_disk(struct arrival_folder *folder, const struct moving_
 
 static int put_zeroes(int fd, uint64_t offset, uint32_t length)
 {
-    static const uint8_t zeroes[64 << 10];
+    static uint8_t zeroes[64 << 10]; /* const, they would be in the program's file */
     int ret = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, length);
     if (ret == 0)
         return 0;

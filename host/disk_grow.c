@@ -154,7 +154,7 @@ static int check_header(const struct image *image, const struct qcow2_header *he
 static int clear_entries(const struct image *image, const struct qcow2_header *header,
                          uint64_t count)
 {
-    static const uint8_t zeroes[64 << 10];
+    static uint8_t zeroes[64 << 10]; /* const, they would be in the program's file */
     uint64_t at = header->l1_offset + header->l1_count * 8, end = header->l1_offset + count * 8;
     int r = 0;
 
