@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -191,17 +189,9 @@ int kvm_vm_clear_dirty_log(int vm, uint32_t slot, uint64_t first_page, uint32_t 
     return done(request_with(vm, KVM_CLEAR_DIRTY_LOG, &log));
 }
 
-int kvm_vm_set_routing(int vm, const struct kvm_irq_routing_entry *entries, unsigned count)
+int kvm_vm_set_routing(int vm, const struct kvm_irq_routing *routing)
 {
-    struct kvm_irq_routing *routing = calloc(1, sizeof(*routing) + count * sizeof(*entries));
-    if (!routing)
-        return -ENOMEM;
-    routing->nr = count;
-    if (count)
-        memcpy(routing->entries, entries, count * sizeof(*entries));
-    int ret = done(request_with(vm, KVM_SET_GSI_ROUTING, routing));
-    free(routing);
-    return ret;
+    return done(request_with(vm, KVM_SET_GSI_ROUTING, routing));
 }
 
 int kvm_vm_signal_msi(int vm, uint64_t address, uint32_t data)

@@ -56,8 +56,7 @@ int kvm_vm_get_dirty_log(int vm, uint32_t slot, uint64_t *ret_bitmap) must_check
 /* first_page and page_count are multiples of 64, or reach the end of the slot. */
 int kvm_vm_clear_dirty_log(int vm, uint32_t slot, uint64_t first_page, uint32_t page_count,
                            const uint64_t *bitmap) must_check;
-int kvm_vm_set_routing(int vm, const struct kvm_irq_routing_entry *entries,
-                       unsigned count) must_check;
+int kvm_vm_set_routing(int vm, const struct kvm_irq_routing *routing) must_check;
 int kvm_vm_signal_msi(int vm, uint64_t address, uint32_t data) must_check;
 /* The GSI's message is sent whenever somebody writes to the eventfd. */
 int kvm_vm_irqfd(int vm, int fd, uint32_t gsi, bool assign) must_check;

@@ -12,10 +12,10 @@
 enum { FIRST_FREE = IOAPIC_PINS, MAX_GSIS = 1024 };
 
 struct route {
-    bool taken; /* somebody has this GSI */
-    bool set;   /* it says something: it is in KVM's table */
     uint64_t address;
     uint32_t data;
+    bool taken; /* somebody has this GSI */
+    bool set;   /* it says something: it is in KVM's table */
 };
 
 struct routes {
@@ -24,19 +24,21 @@ struct routes {
     pthread_mutex_t lock;
     struct route table[MAX_GSIS];
     unsigned end; /* no GSI from here on is taken */
-    struct kvm_irq_routing_entry entries[MAX_GSIS];
 };
 
 /* An error would be out of memory: KVM goes on with the table that it has. */
 static void tell_kvm_locked(struct routes *routes)
 {
-    unsigned count = 0;
+    struct kvm_irq_routing *all;
+    all = calloc(1, sizeof(*all) + routes->end * sizeof(all->entries[0]));
+    if (!all)
+        return;
     for (unsigned gsi = 0; gsi < routes->end; gsi++) {
         const struct route *route = &routes->table[gsi];
         if (!route->set)
             continue;
         uint64_t address = routes_address_for_kvm(route->address);
-        routes->entries[count++] = (struct kvm_irq_routing_entry){
+        all->entries[all->nr++] = (struct kvm_irq_routing_entry){
             .gsi = gsi,
             .type = KVM_IRQ_ROUTING_MSI,
             .u.msi = {.address_lo = (uint32_t)address,
@@ -44,8 +46,9 @@ static void tell_kvm_locked(struct routes *routes)
                       .data = route->data},
         };
     }
-    int ret = kvm_vm_set_routing(routes->vm, routes->entries, count);
+    int ret = kvm_vm_set_routing(routes->vm, all);
     (void)ret;
+    free(all);
 }
 
 /* --- messages of devices ------------------------------------------------------------------- */
