@@ -161,12 +161,12 @@ def writes_in(vms, seconds):
 
 
 def test_memory_beside_the_guests():
-    """What each thread had for itself alone was paid by every VM once."""
+    """What each thread had for itself alone, and large rooms in the heap, were paid by every VM once."""
     with Folder() as vms:
         vms.make("web1", cpus=2, memory="64M")
         vms.start("web1")
         beside, _ = memory_of(vms.status("web1")["pid"])
-        assert beside < 3 << 10, f"{beside} KiB"  # tests/bench/memory: 2 MiB at most
+        assert beside < 2 << 10, f"{beside} KiB"  # 1.2 where this was written; 2 is the goal of docs/benchmarks.md
 
 
 def test_limits_are_set_while_it_runs():
