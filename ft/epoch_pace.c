@@ -34,8 +34,7 @@ uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64
                         bool pressed, enum pace_reason *ret_reason)
 {
     uint64_t share = pause_ns * 100 / pace->config.pause_percent;
-    if (share >
-        LONG_COMMIT_NS) /* who has such pauses is slowed down, and its output need not wait */
+    if (share > LONG_COMMIT_NS) /* who has such pauses is slowed down; its output need not wait */
         share = LONG_COMMIT_NS;
     uint64_t wait = pressed ? pace->config.min_ns : pace->config.max_ns;
     *ret_reason = pace->throttle ? PACE_MEMORY : share > wait ? PACE_PAUSE : PACE_FREE;
@@ -92,12 +91,11 @@ static void begin_anew(struct epoch_pace *pace)
  */
 static bool judge_line(struct epoch_pace *pace, const struct epoch_record *record)
 {
-    uint64_t after_ns = record->commit_ns - record->pause_ns;
     bool was_sure = pace->slow == SLOW_SURE;
     pace->slow_since++;
     if (record->wire_bytes >= SLOW_LINE_MUCH) {
         pace->slow_since = 0;
-        if (!slow_line(record->wire_bytes, after_ns))
+        if (!slow_line(record->wire_bytes, record->send_ns)) /* a twin's disks are no line */
             pace->slow = 0;
         else if (pace->slow < SLOW_SURE)
             pace->slow++;

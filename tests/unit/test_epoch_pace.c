@@ -219,6 +219,7 @@ static void over_the_line(struct epoch_pace *pace, unsigned count, uint64_t byte
     for (unsigned i = 0; i < count; i++) {
         struct epoch_record record = long_one(ns + MS);
         record.wire_bytes = bytes;
+        record.send_ns = ns;
         record.effort = pace->effort;
         epoch_pace_judge(pace, &record);
     }
@@ -255,6 +256,19 @@ START_TEST(a_line_that_is_fast_again_is_found_out)
     over_the_line(&pace, 3, 1 << 20, 60 * MS);
     ck_assert(!epoch_pace_sends_early(&pace));
     over_the_line(&pace, 1, 1 << 20, 2 * MS);
+    ck_assert(epoch_pace_sends_early(&pace) && epoch_pace_leave_ns(&pace) == 0);
+}
+END_TEST
+
+START_TEST(a_twin_whose_disks_are_slow_is_no_slow_line)
+{
+    struct epoch_pace pace = begin();
+    for (unsigned i = 0; i < 20; i++) {
+        struct epoch_record record = long_one(100 * MS);
+        record.wire_bytes = 1 << 20;
+        record.send_ns = MS;
+        epoch_pace_judge(&pace, &record);
+    }
     ck_assert(epoch_pace_sends_early(&pace) && epoch_pace_leave_ns(&pace) == 0);
 }
 END_TEST
@@ -297,6 +311,7 @@ int main(void)
     tcase_add_test(tcase, a_guest_that_writes_more_than_the_line_takes_is_slowed_down);
     tcase_add_test(tcase, on_a_slow_line_pages_are_made_as_short_as_they_get_and_nothing_is_tried);
     tcase_add_test(tcase, a_line_that_is_fast_again_is_found_out);
+    tcase_add_test(tcase, a_twin_whose_disks_are_slow_is_no_slow_line);
     tcase_add_test(tcase, two_slow_epochs_or_small_ones_are_no_slow_line);
     tcase_add_test(tcase, the_first_epoch_and_the_last_one_do_not_count);
     suite_add_tcase(suite, tcase);
