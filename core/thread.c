@@ -116,7 +116,7 @@ uint64_t thread_cpu_ns(const struct thread *thread)
 /* Of Linux's threads each has its own, whatever POSIX says. */
 void thread_be_modest(void)
 {
-    enum { MODEST = 10 };
+    enum { MODEST = 5 };
     if (getpriority(PRIO_PROCESS, 0) < MODEST)
         (void)setpriority(PRIO_PROCESS, 0, MODEST); /* nothing depends on it */
 }

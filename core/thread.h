@@ -43,7 +43,7 @@ uint64_t thread_cpu_ns(const struct thread *thread);
 
 /*
  * On the thread itself, for the rest of its life (who is not root cannot take it back): where CPUs
- * are short it gets a tenth of what another thread does. For long work that nobody waits for.
+ * are short it gets a third of what another thread does. For long work that may take its time.
  */
 void thread_be_modest(void);
 
