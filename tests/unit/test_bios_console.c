@@ -404,7 +404,7 @@ START_TEST(an_escape_is_a_key_when_nothing_follows)
     press("\033");
     start = clock_monotonic_ns();
     while (!look(0x0100, &key))
-        ck_assert_uint_lt(clock_monotonic_ns() - start, 2 * NS_PER_SEC);
+        ck_assert_uint_lt(clock_monotonic_ns() - start, 30 * NS_PER_SEC);
     ck_assert_uint_gt(clock_monotonic_ns() - start, 50000000);
     ck_assert_uint_eq(read_key(), 0x011B);
     press("\033["); /* half of an arrow, and the rest just in time */

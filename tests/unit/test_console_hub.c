@@ -687,7 +687,7 @@ START_TEST(a_full_disk_does_not_hold_up_the_end)
     write_lines(rig, 0, 200);
     uint64_t before = clock_monotonic_ns();
     end_hub(rig);
-    ck_assert_uint_lt(clock_monotonic_ns() - before, NS_PER_SEC);
+    ck_assert_uint_lt(clock_monotonic_ns() - before, 10 * NS_PER_SEC);
     finish_rig(rig);
 }
 END_TEST

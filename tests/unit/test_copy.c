@@ -266,7 +266,7 @@ START_TEST(a_hole_of_a_terabyte_takes_no_time)
     close(fd);
     uint64_t before = clock_monotonic_ns();
     check_good(copy("from", "to", NULL));
-    ck_assert_uint_lt(clock_monotonic_ns() - before, 2 * NS_PER_SEC);
+    ck_assert_uint_lt(clock_monotonic_ns() - before, 20 * NS_PER_SEC);
     ck_assert_int_eq(stat_of("to").st_size, 1ll << 40);
     ck_assert_int_lt(stat_of("to").st_blocks, 1024);
 }

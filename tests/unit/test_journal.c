@@ -193,12 +193,12 @@ END_TEST
 START_TEST(a_run_that_did_not_end_is_lost_at_its_last_sign_of_life)
 {
     struct journal journal = open_journal();
-    double life = floor(now_seconds()) + 0.5;
 
     journal_start(&journal);
     for (unsigned i = 0; i < (unsigned)_i; i++)
         journal_pause(&journal, "many of them fill more than a block that is read", 1000);
     journal_close(&journal); /* killed */
+    double life = floor(now_seconds()) + 0.5;
     set_life(life);
     /* A moment that is yet to come is none: now is. */
     double latest = life < now_seconds() ? life : now_seconds() + 1;
@@ -612,7 +612,7 @@ START_TEST(a_long_journal_is_opened_and_reported_quickly)
         fprintf(stderr, "100k lines: report %.0f ms, open %.2f ms\n",
                 (double)(reported - begun) / 1e6, (double)(opened - reported) / 1e6);
     ck_assert_uint_lt(reported - begun, 5 * NS_PER_SEC);
-    ck_assert_uint_lt(opened - reported, NS_PER_SEC / 2);
+    ck_assert_uint_lt(opened - reported, (reported - begun) / 4); /* its end alone is read */
 }
 END_TEST
 

@@ -344,9 +344,9 @@ START_TEST(update_in_progress_can_be_waited_for)
     let_wall_run(WALL + 990 * MS);
     uint64_t start = clock_monotonic_ns();
     while (!(in(A)&A_UPDATING))
-        ck_assert_uint_lt(clock_monotonic_ns() - start, 3 * NS_PER_SEC);
+        ck_assert_uint_lt(clock_monotonic_ns() - start, 30 * NS_PER_SEC);
     while (in(A)&A_UPDATING)
-        ck_assert_uint_lt(clock_monotonic_ns() - start, 3 * NS_PER_SEC);
+        ck_assert_uint_lt(clock_monotonic_ns() - start, 30 * NS_PER_SEC);
     ck_assert_uint_ne(in(SECONDS), 0x58);
 }
 END_TEST
