@@ -25,7 +25,7 @@ static int say_locked(int fd, const char *path, bool shared, struct err *err)
 
 int disk_lock(int fd, const char *path, bool shared, struct err *err)
 {
-    int r = lock_try(fd, shared);
+    int r = lock_outlast(fd, shared);
 
     if (r == 0)
         return 0;

@@ -5,6 +5,8 @@
  */
 #include "host/lock.h"
 
+#include "core/clock.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -13,8 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 enum { PATH_SPACE = 320 };
+
+/* How long the kernel may take to end what a process left behind, and how often we look. */
+static const uint64_t ghost_ns = 2 * NS_PER_SEC, look_ns = 2000000;
 
 /* Locks end where marks begin: no file has bytes there. */
 static const off_t marks = (off_t)1 << 62;
@@ -27,6 +33,22 @@ int lock_try(int fd, bool shared)
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     return errno == EACCES ? -EAGAIN : -errno; /* POSIX leaves the choice between these two */
+}
+
+/* It could be waited for by a thread alone: such a lock tells nobody that it is free. */
+int lock_outlast(int fd, bool shared)
+{
+    int r = lock_try(fd, shared);
+
+    if (r != -EAGAIN || lock_holder(fd))
+        return r;
+    const struct timespec nap = clock_timespec(look_ns);
+    uint64_t until = clock_monotonic_ns() + ghost_ns;
+    while (r == -EAGAIN && clock_monotonic_ns() < until) {
+        nanosleep(&nap, NULL);
+        r = lock_try(fd, shared);
+    }
+    return r;
 }
 
 void lock_let_go(int fd)

@@ -9,6 +9,9 @@
 
 /* Never waits. -EAGAIN: somebody else has it. For an unshared lock the file is open for writing. */
 int lock_try(int fd, bool shared) must_check;
+/* Waits at most two seconds, and only where nobody is to be seen who has it: the kernel may close a
+ * file some time after it took it from a process that was killed. */
+int lock_outlast(int fd, bool shared) must_check;
 /* Locks and marks are gone at once, though whoever has inherited the file has it open still. */
 void lock_let_go(int fd);
 
