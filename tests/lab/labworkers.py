@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Several processes that share one list of work, and what they print is not mixed.
+"""Several processes that share lists of work, and what they print is not mixed.
 
-    for index, verdict in share(len(tests), 2, make_worker):
+    for number, verdict in share([long, short], [(0, 1), (0, 1), (1,)], make_worker):
 
+There are three processes here; two take from the second list when nothing is left in the first one.
 make_worker() is called in each process and returns a context manager, whose value is called with the
 number of each piece of work that this process gets, and returns a byte. What it prints appears as a
 whole when it is done. A piece whose process has died on it is missing from what comes back.
@@ -24,15 +25,13 @@ _NUMBER = struct.Struct("<I")
 _RESULT = struct.Struct("<Ic")
 
 
-def share(count, processes, make_worker):
-    work_out, work_in = os.pipe()
+def share(lists, processes, make_worker):
+    work = [_pipe_of(numbers) for numbers in lists]
     result_out, result_in = os.pipe()
-    # Small reads and writes of a pipe are never torn: so one pipe serves all.
-    os.write(work_in, b"".join(_NUMBER.pack(number) for number in range(count)))
-    os.close(work_in)
     with tempfile.TemporaryFile() as printing, open(result_out, "rb") as results:
-        children = [_start(work_out, result_in, printing, make_worker) for _ in range(processes)]
-        os.close(work_out)
+        children = [_start([work[index] for index in order], result_in, printing, make_worker) for order in processes]
+        for pipe in work:
+            os.close(pipe)
         os.close(result_in)
         try:
             while record := results.read(_RESULT.size):
@@ -42,6 +41,14 @@ def share(count, processes, make_worker):
                 os.kill(child, signal.SIGTERM)
             for child in children:
                 os.waitpid(child, 0)
+
+
+def _pipe_of(numbers):
+    """Small reads and writes of a pipe are never torn: so one pipe serves all who take from it."""
+    end, begin = os.pipe()
+    os.write(begin, b"".join(_NUMBER.pack(number) for number in numbers))
+    os.close(begin)
+    return end
 
 
 def _start(work, results, printing, make_worker):
@@ -65,11 +72,12 @@ def _start(work, results, printing, make_worker):
 
 def _work(work, results, printing, make_worker):
     with make_worker() as worker:
-        while record := os.read(work, _NUMBER.size):
-            (number,) = _NUMBER.unpack(record)
-            with _gathered(printing):
-                verdict = worker(number)
-            os.write(results, _RESULT.pack(number, verdict))
+        for pipe in work:
+            while record := os.read(pipe, _NUMBER.size):
+                (number,) = _NUMBER.unpack(record)
+                with _gathered(printing):
+                    verdict = worker(number)
+                os.write(results, _RESULT.pack(number, verdict))
 
 
 @contextlib.contextmanager

@@ -82,6 +82,9 @@ def test_the_name_is_typed():
         refused(vms, 4, "web1 is this folder's already")
 
 
+test_the_name_is_typed.waits = True
+
+
 def test_nothing_else_will_do():
     """Not by habit, and not by accident: the name exactly, once, and only for what can be taken."""
     with owned_elsewhere() as vms:
@@ -114,6 +117,9 @@ def test_a_twin_that_may_be_torn():
         said = begin(vms, "web1\n").communicate(timeout=30)[1]
         assert "web1 is already running" in said and "'minivmm switchover' there" in said, said
         runs(vms, process)
+
+
+test_a_twin_that_may_be_torn.waits = True
 
 
 def test_the_witness_decides():

@@ -278,6 +278,9 @@ def test_f6_who_waits_for_the_witness_can_be_stopped():
         assert check_disk(pair.disk(pair.a), told) >= max(told)
 
 
+test_f6_who_waits_for_the_witness_can_be_stopped.waits = True
+
+
 # --- F10: both die --------------------------------------------------------------------------------------------------
 
 

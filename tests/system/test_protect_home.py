@@ -106,6 +106,9 @@ def test_the_former_one_is_waited_for():
         assert not pair.hosts[2].arriving()
 
 
+test_the_former_one_is_waited_for.waits = True
+
+
 def test_this_host_itself_is_refused():
     """A twin on the VM's own host would die with it: said by a name of this host, it is refused, with the way out."""
     with hosts_of(2) as (pair, peers):

@@ -117,6 +117,9 @@ def test_a_balloon_moves_amid_the_first_sync():
             goes_round(other)
 
 
+test_a_balloon_moves_amid_the_first_sync.waits = True
+
+
 # --- going and standing -----------------------------------------------------------------------------------------------
 
 
@@ -189,6 +192,9 @@ def test_a_twin_that_has_not_heard_of_a_pause():
             os.kill(twin, signal.SIGCONT)
         vm.one.wait_until(lambda: has_all(vm.one), "an acknowledgement")
         assert vm.kill()["state"] == "paused"
+
+
+test_a_twin_that_has_not_heard_of_a_pause.waits = True
 
 
 def has_all(host):

@@ -258,6 +258,9 @@ def test_f8_a_guest_that_writes_more_than_the_line_takes():
         pair.finish()
 
 
+test_f8_a_guest_that_writes_more_than_the_line_takes.waits = True
+
+
 def test_f8_a_slow_line_takes_what_has_changed():
     """F8: the guest writes a little into each of so many pages that the pages as a whole are ten times what the line takes. Only
     what has changed in them goes over, and the guest keeps all of its speed."""

@@ -131,6 +131,9 @@ def test_stop_in_the_middle_of_a_takeover():
             other.start("web1")
 
 
+test_stop_in_the_middle_of_a_takeover.waits = True
+
+
 def test_stop_where_it_arrives():
     """A VM that is stopped while it arrives does not come: migrate says so, and it goes on where it was, complete; the
     next one comes to its end."""

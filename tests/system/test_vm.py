@@ -224,6 +224,9 @@ def test_restart_policies():
         vms.good("stop", "always", "--force")
 
 
+test_restart_policies.waits = True
+
+
 def test_names_and_places():
     """Names with spaces and UTF-8, a path of 200 characters, a link to a folder: all are VMs like others."""
     with Folder() as vms:
@@ -468,6 +471,9 @@ def test_while_it_starts_or_ends():
             vms.bad(4, "ghost is starting or ending", "pause", "ghost")
 
 
+test_while_it_starts_or_ends.waits = True
+
+
 def test_asked_at_any_moment():
     """Asked again and again from before its start to after its end a VM is stopped or runs, and no verb gets lost."""
     with Folder() as vms:
@@ -498,6 +504,9 @@ def test_the_power_button_is_pressed_again():
         vms.good("run", "web1", "--detach")
         vms.good("stop", "web1", "--timeout", "30")
         assert vms.list() == []
+
+
+test_the_power_button_is_pressed_again.waits = True
 
 
 def test_names_do_nothing_to_a_terminal():

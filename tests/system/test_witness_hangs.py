@@ -48,6 +48,9 @@ def test_run_says_so_and_stands_still():
         assert "hint: does its storage hang, or the way to it? web1 starts when the witness answers" in errors, errors
 
 
+test_run_says_so_and_stands_still.waits = True
+
+
 def test_restore_is_refused():
     """What would change the folder does not wait: nobody knows whose the VM is."""
     need_hanging()
@@ -55,6 +58,9 @@ def test_restore_is_refused():
         vms.good("snapshot", "web1", "before")
         said = vms.run("restore", "web1", "before", by=hanging(vms.witness))
         assert said.returncode == 4 and SILENT in said.stderr, said
+
+
+test_restore_is_refused.waits = True
 
 
 def test_a_twin_is_refused_and_others_are_served():
@@ -113,6 +119,9 @@ def test_who_waits_can_be_stopped():
         vms.start_and_stop()
 
 
+test_who_waits_can_be_stopped.waits = True
+
+
 def test_nothing_is_taken():
     """A person who takes the VM of an owner that is gone (--force-owner) hears in time that the witness is silent, too."""
     need_hanging()
@@ -120,3 +129,6 @@ def test_nothing_is_taken():
         said = vms.run("run", "web1", "--force-owner", by=hanging(vms.witness))
         assert said.returncode == 4 and "web1 cannot be taken without the witness" in said.stderr, said
         assert SILENT in said.stderr, said
+
+
+test_nothing_is_taken.waits = True
