@@ -33,7 +33,7 @@ struct conductor {
     struct ft_record keep;           /* to be persisted */
     uint64_t leash_ns;               /* as it was told last */
     uint64_t asked_ns;               /* the witness, the last time */
-    bool keeps, ended;
+    bool keeps, ended, retired;
     struct err trouble; /* the witness's */
     struct err unkept;  /* why what is to be persisted is not */
     struct link *link;
@@ -155,13 +155,21 @@ static void step_once(struct conductor *conductor, const struct ft_event *event,
 }
 
 /* Who was away for long learns that first. */
-static void step_locked(struct conductor *conductor, const struct ft_event *event)
+static void mind_absence(struct conductor *conductor, uint64_t now)
 {
     const struct ft_event tick = {.kind = FT_TICK};
     const struct ft_protocol *protocol = &conductor->protocol;
-    uint64_t now = clock_boot_ns();
-    if (event->kind != FT_TICK && now - protocol->tick_ns > ft_protocol_gap(protocol))
+    if (now - protocol->tick_ns > ft_protocol_gap(protocol))
         step_once(conductor, &tick, now);
+}
+
+static void step_locked(struct conductor *conductor, const struct ft_event *event)
+{
+    uint64_t now = clock_boot_ns();
+    if (conductor->retired)
+        return;
+    if (event->kind != FT_TICK)
+        mind_absence(conductor, now);
     step_once(conductor, event, now);
 }
 
@@ -405,6 +413,20 @@ void conductor_finish_words(struct conductor *conductor)
 pthread_mutex_t *conductor_writing(struct conductor *conductor)
 {
     return &conductor->writing;
+}
+
+bool conductor_retire(struct conductor *conductor)
+{
+    const struct ft_protocol *protocol = &conductor->protocol;
+    pthread_mutex_lock(&conductor->lock);
+    if (!conductor->retired)
+        mind_absence(conductor, clock_boot_ns());
+    bool retires = protocol->state == FT_SOLO && protocol->link == 0;
+    conductor->retired = retires;
+    if (conductor->word_count > 0)
+        pthread_cond_signal(&conductor->speak);
+    pthread_mutex_unlock(&conductor->lock);
+    return retires;
 }
 
 /* --- for people ------------------------------------------------------------------------------- */

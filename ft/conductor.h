@@ -74,6 +74,13 @@ void conductor_look_paths(struct conductor *conductor, struct link_news *ret_new
 /* To be held by whoever else writes to the link, frame by frame. */
 pthread_mutex_t *conductor_writing(struct conductor *conductor);
 
+/*
+ * Nobody needs the protocol any more: true, and from here on there is no step and no action. False,
+ * and it goes on: somebody follows, or whether the VM is still ours has to be found out, or it is
+ * not. So who ends the protection of a VM that is solo does not miss that it has just been taken.
+ */
+bool conductor_retire(struct conductor *conductor) must_check;
+
 /* As it is at this moment. */
 void conductor_look(struct conductor *conductor, struct ft_protocol *ret_protocol);
 /* What befell it, each thing once, the oldest first; false: nothing new. */

@@ -488,10 +488,13 @@ int protect_epochs(struct protect *protect, const json_t *arguments, json_t **re
 /* --- answers ---------------------------------------------------------------------------------- */
 
 /* It is not followed, and will not be: the folder knows that it needs no witness to run. The thread
- * has come to its end. */
-static void dismantle(struct protect *protect)
+ * has come to its end. False: what was seen is not so any more, and it goes on; its next state
+ * comes here again. Else a VM that was taken in this moment would run on, with its output shut. */
+static bool dismantle(struct protect *protect)
 {
     struct err err = {0};
+    if (protect->conductor && !conductor_retire(protect->conductor))
+        return false;
     thread_join(&protect->thread);
     protect->thread.started = false;
     protect_note_unprotected(protect);
@@ -512,6 +515,7 @@ static void dismantle(struct protect *protect)
     protect->saved.role = PROTECTION_OFF;
     if (protection_write(instance_config(protect->instance)->folder->fd, &protect->saved, &err) < 0)
         log_err(LOG_WARNING, &err);
+    return true;
 }
 
 /* True: they are otherwise than they were told last, which is also said in the log. */
@@ -565,8 +569,8 @@ static void answer_asked(struct protect *protect, const struct ft_protocol *prot
      * has to care for that. Comes here again. */
     if (!protect->was_paired && !(idle && alone))
         return;
-    if (!protect->was_paired)
-        dismantle(protect);
+    if (!protect->was_paired && !dismantle(protect))
+        return;
     answer(&protect->asked, NULL, &why);
 }
 
@@ -607,8 +611,7 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
     /* A twin that was just being connected to came after that was said. */
     if (protect->leaving && protocol && protocol->link != 0)
         conductor_post(protect->conductor, &gone);
-    if (protect->leaving && left && idle) {
-        dismantle(protect);
+    if (protect->leaving && left && idle && dismantle(protect)) {
         protect->was_paired = false;
         answer(&protect->leaving, NULL, NULL);
     }

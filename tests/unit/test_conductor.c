@@ -676,6 +676,72 @@ START_TEST(it_ends_whatever_is_under_way)
 }
 END_TEST
 
+static bool has_acted(enum ft_action_kind kind)
+{
+    bool has = false;
+    pthread_mutex_lock(&t.lock);
+    for (unsigned i = 0; i < t.count && i < MOST_ACTIONS; i++)
+        has |= t.actions[i].kind == kind;
+    pthread_mutex_unlock(&t.lock);
+    return has;
+}
+
+START_TEST(who_has_retired_does_nothing_more)
+{
+    const struct ft_event connected = {
+        .kind = FT_CONNECTED, .link = CONDUCTOR_FIRST_LINK, .node = PEER, .twin = TWIN};
+    struct ft_protocol protocol;
+    begin_solo();
+    ck_assert(conductor_retire(t.conductor));
+    ck_assert(conductor_retire(t.conductor));
+    conductor_tell(t.conductor, &connected);
+    conductor_look(t.conductor, &protocol);
+    ck_assert_uint_eq(protocol.link, 0);
+    ck_assert_uint_eq(t.count, 0);
+}
+END_TEST
+
+START_TEST(who_is_followed_or_waits_does_not_retire)
+{
+    build_wall('r', 1);
+    begin_owner(0);
+    ck_assert(!conductor_retire(t.conductor));
+    tear_wall_down();
+    expect_action(FT_RUN);
+    be_followed();
+    ck_assert(!conductor_retire(t.conductor));
+    say(FT_ACK, 1, 1); /* nothing has left yet */
+    expect_action(FT_UNSYNC);
+    ck_assert(conductor_retire(t.conductor));
+}
+END_TEST
+
+static void run_taking(void *arg)
+{
+    struct ft_record record = {.generation = 2, .owner = PEER, .twin = FT_FORCED}, is;
+    ck_assert_int_eq(witness_exchange(t.witness, vm_a, 1, &record, &is, NULL), 0);
+}
+
+/* Somebody takes the VM in the very moment: it is told to stop, or nobody ever tells it. */
+START_TEST(who_is_taken_has_stopped_or_retired)
+{
+    struct thread taking = {0};
+    t.times.watch_ns = MS;
+    begin_solo();
+    ck_assert_int_eq(thread_start(&taking, "taking", run_taking, NULL, NULL), 0);
+    if (_i % 2 == 0)
+        expect_state(FT_DEPOSED);
+    else
+        conductor_wait(t.conductor, 2);
+    bool retired = conductor_retire(t.conductor);
+    ck_assert(!retired || _i % 2);
+    thread_join(&taking);
+    conductor_destroy(t.conductor);
+    t.conductor = NULL;
+    ck_assert(has_acted(FT_STOP) == !retired);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("conductor");
@@ -706,6 +772,9 @@ int main(void)
     tcase_add_test(tests, an_exchange_that_comes_through_late_changes_nothing);
     tcase_add_test(tests, the_end_waits_for_no_question);
     tcase_add_test(tests, it_ends_whatever_is_under_way);
+    tcase_add_test(tests, who_has_retired_does_nothing_more);
+    tcase_add_test(tests, who_is_followed_or_waits_does_not_retire);
+    tcase_add_loop_test(tests, who_is_taken_has_stopped_or_retired, 0, 20);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
