@@ -86,6 +86,13 @@ static void tell_peer(const struct ownership *ownership)
     if (ownership->peer == OWNERSHIP_ANSWERS)
         fprintf(stderr, "%s answers: a standby is there, in whose folder the VM does not run.\n",
                 peer);
+    else if (ownership->peer == OWNERSHIP_UNSURE)
+        fprintf(stderr,
+                "%s answers: a standby is there, which cannot read all of its folders; whether the "
+                "VM runs there is not known.\n"
+                "See there first: 'minivmm list' says what runs, 'minivmm status' what is damaged "
+                "or not its user's to read.\n",
+                peer);
     else if (ownership->peer == OWNERSHIP_SILENT)
         fprintf(stderr, "%s does not answer: %s.\n", peer, ownership->silence.text);
     else

@@ -98,7 +98,7 @@ enum frame_ack {
     FRAME_READY,       /* all of the epoch is here, whole, and loaded */
     FRAME_YOURS,       /* to GO and ASK: it runs here, and nowhere else */
     FRAME_NOT_MINE,    /* to ASK: it never ran here, and never will by that ticket */
-    FRAME_UNKNOWN,     /* to ASK: this is another place than the one that was asked for */
+    FRAME_UNKNOWN,     /* to ASK: another place than the one that was asked for; or not readable */
     FRAME_OPENED,      /* to RELEASED: the shared disks are this side's */
     FRAME_ANNOUNCED,   /* to GO, beside YOURS: the network knows where the VM is now */
 };

@@ -134,9 +134,10 @@ static void ask_peer(struct ownership *ownership)
     if (ret == 0)
         ret = ask_at(ownership, &config, &ownership->silence);
     explicit_bzero(&key, sizeof(key));
-    ownership->peer = ret == FRAME_YOURS ? OWNERSHIP_RUNS
-                      : ret < 0          ? OWNERSHIP_SILENT
-                                         : OWNERSHIP_ANSWERS;
+    ownership->peer = ret == FRAME_YOURS      ? OWNERSHIP_RUNS
+                      : ret < 0               ? OWNERSHIP_SILENT
+                      : ret == FRAME_NOT_MINE ? OWNERSHIP_ANSWERS
+                                              : OWNERSHIP_UNSURE;
 }
 
 static int say_runs(const struct ownership *ownership, struct err *err)
@@ -150,36 +151,62 @@ static int say_runs(const struct ownership *ownership, struct err *err)
     return ret;
 }
 
-static bool is_had(int place, const char *name, const uint8_t uuid[16])
+/* A folder whose record cannot be read may be the one, where a process has it. */
+static enum frame_ack look_into(int folder, const uint8_t uuid[16])
 {
     struct protection protection;
     char path[PATH_MAX];
-    int folder = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (folder < 0)
-        return false;
+    int ret = protection_read(&protection, folder, NULL);
+    bool ours = ret == 0 && memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0;
+    if (ret == -ENOENT || (ret == 0 && !ours))
+        return FRAME_NOT_MINE;
+    if (faccessat(folder, FOLDER_IDENTITY, R_OK, AT_EACCESS) < 0 && errno != ENOENT)
+        return FRAME_UNKNOWN; /* its lock */
     snprintf(path, sizeof(path), "/proc/self/fd/%d", folder);
-    bool had = protection_read(&protection, folder, NULL) == 0 &&
-               memcmp(protection.uuid, uuid, sizeof(protection.uuid)) == 0 &&
-               folder_is_locked(path);
+    if (!folder_is_locked(path))
+        return FRAME_NOT_MINE;
+    return ours ? FRAME_YOURS : FRAME_UNKNOWN;
+}
+
+static enum frame_ack ask_folder(int place, const char *name, const uint8_t uuid[16])
+{
+    int folder = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0) /* a file, a link, or gone; else it cannot be looked into */
+        return errno == ENOTDIR || errno == ELOOP || errno == ENOENT ? FRAME_NOT_MINE
+                                                                     : FRAME_UNKNOWN;
+    enum frame_ack answer = look_into(folder, uuid);
     close(folder);
-    return had;
+    return answer;
+}
+
+static enum frame_ack ask_all(DIR *list, int place, const uint8_t uuid[16])
+{
+    enum frame_ack answer = FRAME_NOT_MINE;
+    const struct dirent *entry;
+    for (errno = 0; (entry = readdir(list)); errno = 0) {
+        if (entry->d_name[0] == '.')
+            continue;
+        enum frame_ack one = ask_folder(place, entry->d_name, uuid);
+        if (one == FRAME_YOURS)
+            return one;
+        if (one == FRAME_UNKNOWN)
+            answer = one;
+    }
+    return errno ? FRAME_UNKNOWN : answer;
 }
 
 enum frame_ack ownership_answer(int place, const uint8_t uuid[16])
 {
     int copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
-    struct dirent *entry;
-    bool had = false;
     if (!list) {
         if (copy >= 0)
             close(copy);
         return FRAME_UNKNOWN;
     }
-    while (!had && (entry = readdir(list)))
-        had = entry->d_name[0] != '.' && is_had(place, entry->d_name, uuid);
+    enum frame_ack answer = ask_all(list, place, uuid);
     closedir(list);
-    return had ? FRAME_YOURS : FRAME_NOT_MINE;
+    return answer;
 }
 
 /* --- all of it -------------------------------------------------------------------------------- */

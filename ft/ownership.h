@@ -17,6 +17,7 @@ enum ownership_peer {
     OWNERSHIP_NO_PEER = 1, /* it is not known where the other side is */
     OWNERSHIP_SILENT,      /* it does not answer */
     OWNERSHIP_ANSWERS,     /* a standby answers; the VM does not run in its folder */
+    OWNERSHIP_UNSURE,      /* a standby answers, and cannot read what would say so */
     OWNERSHIP_RUNS,        /* a process has the VM there */
 };
 
@@ -41,5 +42,9 @@ int ownership_look(struct ownership *ret_ownership, const struct folder *folder,
  * before. */
 int ownership_take(struct ownership *ownership, int folder, struct err *err) must_check;
 
-/* At the other side: FRAME_YOURS where a process has the VM of this UUID in a place. */
+/*
+ * At the other side: FRAME_YOURS where a process has the VM of this UUID in a place. FRAME_UNKNOWN:
+ * a folder there cannot be looked into, or a process has one whose record cannot be read, so that
+ * it may be the one.
+ */
 enum frame_ack ownership_answer(int place, const uint8_t uuid[16]);

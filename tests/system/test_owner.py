@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 from test_cli import MINIVMM
-from test_migrate import free_port
+from test_migrate import free_port, hosts
 from test_protection import PEER, US, Protected
 
 
@@ -138,6 +138,19 @@ def test_the_witness_decides():
             record.unlink()
         process = begin(vms, "web1\n")
         assert process.wait(30) == 4, process.stderr.read()
+
+
+def test_a_standby_that_cannot_read():
+    """A standby answers, and a process of its host has a folder whose record cannot be read: it is not said that the VM does
+    not run there, but that nobody knows, and where to look. What can be read is said as ever."""
+    with hosts(1) as (other,), owned_elsewhere() as vms:
+        other.make("web9")
+        other.start("web9")
+        vms.mark(peer=other.standby(), insecure=True)
+        assert "answers: a standby is there, in whose folder the VM does not run." in refused(vms, 2, "", typed="no\n")
+        (other.root / "web9" / ".protected").write_text("x")
+        said = refused(vms, 2, "cannot read all of its folders; whether the VM runs there is not known", typed="no\n")
+        assert "See there first: 'minivmm list'" in said and "does not run" not in said, said
 
 
 def test_in_the_background():

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Whether a VM may be run from a folder: copies and moved ones, and what the witness says. */
+#include "ft/ownership.h"
 #include "ft/protection.h"
 #include "tests/unit/witness_rig.h"
 #include "vmm/identity.h"
@@ -243,6 +244,84 @@ START_TEST(a_damaged_record_is_no_answer)
 }
 END_TEST
 
+/* --- what the other side answers -------------------------------------------------------------- */
+
+/* Who asks for the VM that web1 is, or was. */
+static enum frame_ack answer_of(const uint8_t uuid[16])
+{
+    int place = open(rig, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ck_assert_int_ge(place, 0);
+    enum frame_ack answer = ownership_answer(place, uuid);
+    close(place);
+    return answer;
+}
+
+START_TEST(whether_it_runs_here_is_said_only_where_it_is_known)
+{
+    struct protection protection;
+    rig_make_vm("web2");
+    make_protected("web1");
+    rig_write("a file", "");
+    command("ln -s web1 link");
+    struct folder folder = rig_open("web1");
+    ck_assert_int_eq(protection_read(&protection, folder.fd, NULL), 0);
+    ck_assert_int_eq(answer_of(protection.uuid), FRAME_NOT_MINE);
+    ck_assert_int_eq(folder_lock(&folder, NULL), 0);
+    ck_assert_int_eq(answer_of(protection.uuid), FRAME_YOURS);
+    ck_assert_int_eq(answer_of(sample.uuid), FRAME_NOT_MINE);
+    rig_write("web1/" FOLDER_PROTECTED, "x");
+    ck_assert_int_eq(answer_of(protection.uuid), FRAME_UNKNOWN);
+    folder_close(&folder);
+    ck_assert_int_eq(answer_of(protection.uuid), FRAME_NOT_MINE); /* no process has it */
+}
+END_TEST
+
+START_TEST(one_that_cannot_be_read_hides_none_that_can)
+{
+    struct protection protection;
+    make_protected("web1");
+    make_protected("web2");
+    struct folder folder = rig_lock("web1"), other = rig_lock("web2");
+    ck_assert_int_eq(protection_read(&protection, folder.fd, NULL), 0);
+    rig_write("web2/" FOLDER_PROTECTED, "x");
+    ck_assert_int_eq(answer_of(protection.uuid), FRAME_YOURS);
+    folder_close(&other);
+    folder_close(&folder);
+}
+END_TEST
+
+/* As another user, for whom `path` is closed. */
+static enum frame_ack closed_answer(const char *path, const uint8_t uuid[16])
+{
+    int place = open(rig, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat before;
+    uid_t me = geteuid();
+    ck_assert(place >= 0 && stat(rig_path(path), &before) == 0);
+    ck_assert_int_eq(chmod(rig_path(path), 0), 0);
+    ck_assert(me != 0 || seteuid(65534) == 0);
+    enum frame_ack answer = ownership_answer(place, uuid);
+    ck_assert_int_eq(seteuid(me), 0);
+    ck_assert_int_eq(chmod(rig_path(path), before.st_mode & 07777), 0);
+    close(place);
+    return answer;
+}
+
+START_TEST(what_may_not_be_read_is_not_known)
+{
+    static const char *const closed[] = {".", "web1", "web1/" FOLDER_PROTECTED,
+                                         "web1/" FOLDER_IDENTITY};
+    struct protection protection;
+    make_protected("web1");
+    struct folder folder = rig_lock("web1");
+    ck_assert_int_eq(protection_read(&protection, folder.fd, NULL), 0);
+    ck_assert_int_eq(chmod(rig, 0755), 0);
+    ck_assert_int_eq(closed_answer("web1/" FOLDER_DEFINITION, protection.uuid), FRAME_YOURS);
+    for (size_t i = 0; i < array_size(closed); i++)
+        ck_assert_msg(closed_answer(closed[i], protection.uuid) == FRAME_UNKNOWN, "%s", closed[i]);
+    folder_close(&folder);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("protection_owner");
@@ -259,6 +338,9 @@ int main(void)
     tcase_add_test(tcase, the_witness_is_asked);
     tcase_add_test(tcase, without_an_answer_it_does_not_start_or_asks_on);
     tcase_add_test(tcase, a_damaged_record_is_no_answer);
+    tcase_add_test(tcase, whether_it_runs_here_is_said_only_where_it_is_known);
+    tcase_add_test(tcase, one_that_cannot_be_read_hides_none_that_can);
+    tcase_add_test(tcase, what_may_not_be_read_is_not_known);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
