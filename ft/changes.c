@@ -45,7 +45,8 @@ struct changes {
 
     pthread_mutex_t lock; /* all of this */
     pthread_cond_t changed;
-    int fd; /* -1: no lineage */
+    int fd;        /* -1: no lineage */
+    bool replaces; /* the new file: one that is kept until then */
     struct changes_head head;
     size_t words;
     uint64_t *now, *before;  /* marked since the cut, and before it */
@@ -379,12 +380,11 @@ static void place_disks(struct changes *changes)
     }
 }
 
-/* With the lock. */
+/* With the lock. A flush that has failed, while what this replaces was kept, ends this one, too. */
 static int take(struct changes *changes, int fd, const struct changes_head *head,
                 const uint64_t *bits)
 {
-    while (changes->busy)
-        pthread_cond_wait(&changes->changed, &changes->lock);
+    bool lost = changes->lost && (changes->fd >= 0 || changes->replaces);
     if (changes->fd >= 0)
         close(changes->fd);
     changes->fd = -1;
@@ -399,15 +399,25 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     memcpy(changes->now, bits, changes->words * sizeof(*bits));
     memcpy(changes->there, bits, changes->words * sizeof(*bits));
     changes->has_now = true;
-    changes->has_before = changes->spoilt = changes->lost = false;
+    changes->has_before = false;
+    changes->spoilt = changes->lost = lost;
+    changes->wants |= lost;
     place_disks(changes);
     return 0;
+}
+
+/* With the lock. */
+static void wait_until_written(struct changes *changes)
+{
+    while (changes->busy)
+        pthread_cond_wait(&changes->changed, &changes->lock);
 }
 
 static int begin(struct changes *changes, int fd, const struct changes_head *head,
                  const uint64_t *bits, struct err *err)
 {
     pthread_mutex_lock(&changes->lock);
+    wait_until_written(changes);
     int ret = take(changes, fd, head, bits);
     pthread_mutex_unlock(&changes->lock);
     if (ret < 0) {
@@ -481,7 +491,7 @@ int changes_load(struct changes *changes, struct err *err)
 }
 
 int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEAGE],
-                    struct err *err)
+                    bool *ret_keeps, struct err *err)
 {
     struct changes_head head = {0};
     memcpy(head.uuid, changes->config.uuid, sizeof(head.uuid));
@@ -495,8 +505,18 @@ int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEA
     if (changes->fresh_fd >= 0)
         close(changes->fresh_fd);
     changes->fresh = head;
-    changes->fresh_fd = changes_file_make(changes->config.folder, &head, true, err);
-    return changes->fresh_fd < 0 ? changes->fresh_fd : 0;
+    changes->fresh_fd = changes_file_draw(changes->config.folder, &head, true, err);
+    if (changes->fresh_fd < 0)
+        return changes->fresh_fd;
+    pthread_mutex_lock(&changes->lock);
+    changes->replaces = *ret_keeps = changes->fd >= 0;
+    pthread_mutex_unlock(&changes->lock);
+    return 0;
+}
+
+int changes_place(struct changes *changes, struct err *err)
+{
+    return changes_file_place(changes->config.folder, err);
 }
 
 int changes_switch(struct changes *changes, struct err *err)
@@ -517,8 +537,7 @@ int changes_switch(struct changes *changes, struct err *err)
 void changes_drop(struct changes *changes)
 {
     pthread_mutex_lock(&changes->lock);
-    while (changes->busy)
-        pthread_cond_wait(&changes->changed, &changes->lock);
+    wait_until_written(changes);
     int ret = changes_file_remove(changes->config.folder);
     if (ret == 0 && changes->fd >= 0) {
         close(changes->fd);
@@ -651,8 +670,10 @@ void changes_destroy(struct changes *changes)
 {
     if (!changes)
         return;
-    if (changes->fresh_fd >= 0)
+    if (changes->fresh_fd >= 0) {
+        changes_file_forget(changes->config.folder);
         close(changes->fresh_fd);
+    }
     if (changes->fd >= 0) {
         rest(changes);
         close(changes->fd);

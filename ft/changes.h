@@ -15,6 +15,9 @@
  * Of a new lineage all is marked until a first cut is stored: what a guest wrote before may be on
  * the twin's disks, and here in no more than the page cache. A flush that fails ends a lineage.
  *
+ * Who tries to have its twin at another host keeps the old lineage until nearly all is over there:
+ * where that fails, the other folder of the old one still lacks only what was marked.
+ *
  * Without a lineage nothing waits, and nothing is noted. Unless said otherwise: on the thread of
  * the machine's main loop, and `still` means that the disks' loops stand still.
  */
@@ -42,11 +45,16 @@ int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place,
  * log says why. ERR_STATE: these disks are a mix, and must not run. ERR_FAILED: it cannot be read,
  * and stays. */
 int changes_load(struct changes *changes, struct err *err) must_check;
-/* Any thread: the file is that of a new lineage, of which nothing is known to be in common as yet.
- * What the old one noted goes. */
+/*
+ * Any thread: a file of a new lineage, of which nothing is known to be in common as yet, beside the
+ * one that is there, and is kept on. *ret_keeps: there is one.
+ */
 int changes_prepare(struct changes *changes, const uint8_t lineage[CHANGES_LINEAGE],
-                    struct err *err) must_check;
-/* still, after prepare: and from here on it is kept. */
+                    bool *ret_keeps, struct err *err) must_check;
+/* Any thread, after prepare, and soon before switch: it takes the old one's place in the folder. */
+int changes_place(struct changes *changes, struct err *err) must_check;
+/* still, after place: and from here on it is kept; but where a flush has failed since prepare, and
+ * ended the old one, it ends this one, too. */
 int changes_switch(struct changes *changes, struct err *err) must_check;
 /* still: nothing is in common with anybody any more. */
 void changes_drop(struct changes *changes);

@@ -205,13 +205,15 @@ static int write_new(int folder, int fd, const struct changes_head *head, bool a
     if (ret == 0)
         ret = changes_file_write_head(fd, head);
     small_file_give_to_owner(folder, fd);
-    if (ret == 0 && (fsync(fd) < 0 || renameat(folder, NEW_NAME, folder, FOLDER_CHANGES) < 0 ||
-                     fsync(folder) < 0))
-        ret = -errno;
-    return ret;
+    return ret == 0 && fsync(fd) < 0 ? -errno : ret;
 }
 
-int changes_file_make(int folder, const struct changes_head *head, bool all, struct err *err)
+static int say_unwritten(struct err *err, int error)
+{
+    return err_sys(err, ERR_FAILED, error, "cannot write " FOLDER_CHANGES);
+}
+
+int changes_file_draw(int folder, const struct changes_head *head, bool all, struct err *err)
 {
     int fd = unlinkat(folder, NEW_NAME, 0) < 0 && errno != ENOENT
                  ? -1
@@ -222,7 +224,28 @@ int changes_file_make(int folder, const struct changes_head *head, bool all, str
         return fd;
     if (fd >= 0)
         close(fd);
-    return err_sys(err, ERR_FAILED, -ret, "cannot write " FOLDER_CHANGES);
+    return say_unwritten(err, -ret);
+}
+
+int changes_file_place(int folder, struct err *err)
+{
+    return renameat(folder, NEW_NAME, folder, FOLDER_CHANGES) < 0 || fsync(folder) < 0
+               ? say_unwritten(err, errno)
+               : 0;
+}
+
+void changes_file_forget(int folder)
+{
+    unlinkat(folder, NEW_NAME, 0); /* the next one does it else */
+}
+
+int changes_file_make(int folder, const struct changes_head *head, bool all, struct err *err)
+{
+    int fd = changes_file_draw(folder, head, all, err);
+    int ret = fd < 0 ? fd : changes_file_place(folder, err);
+    if (fd >= 0 && ret < 0)
+        close(fd);
+    return ret < 0 ? ret : fd;
 }
 
 static int say_stale(struct err *err, const char *what)

@@ -66,6 +66,12 @@ uint64_t *changes_all_bits(const struct changes_head *head);
 /* A new one, with all bits or none, on stable storage in the place of an old one: its fd. */
 int changes_file_make(int folder, const struct changes_head *head, bool all,
                       struct err *err) must_check;
+/* The same in two steps: what was drawn counts for nothing, and an old one does, until it is put in
+ * its place. */
+int changes_file_draw(int folder, const struct changes_head *head, bool all,
+                      struct err *err) must_check;
+int changes_file_place(int folder, struct err *err) must_check;
+void changes_file_forget(int folder); /* what was drawn */
 /*
  * The one that is there, for reading and writing, and its bits (free them). -ENOENT without a word:
  * there is none. -ESTALE: it counts for nothing, and why. Else it could not be read, and may count.

@@ -20,6 +20,7 @@ struct primary {
     struct replica_disk *replica;
     struct resync *resync;            /* while it is followed */
     bool fresh;                       /* the changes are to begin anew */
+    atomic_bool keeps;                /* ...when nearly all is over there: until then as before */
     uint8_t lineage[CHANGES_LINEAGE]; /* ...under this name */
     struct epochs epochs;
     struct instance_settings settings, told_settings; /* of this epoch; as the twin knows them */

@@ -44,7 +44,7 @@ static int hear_synced(struct primary *primary, struct stream_buffer *payload, s
 {
     uint64_t epoch;
     int ret = resync_get_synced(payload, &epoch, err);
-    if (ret == 0)
+    if (ret == 0 && !primary->keeps) /* else what is noted is another twin's matter */
         changes_note_stored(primary->config.changes, epoch);
     return ret;
 }
@@ -166,6 +166,15 @@ static int introduce(struct primary *primary, const struct primary_target *targe
     return ret < 0 ? ret : departure_open(out, err);
 }
 
+/* Nothing is in common with this twin. */
+static int begin_anew(struct primary *primary, struct err *err)
+{
+    bool keeps = false;
+    int ret = changes_prepare(primary->config.changes, primary->lineage, &keeps, err);
+    primary->keeps = keeps;
+    return ret < 0 || keeps ? ret : changes_place(primary->config.changes, err);
+}
+
 /* Whether the twin has the disks already, and where they may differ. */
 static int hear_base(struct primary *primary, struct err *err)
 {
@@ -189,7 +198,8 @@ static int hear_base(struct primary *primary, struct err *err)
     primary->resync = resync;
     pthread_mutex_unlock(&primary->lock);
     primary->fresh = !resync_is_delta(resync);
-    return primary->fresh ? changes_prepare(primary->config.changes, primary->lineage, err) : 0;
+    primary->keeps = false;
+    return primary->fresh ? begin_anew(primary, err) : 0;
 }
 
 static int be_followed(struct primary *primary, struct err *err)
@@ -216,19 +226,32 @@ static int be_followed(struct primary *primary, struct err *err)
                  : err_say(err, ERR_STATE, EBUSY, "nobody may follow just now");
 }
 
-static int step_follow(void *ctx, struct err *err)
+static int step_switch(void *ctx, struct err *err)
 {
     struct primary *primary = ctx;
     bool runs = machine_runs(primary->machine);
-    int ret = departure_follow(&primary->out, err);
-    if (ret < 0 || !primary->fresh)
-        return ret;
     if (runs)
         machine_pause(primary->machine);
-    ret = changes_switch(primary->config.changes, err);
+    int ret = changes_switch(primary->config.changes, err);
     if (runs)
         machine_resume(primary->machine);
+    if (ret == 0)
+        primary->keeps = false;
     return ret;
+}
+
+static int step_follow(void *ctx, struct err *err)
+{
+    struct primary *primary = ctx;
+    int ret = departure_follow(&primary->out, err);
+    return ret < 0 || !primary->fresh || primary->keeps ? ret : step_switch(ctx, err);
+}
+
+/* Soon this twin counts, and the one before it does no more. */
+static int switch_lineage(struct primary *primary, struct err *err)
+{
+    int ret = primary->keeps ? changes_place(primary->config.changes, err) : 0;
+    return ret == 0 && primary->keeps ? primary_on_loop(primary, step_switch, err) : ret;
 }
 
 static int flush(struct primary *primary, struct err *err)
@@ -338,6 +361,8 @@ static int send_nearly_all(struct primary *primary, struct err *err)
         if (ret == 0)
             ret = have_stored(primary, &took_ns, err);
     }
+    if (ret == 0)
+        ret = switch_lineage(primary, err);
     return ret == 0 ? send_rounds(primary, err) : ret;
 }
 

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 
-from crashes import CrashPair
+from crashes import CrashPair, Talk
 from labcommon import Skip
-from pairs import Pair
+from pairs import Pair, PairHost
 from test_clone import MIB
 from test_protect import check_disk, need_protect
 from test_protect_points import Missed, reach, victim
@@ -128,6 +129,41 @@ def test_the_twin_comes_back():
             told.update(ask(pair, 50))
             comes_back(pair, pair.a, copy(pair.disk(pair.b), "before.img"))
             disks_become_equal(pair)
+        told.update(ask(pair))
+        pair.kill(pair.a)
+        pair.wait_for(pair.b, role="primary")
+        check_disk(pair.disk(pair.b), told, stride=STRIDE)
+
+
+def test_a_third_host_in_vain():
+    """It is to have its twin at a third host, and that one dies, or the VM's own host, when a part of the disk is over
+    there: what it has in common with the twin that it had before is not forgotten for that."""
+    with resyncing() as (pair, told), PairHost(pair.net) as third:
+        talk = Talk(pair.net, third.standby("--insecure"))
+        pair.callback(talk.close)
+        for dies in ["the third", "the VM"]:
+            pair.lines[pair.b].cut()
+            pair.kill(pair.b)
+            pair.wait_for(pair.a, state="solo")
+            told.update(ask(pair, 50))
+
+            def kill(dies=dies):
+                os.kill(third.arriving()[0] if dies == "the third" else pair.pid(pair.a), signal.SIGKILL)
+            with talk.at("BLOCKS", "after", kill) as hit:
+                said = pair.a.run("protect", "web1", "--to", talk.address, "--witness", f"file:{pair.witness}", "--insecure")
+                assert hit.wait(30) and said.returncode != 0, said
+            talk.cut()
+            if dies == "the VM":
+                pair.a.wait_until(lambda: pair.a.pid() is None, "the end of the VM")
+                pair.start_primary()
+            told.update(ask(pair, 50))
+            pair.lines[pair.b].mend()
+            if dies == "the third":
+                pair.protect()
+            resync = pair.wait_for(pair.a, role="primary", state="paired")["resync"]
+            assert resync["what"] == "delta" and 100 * BLOCK <= resync["sent_bytes"] <= MIB, f"{dies}: {resync}"
+            disks_become_equal(pair)
+            talk.mend()
         told.update(ask(pair))
         pair.kill(pair.a)
         pair.wait_for(pair.b, role="primary")
