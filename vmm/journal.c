@@ -5,8 +5,10 @@
 #include "vmm/folder.h"
 #include "vmm/journal_lines.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,8 @@
 
 enum {
     WORDS_MAX = 400, /* bytes of a reason */
+    BOOT_ID_MAX = 64,
+    SET_SECONDS = 1, /* by so much more or less it was set, and not only kept right */
 
     /* Seconds since 1970 with three digits behind the point, until the year 2286. */
     DIGITS = 13,
@@ -27,6 +31,33 @@ static double now_seconds(void)
     uint64_t ms = clock_wall_ns() / 1000000;
 
     return (double)ms / 1e3;
+}
+
+static double boot_seconds(void)
+{
+    uint64_t ms = clock_boot_ns() / 1000000;
+
+    return (double)ms / 1e3;
+}
+
+/* Where the host does not say it, lines have the wall clock's time alone. */
+static void find_boot(struct journal *journal)
+{
+    int random = open("/proc/sys/kernel/random", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    unsigned digits = 0;
+    size_t length;
+    char *text = NULL;
+
+    if (random >= 0 && small_file_read_in(random, "boot_id", BOOT_ID_MAX, &text, &length) == 0)
+        for (const char *c = text; *c && digits < JOURNAL_BOOT; c++)
+            if (isxdigit((unsigned char)*c))
+                journal->boot[digits++] = *c;
+    free(text);
+    if (random >= 0)
+        close(random);
+    if (digits < JOURNAL_BOOT)
+        journal->boot[0] = '\0';
+    journal->born = now_seconds() - boot_seconds();
 }
 
 /* What is no UTF-8 text becomes ASCII: a crash's reason may repeat what a guest had in memory. */
@@ -60,16 +91,11 @@ static void write_line(struct journal *journal, const char *line, size_t length)
         journal->error = -errno;
 }
 
-/* Takes fields over (NULL: no memory for them). */
-static void write_event(struct journal *journal, double at, const char *event, json_t *fields)
+/* Takes both over (NULL: no memory for them). */
+static void write_fields(struct journal *journal, json_t *root, json_t *fields)
 {
     char *text = NULL, *line = NULL;
 
-    if (journal->fd < 0) {
-        json_decref(fields);
-        return;
-    }
-    json_t *root = json_pack("{s:f, s:s}", "at", at, "event", event);
     if (root && fields && json_object_update(root, fields) == 0)
         text = json_dumps(root, JSON_REAL_PRECISION(DIGITS));
     int length = text ? asprintf(&line, "%s\n", text) : -1;
@@ -84,19 +110,38 @@ static void write_event(struct journal *journal, double at, const char *event, j
     json_decref(fields);
 }
 
+/* Now. Takes fields over. */
+static void write_event(struct journal *journal, const char *event, json_t *fields)
+{
+    double at = now_seconds(), since = boot_seconds();
+    json_t *root;
+
+    if (journal->fd < 0) {
+        json_decref(fields);
+        return;
+    }
+    journal->born = at - since;
+    if (journal->boot[0])
+        root = json_pack("{s:f, s:s, s:f, s:s}", "at", at, "boot", journal->boot, "since_boot",
+                         since, "event", event);
+    else
+        root = json_pack("{s:f, s:s}", "at", at, "event", event);
+    write_fields(journal, root, fields);
+}
+
 void journal_start(struct journal *journal)
 {
-    write_event(journal, now_seconds(), "start", json_pack("{s:I}", "pid", (json_int_t)getpid()));
+    write_event(journal, "start", json_pack("{s:I}", "pid", (json_int_t)getpid()));
 }
 
 void journal_stop(struct journal *journal, const char *by)
 {
-    write_event(journal, now_seconds(), "stop", json_pack("{s:o}", "by", make_words(by)));
+    write_event(journal, "stop", json_pack("{s:o}", "by", make_words(by)));
 }
 
 void journal_crash(struct journal *journal, const char *reason)
 {
-    write_event(journal, now_seconds(), "crash", json_pack("{s:o}", "reason", make_words(reason)));
+    write_event(journal, "crash", json_pack("{s:o}", "reason", make_words(reason)));
 }
 
 void journal_pause(struct journal *journal, const char *why, uint64_t ms)
@@ -104,17 +149,20 @@ void journal_pause(struct journal *journal, const char *why, uint64_t ms)
     if (ms <= JOURNAL_PAUSE_MS)
         return;
     json_int_t said = ms < INT64_MAX ? (json_int_t)ms : INT64_MAX;
-    write_event(journal, now_seconds(), "pause",
-                json_pack("{s:I, s:o}", "ms", said, "why", make_words(why)));
+    write_event(journal, "pause", json_pack("{s:I, s:o}", "ms", said, "why", make_words(why)));
 }
 
 void journal_say(struct journal *journal, const char *event, json_t *fields)
 {
-    write_event(journal, now_seconds(), event, fields);
+    write_event(journal, event, fields);
 }
 
 void journal_tick(struct journal *journal)
 {
+    double born = now_seconds() - boot_seconds();
+
+    if (journal->fd >= 0 && journal->boot[0] && fabs(born - journal->born) > SET_SECONDS)
+        write_event(journal, "clock", json_object());
     if (journal->fd >= 0 && futimens(journal->fd, NULL) < 0)
         journal->error = -errno;
 }
@@ -138,7 +186,8 @@ static int say_lost(struct journal *journal, struct err *err)
         /* The file's clock is a coarse one, and may lie a few ms before the last line's. */
         double at = journal_file_time(&stat), now = now_seconds();
         at = at > tail.last_at ? at : tail.last_at;
-        write_event(journal, at < now ? at : now, "lost", json_object());
+        write_fields(journal, json_pack("{s:f, s:s}", "at", at < now ? at : now, "event", "lost"),
+                     json_object());
     }
     if (journal->error)
         return err_sys(err, ERR_FAILED, -journal->error, "cannot write " FOLDER_JOURNAL);
@@ -154,6 +203,7 @@ int journal_open(struct journal *ret_journal, int folder_fd, struct err *err)
                        journal.fd == -EINVAL ? "no plain file" : "a hard link to some other file");
     if (journal.fd < 0)
         return err_sys(err, ERR_FAILED, -journal.fd, "cannot open " FOLDER_JOURNAL);
+    find_boot(&journal);
     int r = say_lost(&journal, err);
     if (r < 0) {
         close(journal.fd);

@@ -2,12 +2,19 @@
 /*
  * journal.jsonl: what befell a VM, one JSON object a line, so that its availability can be told.
  *
- *   {"at": 1763712000.123, "event": "start", "pid": 4711}
+ *   {"at": 1763712000.123, "boot": "9f3c1e5a77d04b21", "since_boot": 8123.456, "event": "start",
+ *    "pid": 4711}
+ *
+ * `at` is what the wall clock showed, which people set. `since_boot` is by a clock that nobody
+ * sets, of the host's boot that is named: what lies between two lines of one boot is told by that,
+ * and the last line of a boot says what time of day it all was. Lines from before there were these
+ * two, and "lost", have `at` alone.
  *
  *   start     the machine runs                      stop     asked for: by a person, or the guest's
  *   crash     the guest crashed; "reason"                    own power-off; "by"
  *   lost      found at the next start: the VMM or its host died; "at" is the last sign of life
  *   pause     stood still for "ms" of more than 100, which are over at "at"; "why"
+ *   clock     the wall clock was set since the last line: what is later is by another one
  *
  * and of a VM that is protected (docs/fault-tolerance.md), spans in ms by a clock that nobody sets:
  *
@@ -38,10 +45,14 @@
 #include "core/err.h"
 #include <jansson.h>
 
+enum { JOURNAL_BOOT = 16 }; /* digits: enough to tell a host's boots from each other */
+
 struct journal {
     int fd;    /* -1: none; then nothing is written, and nothing is wrong */
     int error; /* of the last line or tick that could not be written, -errno; the next one is tried
                   all the same */
+    char boot[JOURNAL_BOOT + 1]; /* ""; not known */
+    double born;                 /* when that was, by the wall clock as it was last */
 };
 
 enum { JOURNAL_TICK_SECONDS = 10, JOURNAL_PAUSE_MS = 100, JOURNAL_INHERITED = 4 << 20 };
@@ -65,7 +76,7 @@ void journal_crash(struct journal *journal, const char *reason);
 void journal_pause(struct journal *journal, const char *why, uint64_t ms);
 /* One of the others. Takes fields over; NULL: no memory for them. */
 void journal_say(struct journal *journal, const char *event, json_t *fields);
-void journal_tick(struct journal *journal);
+void journal_tick(struct journal *journal); /* says "clock" where that was set */
 
 /*
  * Over a period: seconds, and counts. From a start on it is up; from a crash or a loss on, down;

@@ -37,11 +37,24 @@ static void take_words(const json_t *root, struct journal_line *line)
     line->pid = json_integer_value(json_object_get(root, "pid"));
 }
 
+/* Only where it makes sense: the wall clock is what there is otherwise. */
+static void take_boot(const json_t *root, struct journal_line *line)
+{
+    const char *boot = json_string_value(json_object_get(root, "boot"));
+    const json_t *since = json_object_get(root, "since_boot");
+    double seconds = json_number_value(since);
+    if (!boot || strlen(boot) > JOURNAL_BOOT || !json_is_number(since) || !(seconds >= 0) ||
+        !(seconds <= line->at))
+        return;
+    memcpy(line->boot, boot, strlen(boot));
+    line->since_boot = seconds;
+}
+
 bool journal_parse_line(const char *text, size_t length, struct journal_line *ret_line)
 {
     static const char *const events[] = {"start",     "stop",    "crash", "lost",        "pause",
                                          "protected", "alone",   "solo",  "unprotected", "takeover",
-                                         "output",    "deposed", NULL};
+                                         "output",    "deposed", "clock", NULL};
     struct journal_line line = {0};
 
     if (length > JOURNAL_MAX_LINE)
@@ -54,8 +67,10 @@ bool journal_parse_line(const char *text, size_t length, struct journal_line *re
     line.at = json_number_value(at);
     bool good = which >= 0 && json_is_number(at) && isfinite(line.at) && line.at >= 0 &&
                 take_times(root, &line);
-    if (good)
+    if (good) {
         take_words(root, &line);
+        take_boot(root, &line);
+    }
     json_decref(root);
     if (good)
         *ret_line = line;
@@ -77,7 +92,8 @@ static bool read_backwards(const char *text, size_t length, struct journal_tail 
     while (length > 0) {
         const char *newline = memrchr(text, '\n', length - 1);
         const char *begin = newline ? newline + 1 : text;
-        if (journal_parse_line(begin, length - (size_t)(begin - text), &line)) {
+        if (journal_parse_line(begin, length - (size_t)(begin - text), &line) &&
+            line.event != JOURNAL_CLOCK) {
             tail->last_at = tail->last_at > 0 ? tail->last_at : line.at;
             tail->running = line.event != JOURNAL_STOP && line.event != JOURNAL_CRASH &&
                             line.event != JOURNAL_LOST && line.event != JOURNAL_DEPOSED;

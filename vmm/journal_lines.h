@@ -21,6 +21,7 @@ enum journal_event {
     JOURNAL_TAKEOVER,
     JOURNAL_OUTPUT,
     JOURNAL_DEPOSED,
+    JOURNAL_CLOCK,
 };
 
 struct journal_line {
@@ -28,6 +29,8 @@ struct journal_line {
     double at; /* finite, not negative */
     /* Of those events that have them; finite, not negative, in seconds. */
     double pause, silent, held, gap, detect, ran, protected;
+    char boot[JOURNAL_BOOT + 1]; /* ""; by the wall clock alone */
+    double since_boot;
     json_int_t pid; /* of a start; 0: it does not say */
     bool planned;   /* a takeover, or a stop: it went to another host on purpose */
     bool deposed;   /* a stop: another host had it already */

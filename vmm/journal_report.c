@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The arithmetic of availability. One walk over the lines, which are in the order of their writing:
- * that is what counts where the clock was set back.
+ * The arithmetic of availability. A first look at the lines finds when each boot of a host was,
+ * then one walk over them, which are in the order of their writing: that is what counts where the
+ * clock of old lines was set back.
  */
 #include "vmm/folder.h"
 #include "vmm/journal_lines.h"
@@ -16,8 +17,19 @@
 /* GONE: it died, and its twin may have gone on. AWAY: another host had it. */
 enum state { UNKNOWN, UP, DOWN, ASKED_DOWN, GONE, AWAY };
 
+enum { BOOTS = 256 }; /* of which is remembered when they were, the last ones */
+
+/* What time of day it was when a host booted, as its last line has it: a clock that was wrong at
+ * first was set right then. */
+struct boot {
+    char name[JOURNAL_BOOT + 1];
+    double born;
+};
+
 struct walk {
     struct journal_report report;
+    struct boot boots[BOOTS];
+    unsigned boot_count;
     enum state state;
     double since;    /* the state is counted up to here */
     double up_since; /* it is UP, or was, from here */
@@ -323,13 +335,49 @@ static void take_event(struct walk *walk, const struct journal_line *line, doubl
         break;
     case JOURNAL_PAUSE:
     case JOURNAL_TAKEOVER:
+    case JOURNAL_CLOCK:
         break;
     }
 }
 
-static void take_line(struct walk *walk, const struct journal_line *line)
+/* --- which clock ------------------------------------------------------------------------------ */
+
+static struct boot *find_boot(struct walk *walk, const char *name)
+{
+    unsigned least = walk->boot_count > BOOTS ? walk->boot_count - BOOTS : 0;
+    for (unsigned i = walk->boot_count; i > least; i--)
+        if (strcmp(walk->boots[(i - 1) % BOOTS].name, name) == 0)
+            return &walk->boots[(i - 1) % BOOTS];
+    return NULL;
+}
+
+/* What is yet to come says nothing of the present's clock. */
+static void note_boot(struct walk *walk, const struct journal_line *line)
+{
+    if (!line->boot[0] || line->at > walk->report.to)
+        return;
+    struct boot *boot = find_boot(walk, line->boot);
+    if (!boot)
+        boot = &walk->boots[walk->boot_count++ % BOOTS];
+    memcpy(boot->name, line->boot, sizeof(boot->name));
+    boot->born = line->at - line->since_boot;
+}
+
+static double time_of(struct walk *walk, const struct journal_line *line)
+{
+    const struct boot *boot = line->boot[0] ? find_boot(walk, line->boot) : NULL;
+    return boot ? boot->born + line->since_boot : line->at;
+}
+
+/* --- lines ------------------------------------------------------------------------------------ */
+
+static void take_line(struct walk *walk, const struct journal_line *written)
 {
     struct journal_report *report = &walk->report;
+    struct journal_line copy = *written, *line = &copy;
+    if (line->event == JOURNAL_CLOCK)
+        return;
+    line->at = time_of(walk, line);
     /* What is yet to come was written by a clock that was wrong. */
     bool wrong = line->at > report->to;
     double at = !wrong ? line->at : walk->begun ? walk->since : report->to;
@@ -354,7 +402,8 @@ static void take_line(struct walk *walk, const struct journal_line *line)
 /* --- all of them ------------------------------------------------------------------------------ */
 
 /* Lines too long to be ours are read to their end and passed over, as is the last if it is torn. */
-static void read_lines(FILE *file, struct walk *walk)
+static void read_lines(FILE *file, struct walk *walk,
+                       void (*take)(struct walk *walk, const struct journal_line *line))
 {
     char text[JOURNAL_MAX_LINE + 1];
     struct journal_line line;
@@ -364,7 +413,7 @@ static void read_lines(FILE *file, struct walk *walk)
         size_t length = strlen(text);
         bool ends = length > 0 && text[length - 1] == '\n';
         if (whole && ends && journal_parse_line(text, length, &line))
-            take_line(walk, &line);
+            take(walk, &line);
         whole = ends;
     }
 }
@@ -441,8 +490,11 @@ int journal_report(int folder_fd, double from, double now, bool running,
     if (r < 0)
         return r;
     if (file) {
-        read_lines(file, &walk);
-        bool failed = ferror(file) != 0;
+        read_lines(file, &walk, note_boot);
+        bool failed = ferror(file) != 0; /* which rewind() forgets */
+        rewind(file);
+        read_lines(file, &walk, take_line);
+        failed |= ferror(file) != 0;
         fclose(file);
         if (failed)
             return err_sys(err, ERR_FAILED, EIO, "cannot read " FOLDER_JOURNAL);

@@ -538,6 +538,114 @@ START_TEST(a_clock_that_was_set_back_makes_nothing_negative)
 }
 END_TEST
 
+/* The clock that people set. Of a boot, "a1" at its seconds: "7000 a1 60 start". */
+static void write_boots(const char *lines)
+{
+    static char text[8192];
+    char *at = text, event[20], boot[20];
+    double when, since;
+    int used;
+
+    text[0] = 0;
+    while (sscanf(lines, "%lf %19s %lf %19[a-z]%n", &when, boot, &since, event, &used) == 4) {
+        at += sprintf(at,
+                      "{\"at\": %.3f, \"boot\": \"%s\", \"since_boot\": %.3f, "
+                      "\"event\": \"%s\"}\n",
+                      DAY + when, boot, since, event);
+        lines += used;
+        lines += strspn(lines, ", ");
+    }
+    ck_assert_str_eq(lines, "");
+    rig_write("vm/journal.jsonl", text);
+}
+
+/* An hour forward, or back, in the middle of a run that takes 600 s. */
+START_TEST(a_clock_that_was_set_adds_and_takes_nothing)
+{
+    struct journal_report report;
+    for (int hour = -3600; hour <= 3600; hour += 3600) {
+        char lines[500];
+        sprintf(lines,
+                "10000 a1 100 start, 10300 a1 400 crash, 10310 a1 410 start, %d a1 500 clock, "
+                "%d a1 700 stop",
+                10400 + hour, 10600 + hour);
+        write_boots(lines);
+        report = report_of(0, DAY + 10700 + hour, false);
+        expect_time(report.from, DAY + 10000 + hour);
+        expect_time(report.up, 590);
+        expect_time(report.down, 10);
+        expect_time(report.asked_down, 100);
+    }
+}
+END_TEST
+
+/* Nothing but "clock" tells of it in a run that goes on, or that died. */
+START_TEST(a_clock_that_was_set_lately_is_told_by_its_own_line)
+{
+    write_boots("100 a1 100 start, 7300 a1 3700 clock");
+    struct journal_report report = report_of(0, DAY + 7400, true);
+    expect_time(report.up, 3700);
+    set_life(DAY + 7310);
+    report = report_of(0, DAY + 7400, false);
+    expect_time(report.up, 3610);
+    expect_time(report.down, 90);
+    ck_assert_uint_eq(report.failures, 1);
+}
+END_TEST
+
+/* Other boots, other hosts, lines of before; and what makes no sense. */
+START_TEST(each_boot_has_a_clock_of_its_own)
+{
+    write_boots("1000 a1 10 start, 1500 a1 510 stop, 2000 b2 10 start, 2300 b2 210 stop, "
+                "2400 a1 900 start, 2500 a1 1000 stop");
+    struct journal_report report = report_of(0, DAY + 2500, false);
+    expect_time(report.from, DAY + 1510); /* by what a1's clock was at last */
+    expect_time(report.up, 500 + 200 + 100);
+    rig_write(
+        "vm/journal.jsonl",
+        "{\"at\": 1763712000, \"event\": \"start\"}\n"
+        "{\"at\": 1763712100, \"boot\": 7, \"since_boot\": 5, \"event\": \"stop\"}\n"
+        "{\"at\": 1763712200, \"boot\": \"a1\", \"event\": \"start\"}\n"
+        "{\"at\": 1763712300, \"boot\": \"a1\", \"since_boot\": -1, \"event\": \"stop\"}\n"
+        "{\"at\": 1763712400, \"boot\": \"a1\", \"since_boot\": 1e300, \"event\": \"start\"}\n"
+        "{\"at\": 1763712500, \"boot\": \"0123456789abcdefg\", \"since_boot\": 1, "
+        "\"event\": \"stop\"}\n");
+    report = report_of(0, DAY + 500, false);
+    expect_time(report.up, 300);
+    expect_time(report.asked_down, 200);
+}
+END_TEST
+
+START_TEST(what_was_set_is_noted_by_the_next_tick)
+{
+    struct journal journal = open_journal();
+
+    ck_assert_uint_eq(strlen(journal.boot), JOURNAL_BOOT);
+    journal_start(&journal);
+    journal_tick(&journal);
+    ck_assert_ptr_null(read_line(1));
+    journal.born -= 100; /* as if somebody had set it forward */
+    journal_tick(&journal);
+    expect_event(1, "clock");
+    journal_tick(&journal);
+    ck_assert_ptr_null(read_line(2));
+    json_t *line = read_line(1);
+    double since = json_number_value(json_object_get(line, "since_boot"));
+    ck_assert_double_eq_tol(since, (double)clock_boot_ns() / 1e9, 60);
+    ck_assert_str_eq(json_string_value(json_object_get(line, "boot")), journal.boot);
+    json_decref(line);
+    journal_close(&journal);
+    ck_assert(journal_is_of_a_run(folder_fd));
+    journal = open_journal();
+    expect_event(2, "lost");
+    journal.born -= 100;
+    journal_tick(&journal);
+    expect_event(3, "clock");
+    ck_assert(!journal_is_of_a_run(folder_fd));
+    journal_close(&journal);
+}
+END_TEST
+
 START_TEST(lines_that_make_no_sense_are_passed_over)
 {
     FILE *file = fopen(rig_path("vm/journal.jsonl"), "we");
@@ -646,6 +754,10 @@ int main(void)
     tcase_add_test(tcase, what_died_without_a_word_is_down_since_its_last_sign_of_life);
     tcase_add_test(tcase, a_crash_is_down_until_the_next_start_whatever_follows);
     tcase_add_test(tcase, a_clock_that_was_set_back_makes_nothing_negative);
+    tcase_add_test(tcase, a_clock_that_was_set_adds_and_takes_nothing);
+    tcase_add_test(tcase, a_clock_that_was_set_lately_is_told_by_its_own_line);
+    tcase_add_test(tcase, each_boot_has_a_clock_of_its_own);
+    tcase_add_test(tcase, what_was_set_is_noted_by_the_next_tick);
     tcase_add_test(tcase, lines_that_make_no_sense_are_passed_over);
     tcase_add_test(tcase, what_is_written_can_be_reported);
     tcase_add_test(tcase, a_long_journal_is_opened_and_reported_quickly);
