@@ -88,6 +88,15 @@ void instance_pause(struct instance *instance, const char *why)
     tell(instance, "paused", json_pack("{ss}", "why", why));
 }
 
+/* A guest whose new start came due meanwhile has that now. */
+static void go_on(struct instance *instance)
+{
+    if (!instance->waiting)
+        machine_resume(instance->machine);
+    else if (instance->restart_is_due)
+        loop_stop(machine_loop(instance->machine));
+}
+
 void instance_resume(struct instance *instance, const char *why)
 {
     if (!instance->paused)
@@ -95,10 +104,7 @@ void instance_resume(struct instance *instance, const char *why)
     instance->paused = false;
     if (instance->held)
         return;
-    if (!instance->waiting)
-        machine_resume(instance->machine);
-    else if (instance->restart_is_due)
-        loop_stop(machine_loop(instance->machine));
+    go_on(instance);
     uint64_t ms = (clock_monotonic_ns() - instance->paused_ns) / 1000000;
     if (ms > JOURNAL_PAUSE_MS)
         journal_pause(&instance->journal, why, ms);
@@ -125,8 +131,8 @@ void instance_release(struct instance *instance)
     instance->awaited = false;
     if (first)
         loop_stop(machine_loop(instance->machine)); /* now instance_run begins */
-    else if (!instance->paused && !instance->waiting)
-        machine_resume(instance->machine);
+    else if (!instance->paused)
+        go_on(instance);
 }
 
 /* What is done to the machine now its part would overwrite, or nobody would remember. */

@@ -19,6 +19,8 @@ static struct {
     struct instance *instance;
     struct loop_timer timer;
     bool holds, held, ran;
+    bool is_paused;
+    unsigned step;
 } t;
 
 static void handle_output(void *ctx, const uint8_t *bytes, size_t length)
@@ -68,10 +70,30 @@ static void handle_timer(void *arg)
     arm();
 }
 
+/* Paused while it waits for its new start, held when that is due, and resumed by a person before it
+ * is let go. */
+static void handle_paused_timer(void *arg)
+{
+    bool waits = strcmp(instance_state(t.instance), "restarting") == 0;
+    if (waits && t.step == 0) {
+        instance_pause(t.instance, "test");
+        t.step = 1;
+    } else if (t.step == 1 && t.instance->restart_is_due) {
+        instance_hold(t.instance, "held");
+        instance_resume(t.instance, "test");
+        instance_release(t.instance);
+        t.step = 2;
+    } else if (waits && t.step == 2 && count_starts() == 2) {
+        instance_stop(t.instance, "test");
+    }
+    arm();
+}
+
 static int begin(void *ctx, struct instance *instance, struct err *err)
 {
     t.instance = instance;
-    loop_timer_init(&t.timer, instance_loop(instance), handle_timer, NULL);
+    loop_timer_init(&t.timer, instance_loop(instance),
+                    t.is_paused ? handle_paused_timer : handle_timer, NULL);
     arm();
     return 0;
 }
@@ -161,6 +183,21 @@ START_TEST(who_is_held_does_not_start_again)
 }
 END_TEST
 
+/* Whoever let it go on while it was held meant what comes after that, too. */
+START_TEST(who_was_resumed_while_held_starts_again)
+{
+    struct machine_end end;
+    struct err err = {0};
+    t.is_paused = true;
+    int ret = make_instance(&err);
+    if (ret == 0)
+        ret = instance_run(t.instance, &end, &err);
+    ck_assert_msg(ret == 0, "%s", err.text);
+    ck_assert_uint_eq(count_starts(), 2);
+    instance_destroy(t.instance);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("instance");
@@ -169,6 +206,7 @@ int main(void)
     tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, set_up, tear_down);
     tcase_add_test(tcase, who_is_held_does_not_start_again);
+    tcase_add_test(tcase, who_was_resumed_while_held_starts_again);
     suite_add_tcase(suite, tcase);
     return unit_main_with_kvm(suite, "instance");
 }
