@@ -5,17 +5,35 @@
 #include "core/clock.h"
 #include "core/log.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { PATIENCE_MS = 5000 }; /* less than a client's own */
 
-/* The first of them. What says "twin" nothing: nobody is there who would go on otherwise. */
-static void answer_first(struct protect *protect, json_t *answer)
+static struct control_request *take_first(struct protect *protect)
 {
     struct control_request *request = protect->shared[0].request;
     protect->shared_count--;
     memmove(protect->shared, protect->shared + 1, protect->shared_count * sizeof(*protect->shared));
-    control_answer(request, answer, NULL);
+    return request;
+}
+
+/* The first of them. What says "twin" nothing: nobody is there who would go on otherwise. */
+static void answer_first(struct protect *protect, json_t *answer)
+{
+    control_answer(take_first(protect), answer, NULL);
+}
+
+/* It has gone on elsewhere, as it was there. */
+static void refuse(const struct protect *protect, const struct ft_protocol *protocol,
+                   struct control_request *request)
+{
+    const char *name = instance_config(protect->instance)->name;
+    struct err err = {0};
+    err_say(&err, ERR_STATE, ESTALE, "%s belongs to another host now (generation %llu)", name,
+            (unsigned long long)protocol->record.generation);
+    err_hint(&err, "it goes on as it was there: say it again on that host");
+    control_answer(request, NULL, &err);
 }
 
 static json_t *twin_has_it(bool has)
@@ -43,6 +61,8 @@ void protect_share_answer(struct protect *protect, const struct ft_protocol *pro
     bool gated = protocol && ft_protocol_is_gated(protocol);
     if (!protect->shares)
         return;
+    while (protect->shared_count > 0 && protocol && protocol->state == FT_DEPOSED)
+        refuse(protect, protocol, take_first(protect));
     while (protect->shared_count > 0 && (!gated || has_first(protect, protocol)))
         answer_first(protect, gated ? twin_has_it(true) : NULL);
     wait_on(protect);
@@ -63,6 +83,11 @@ void protect_share(struct protect *protect, struct control_request *request)
     if (!protect->conductor || !protect->primary)
         return;
     conductor_look(protect->conductor, &protocol);
+    if (protocol.state == FT_DEPOSED) {
+        control_defer(request);
+        refuse(protect, &protocol, request);
+        return;
+    }
     if (!ft_protocol_is_gated(&protocol))
         return;
     if (protect->shared_count == PROTECT_SHARED_MAX) /* their clients have gone */

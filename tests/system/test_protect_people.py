@@ -197,6 +197,22 @@ def test_a_twin_that_has_not_heard_of_a_pause():
 test_a_twin_that_has_not_heard_of_a_pause.waits = True
 
 
+def test_what_is_set_where_it_is_over():
+    """Whose VM has gone on at its twin meanwhile sets nothing of it any more, and hears that."""
+    with rarely(timeout_ms=500) as vm:
+        pid = vm.one.status("web1")["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            said = [vm.one.begin("pause", "web1"), vm.one.begin("set", "web1", "--balloon", "1M")]
+            vm.other.wait_until(lambda: vm.other.status(vm.twin)["state"] == "running", "a takeover")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for verb in said:
+            _, errors = verb.communicate(timeout=30)
+            assert verb.returncode != 0, errors
+        assert vm.other.status(vm.twin)["state"] == "running"
+
+
 def has_all(host):
     says = host.status("web1")["protection"]
     return says["epoch"] == says["acked"]
