@@ -439,7 +439,8 @@ static void hear_synced(const struct step *step, const struct ft_event *event)
     if (p->state != FT_SOLO || !p->link || event->link != p->link)
         return;
     p->state = FT_GATED;
-    p->waits_ns = step->now;
+    p->first = true;
+    p->waits_ns = p->moved_ns = step->now;
     act(step, FT_GATE);
 }
 
@@ -450,6 +451,7 @@ static void hear_captured(const struct step *step, const struct ft_event *event)
         return;
     if (p->sent == p->acked)
         p->waits_ns = step->now;
+    p->first = false;
     p->sent = event->epoch;
 }
 
@@ -551,13 +553,20 @@ static void say_beat(const struct step *step)
     say(step, FT_BEAT, is_follower(step->p) ? 0 : patience + patience / 2);
 }
 
-/* A line that is slow takes long to carry an epoch, and nothing is wrong as long as it does. */
+/* A line that is slow takes long to carry an epoch, and nothing is wrong as long as it does. The VM
+ * stands still for what leaves before the first one, too, which nobody acknowledges; and our own
+ * disks may take long then. */
 static bool is_stalled(const struct step *step)
 {
     const struct ft_protocol *p = step->p;
     uint64_t waits = step->now - p->waits_ns, still = step->now - p->moved_ns;
     uint64_t stall = p->config.stall_ns;
-    return waits > stall && (still > stall || waits / 4 > stall);
+    if (!ft_protocol_is_gated(p))
+        return false;
+    if (p->first)
+        return waits / 4 > stall && still / 4 > stall;
+    return (p->sent != p->acked || p->state == FT_HANDING) && waits > stall &&
+           (still > stall || waits / 4 > stall);
 }
 
 /* Who is there and busy hangs up later; who is silent has stopped. It loses the word that it may
@@ -594,9 +603,7 @@ static void hear_tick(const struct step *step)
         hang_up(step, p->parting);
         p->parting = 0;
     }
-    bool waits = ft_protocol_is_gated(p) && (p->sent != p->acked || p->state == FT_HANDING);
-    if (p->link &&
-        ((waits && is_stalled(step)) || step->now - p->heard_ns > ft_protocol_patience(p)))
+    if (p->link && (is_stalled(step) || step->now - p->heard_ns > ft_protocol_patience(p)))
         lose_peer(step);
 }
 

@@ -113,7 +113,8 @@ struct ft_config {
     uint64_t slow_ns;  /* the same where they come after long silences */
     uint64_t fade_ns;  /* so often an eighth of the longest silence is forgotten */
     uint64_t stall_ns; /* so long without an acknowledgement, and it is as good as gone; unless it
-                          takes what was captured: then four times that */
+                          takes what was captured: then four times that. So long, too, where
+                          nothing leaves before the first epoch after GATE */
     uint64_t ask_ns;   /* so long without an answer, and there is none */
     uint64_t retry_ns; /* then we ask again */
     uint64_t gap_ns;   /* so long without a tick, and what we heard last says nothing */
@@ -129,6 +130,7 @@ struct ft_protocol {
     enum ft_state state;
     uint64_t began_ns, tick_ns;
     bool off, handed; /* the guest; the VM, to the twin (or, on its own side, to us) */
+    bool first;       /* the first epoch after GATE is not captured as yet */
 
     /* The other side. */
     uint64_t link;       /* 0: none */

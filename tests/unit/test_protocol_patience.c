@@ -140,6 +140,26 @@ START_TEST(a_line_that_is_slow_but_moves_is_waited_for)
 }
 END_TEST
 
+/* The VM stands still for it: not for long where nothing leaves. */
+START_TEST(what_leaves_before_the_first_epoch_is_waited_for_while_it_moves)
+{
+    connect_follower();
+    carry(5000, false); /* while it is filled nobody waits */
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    EXPECT(FT_GATE);
+    carry(5000, true);
+    carry(1980, false);
+    ck_assert_int_eq(protocol.state, FT_GATED);
+    carry(40, false);
+    ck_assert_int_eq(protocol.state, FT_SOLO); /* of which the witness never heard */
+    ck_assert_uint_eq(protocol.link, 0);
+    set_up();
+    pair();
+    carry(5000, false); /* all is there that has left, and nothing waits */
+    ck_assert_int_eq(protocol.state, FT_PAIRED);
+}
+END_TEST
+
 /* Who runs the VM says how long that is, and is the first to give up. */
 START_TEST(who_follows_is_more_patient_than_who_runs_it)
 {
@@ -208,6 +228,7 @@ int main(void)
     tcase_add_test(tcase, who_follows_is_more_patient_than_who_runs_it);
     tcase_add_test(tcase, who_has_taken_over_has_an_owners_patience);
     tcase_add_test(tcase, a_line_that_is_slow_but_moves_is_waited_for);
+    tcase_add_test(tcase, what_leaves_before_the_first_epoch_is_waited_for_while_it_moves);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
