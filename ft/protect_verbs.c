@@ -329,8 +329,10 @@ int protect_switch_over(struct protect *protect, struct control_request *request
 
 int protect_check_free(const struct protect *protect, const char *what, struct err *err)
 {
-    if (!protect || !protect->conductor)
+    if (!protect)
         return 0;
+    if (!protect->conductor) /* the witness may be asked just now */
+        return check_idle(protect, protect->asked, err);
     if (follows(protect))
         return say_twin(protect, "status", what, err);
     int ret = err_say(err, ERR_STATE, EBUSY, "%s is protected, and cannot %s meanwhile",

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 
 from test_clone import MIB
 from test_migrate import SLOW, Proxy, free_port, hosts
@@ -231,3 +232,19 @@ def test_what_does_not_go_with_protection():
         vm.one.good("unprotect", "web1")
         vm.one.good("snapshot", "web1", "now")
         vm.one.good("remove-snapshot", "web1", "now")
+
+
+def test_what_does_not_go_with_what_begins():
+    """From the moment when somebody asks for it, also while the witness has not answered as yet."""
+    with hosts() as (one, other), socket.create_server(("127.0.0.1", 0)) as witness:
+        one.make("web1", kernel="counter.elf")
+        one.start("web1", until="\n")
+        address = other.standby()
+        protect = one.begin("protect", "web1", "--to", address, "--witness", "etcd://%s:%d" % witness.getsockname())
+        with witness.accept()[0]:
+            words = "the protection of web1 is just being changed\nhint: minivmm unprotect web1 ends that"
+            for verb in (("snapshot", "web1", "now"), ("clone", "web1", "web2"), ("migrate", "web1", address)):
+                one.bad(4, words, *verb)
+            one.good("unprotect", "web1")
+            assert protect.wait(60) == 4, protect.stderr.read()
+            one.good("migrate", "web1", address)
