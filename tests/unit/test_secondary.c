@@ -37,11 +37,17 @@ static struct {
     struct secondary *secondary;
     int fds[DISKS];
     atomic_bool cannot_sync;
+    atomic_uint failing_writes; /* so many of those that come */
+    char place[40];             /* the folder of its journal; "": it has none */
 
     pthread_mutex_t lock; /* all of this */
     pthread_cond_t changed;
     bool follows;
+    bool claims; /* the protocol: nothing more is taken */
     pthread_t follower;
+    uint8_t journal[1 << 16]; /* as it was when the last epoch was acknowledged, and... */
+    size_t journalled;        /* ...its bytes */
+    char state[6];            /* what was loaded */
     /* What it did, a letter each: e has an epoch; D has lost its owner; s has synced a disk; a says
      * that it has applied; L loads; T has taken over; F could not. */
     char steps[80];
@@ -75,10 +81,33 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
+/* In place of the C library's. */
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset)
+{
+    if (t.failing_writes > 0) {
+        t.failing_writes--;
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, bytes, length, offset);
+}
+
+static void look_at_journal(void)
+{
+    int fd = t.place[0] ? openat(t.arrival.folder.fd, FOLDER_EPOCHS, O_RDONLY) : -1;
+    ssize_t length = fd < 0 ? 0 : read(fd, t.journal, sizeof(t.journal));
+    t.journalled = length < 0 ? 0 : (size_t)length;
+    if (fd >= 0)
+        close(fd);
+}
+
 void conductor_tell(struct conductor *conductor, const struct ft_event *event)
 {
     switch (event->kind) {
     case FT_STAGED:
+        if (t.claims)
+            break;
+        look_at_journal();
         pthread_mutex_lock(&t.lock);
         t.follower = pthread_self();
         t.follows = true;
@@ -122,6 +151,7 @@ int arrival_try(struct arrival *arrival, struct err *err)
 
 int arrival_load(struct arrival *arrival, struct err *err)
 {
+    memcpy(t.state, arrival->state.bytes, sizeof(t.state) - 1);
     note('L');
     return 0;
 }
@@ -173,6 +203,9 @@ static void make_arrival(void)
     ck_assert(arrival->host && arrival->touched);
     arrival->folder = (struct arrival_folder){
         .fd = -1, .former = -1, .former_changes = -1, .disk_count = DISKS};
+    arrival->following.durable = t.place[0];
+    if (t.place[0])
+        arrival->folder.fd = open(t.place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (unsigned i = 0; i < DISKS; i++) {
         struct arrival_disk *disk = &arrival->folder.disks[i];
         *disk = (struct arrival_disk){.about = {.place = PLACE + i, .size = SIZE}};
@@ -184,7 +217,7 @@ static void make_arrival(void)
     stream_buffer_init(&arrival->state, 0);
 }
 
-static void set_up(void)
+static void prepare(const char *place)
 {
     const struct secondary_config config = {.arrival = &t.arrival,
                                             .settle = handle_settle,
@@ -193,6 +226,7 @@ static void set_up(void)
     const struct link_config link = {.timeout_ms = PATIENCE_MS};
     struct err err = {0};
     memset(&t, 0, sizeof(t));
+    snprintf(t.place, sizeof(t.place), "%s", place);
     pthread_mutex_init(&t.lock, NULL);
     pthread_cond_init(&t.changed, NULL);
     t.seed = 1;
@@ -204,6 +238,18 @@ static void set_up(void)
     t.arrival.link = t.side.link;
     ck_assert_msg(secondary_create(&t.secondary, &config, &err) == 0, "%s", err.text);
     ck_assert_msg(secondary_start(t.secondary, NULL, &err) == 0, "%s", err.text);
+}
+
+static void set_up(void)
+{
+    prepare("");
+}
+
+static void set_up_durable(void)
+{
+    char place[] = "/tmp/minivmm-twin-XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(place));
+    prepare(place);
 }
 
 static void tear_down(void)
@@ -218,6 +264,11 @@ static void tear_down(void)
     stream_buffer_finish(&t.arrival.state);
     free(t.arrival.touched);
     free(t.arrival.host);
+    if (t.place[0]) {
+        unlinkat(t.arrival.folder.fd, FOLDER_EPOCHS, 0);
+        close(t.arrival.folder.fd);
+        ck_assert_int_eq(rmdir(t.place), 0);
+    }
     pthread_cond_destroy(&t.changed);
     pthread_mutex_destroy(&t.lock);
 }
@@ -270,14 +321,36 @@ static void put_all_sums(void)
         put_sums(PLACE + i, t.disks[i], SIZE);
 }
 
+static void put_state(void)
+{
+    struct frame frame = t.at;
+    char state[6] = "state";
+    frame.kind = FRAME_STATE;
+    frame.length = sizeof(state) - 1;
+    state[4] = (char)('0' + t.at.epoch % 10);
+    frame_write(line(), &frame, state, &t.tally);
+}
+
+static void put_commit(void)
+{
+    frame_write_commit(line(), t.at.generation, t.at.epoch++, &t.tally);
+    t.tally = (struct frame_tally){0};
+    ck_assert_int_eq(stream_flush(line()), 0);
+}
+
 static void end_epoch(void)
 {
-    struct frame state = t.at;
-    state.kind = FRAME_STATE;
-    state.length = 5;
-    frame_write(line(), &state, "state", &t.tally);
-    frame_write_commit(line(), GENERATION, t.at.epoch++, &t.tally);
-    t.tally = (struct frame_tally){0};
+    put_state();
+    put_commit();
+}
+
+/* What the twin is not to have. */
+static void put_astray(uint64_t offset)
+{
+    static const uint8_t bytes[4096] = "astray";
+    const struct moving_block block = {
+        .place = PLACE, .offset = offset, .length = sizeof(bytes), .bytes = bytes};
+    moving_put_block(line(), &t.at, &block, &t.tally);
     ck_assert_int_eq(stream_flush(line()), 0);
 }
 
@@ -464,6 +537,110 @@ START_TEST(who_waits_for_the_rest_of_a_frame_is_not_busy)
 }
 END_TEST
 
+/* --- what counts, and what does not ----------------------------------------------------------- */
+
+static void expect_takeover_of_two(void)
+{
+    expect_steps("eeDssaLT");
+    expect_disks();
+    ck_assert_str_eq(t.state, "stat2");
+}
+
+START_TEST(a_torn_epoch_leaves_no_trace)
+{
+    two_epochs();
+    put_astray(0);
+    put_state();
+    link_break(t.owner);
+    expect_takeover_of_two();
+}
+END_TEST
+
+/* The witness may have been asked already, with the one before. */
+START_TEST(an_epoch_that_comes_too_late_leaves_no_trace)
+{
+    two_epochs();
+    t.claims = true;
+    put_astray(0);
+    end_epoch();
+    expect_error("too late");
+    expect_takeover_of_two();
+}
+END_TEST
+
+START_TEST(what_is_not_due_is_not_taken)
+{
+    static const struct {
+        int epochs, generations;
+    } off[] = {{1, 0}, {-1, 0}, {0, 1}, {0, -1}};
+    two_epochs();
+    t.at.epoch += (uint64_t)off[_i].epochs;
+    t.at.generation += (uint64_t)off[_i].generations;
+    put_astray(0);
+    end_epoch();
+    expect_error("comes where none may");
+    expect_takeover_of_two();
+}
+END_TEST
+
+/* Else it would be acknowledged. */
+START_TEST(what_could_not_be_applied_is_not_taken)
+{
+    two_epochs();
+    put_astray(_i == 0 ? SIZE - 512 : 0);
+    if (_i == 0)
+        put_state();
+    put_commit();
+    expect_error(_i == 0 ? "not there" : "state is missing");
+    expect_takeover_of_two();
+}
+END_TEST
+
+START_TEST(settings_come_with_their_epoch)
+{
+    struct instance_settings settings = {.paused = true};
+    two_epochs();
+    ck_assert(!secondary_settings(t.secondary)->paused);
+    following_put_settings(line(), &t.at, &settings, &t.tally);
+    end_epoch();
+    settings.paused = false;
+    following_put_settings(line(), &t.at, &settings, &t.tally);
+    put_state();
+    ck_assert_int_eq(stream_flush(line()), 0);
+    link_break(t.owner);
+    expect_steps("eeeDssaLT");
+    ck_assert(secondary_settings(t.secondary)->paused);
+}
+END_TEST
+
+/* A disk that fails once, or for good. */
+START_TEST(what_was_acknowledged_is_applied_before_a_takeover)
+{
+    two_epochs();
+    change(1, 0, 4096, false);
+    t.failing_writes = _i == 0 ? 1 : 1000;
+    end_epoch();
+    if (_i == 1) {
+        expect_no_takeover();
+        return;
+    }
+    expect_steps("eeeDssaLT");
+    expect_disks();
+    ck_assert_str_eq(t.state, "stat3");
+}
+END_TEST
+
+/* And that is on stable storage. */
+START_TEST(what_is_acknowledged_is_in_the_journal)
+{
+    end_epoch();
+    change(0, 0, 4096, false);
+    end_epoch();
+    expect_steps("ese");
+    ck_assert_ptr_nonnull(memmem(t.journal, t.journalled, t.disks[0], 4096));
+}
+END_TEST
+
 /* --- before a takeover ------------------------------------------------------------------------ */
 
 START_TEST(before_a_takeover_the_disks_are_on_stable_storage)
@@ -606,6 +783,16 @@ int main(void)
     tcase_add_test(tests, a_byte_of_memory_that_is_not_the_same_is_found);
     tcase_add_test(tests, the_first_epoch_is_compared);
     tcase_add_loop_test(tests, sums_that_make_no_sense_are_refused, 0, 3);
+    tcase_add_test(tests, a_torn_epoch_leaves_no_trace);
+    tcase_add_test(tests, an_epoch_that_comes_too_late_leaves_no_trace);
+    tcase_add_loop_test(tests, what_is_not_due_is_not_taken, 0, 4);
+    tcase_add_loop_test(tests, what_could_not_be_applied_is_not_taken, 0, 2);
+    tcase_add_test(tests, settings_come_with_their_epoch);
+    tcase_add_loop_test(tests, what_was_acknowledged_is_applied_before_a_takeover, 0, 2);
     suite_add_tcase(suite, tests);
+    TCase *durable = tcase_create("durable");
+    tcase_add_checked_fixture(durable, set_up_durable, tear_down);
+    tcase_add_test(durable, what_is_acknowledged_is_in_the_journal);
+    suite_add_tcase(suite, durable);
     return unit_main(suite);
 }
