@@ -8,6 +8,10 @@
  * is a constant for lanes of one length.
  * Out of memory it is 0.06 s a GiB, copying included 0.075, where memcpy alone takes 0.1: it
  * fetches ahead. Everybody else looks bytes up in a table.
+ *
+ * Where the CPU multiplies several of such numbers at once a long run is folded: what is at its
+ * beginning is multiplied onto what is further on, until little is left that has the same
+ * remainder. In the cache that is a third of what three chains take.
  */
 #include "core/stream.h"
 #include <string.h>
@@ -124,6 +128,62 @@ INSTRUCTIONS WITHIN uint32_t three_chains(uint32_t remainder, uint8_t *to, const
     return follow(first, over_two_lanes) ^ follow(second, over_one_lane) ^ (uint32_t)third;
 }
 
+/*
+ * Four registers of 64 bytes are FOLD bytes, which are multiplied by x^(8 FOLD) and so added to the
+ * next FOLD bytes: of each 16 the first eight by x^(8 FOLD + 32) and the others by x^(8 FOLD - 32),
+ * modulo the polynomial, reflected, and shifted by the one that two reflected numbers' product
+ * lacks.
+ */
+enum { REGISTER = 64, REGISTERS = 4, FOLD = REGISTERS * REGISTER, WORTH_FOLDING = 4096 };
+static const int64_t over_fold_first = 0xdcb17aa4, over_fold_second = 0xb9e02b86;
+
+#define WIDE __attribute__((target("sse4.2,pclmul,avx512f,vpclmulqdq")))
+
+/* Loaded once, as a word is above. */
+WIDE WITHIN __m512i load_wide(uint8_t *to, const uint8_t *from, bool copies)
+{
+    __m512i value = _mm512_loadu_si512(from);
+    __asm__ volatile("" : "+v"(value));
+    if (copies)
+        _mm512_storeu_si512(to, value);
+    return value;
+}
+
+/* Takes multiples of FOLD. */
+WIDE WITHIN uint32_t fold(uint32_t remainder, uint8_t *to, const uint8_t *from, size_t length,
+                          bool copies)
+{
+    const __m512i by = _mm512_set4_epi64(over_fold_second, over_fold_first, over_fold_second,
+                                         over_fold_first);
+    __m512i sums[REGISTERS];
+    uint8_t left[FOLD];
+
+    for (unsigned i = 0; i < REGISTERS; i++)
+        sums[i] = load_wide(copies ? to + i * REGISTER : to, from + i * REGISTER, copies);
+    sums[0] = _mm512_xor_si512(sums[0], _mm512_maskz_set1_epi32(1, (int)remainder));
+    for (size_t at = FOLD; at < length; at += FOLD) {
+        for (unsigned i = 0; i < REGISTERS; i++) {
+            size_t here = at + i * REGISTER;
+            __builtin_prefetch(from + here + WORTH_FOLDING);
+            sums[i] = _mm512_ternarylogic_epi64(
+                _mm512_clmulepi64_epi128(sums[i], by, 0x00),
+                _mm512_clmulepi64_epi128(sums[i], by, 0x11),
+                load_wide(copies ? to + here : to, from + here, copies), 0x96);
+        }
+    }
+    for (unsigned i = 0; i < REGISTERS; i++)
+        _mm512_storeu_si512(left + i * REGISTER, sums[i]);
+    return one_chain(0, NULL, left, FOLD, false);
+}
+
+WIDE WITHIN uint32_t add_wide(uint32_t crc, uint8_t *to, const uint8_t *from, size_t length,
+                              bool copies)
+{
+    size_t folded = length / FOLD * FOLD;
+    uint32_t remainder = fold(~crc, to, from, folded, copies);
+    return ~one_chain(remainder, copies ? to + folded : to, from + folded, length - folded, copies);
+}
+
 INSTRUCTIONS WITHIN uint32_t add(uint32_t crc, uint8_t *to, const uint8_t *from, size_t length,
                                  bool copies)
 {
@@ -145,6 +205,22 @@ INSTRUCTIONS static uint32_t fast_copy(uint32_t crc, void *to, const void *from,
     return add(crc, to, from, length, true);
 }
 
+WIDE static uint32_t wide(uint32_t crc, const void *bytes, size_t length)
+{
+    return add_wide(crc, NULL, bytes, length, false);
+}
+
+WIDE static uint32_t wide_copy(uint32_t crc, void *to, const void *from, size_t length)
+{
+    return add_wide(crc, to, from, length, true);
+}
+
+static bool is_wide(size_t length)
+{
+    return length >= WORTH_FOLDING && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("vpclmulqdq");
+}
+
 static bool is_fast(void)
 {
     return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
@@ -154,11 +230,15 @@ uint32_t crc32c(uint32_t crc, const void *bytes, size_t length)
 {
     if (length == 0)
         return crc; /* bytes may be NULL, to which nothing may be added, not even 0 */
+    if (is_wide(length))
+        return wide(crc, bytes, length);
     return is_fast() ? fast(crc, bytes, length) : crc32c_portable(crc, bytes, length);
 }
 
 uint32_t crc32c_copy(uint32_t crc, void *to, const void *from, size_t length)
 {
+    if (is_wide(length))
+        return wide_copy(crc, to, from, length);
     if (is_fast())
         return fast_copy(crc, to, from, length);
     memcpy(to, from, length);
