@@ -360,22 +360,23 @@ void departure_set_effort(struct departure *departure, enum page_effort effort)
 }
 
 /*
- * A slow line is one that has taken long for what was sent as it is. What is sent shorter tells
- * nothing of the line, so now and then some of it is not.
+ * A slow line is one that has taken long for what was sent as it is: not a CPU that was somebody
+ * else's, who would get even less of it from one who looks for what is shorter. What is sent
+ * shorter tells nothing of the line, so now and then some of it is not.
  */
 static void look_at_the_line(struct departure *departure, uint64_t bytes)
 {
     enum { LOOK_BYTES = 4 << 20, SHORT_LOOKS = 16 };
     struct departure_pace *pace = &departure->pace;
-    uint64_t now, before = pace->ns;
+    uint64_t before = pace->ns;
     if (bytes - pace->bytes < LOOK_BYTES)
         return;
-    now = clock_monotonic_ns();
+    uint64_t now = link_line_ns(departure->link);
     bool is_short = departure->encoder.effort != EFFORT_NONE, changes;
     if (is_short)
         changes = ++pace->looks == SHORT_LOOKS;
     else
-        changes = before && slow_line(bytes - pace->bytes, now - before);
+        changes = now > before && slow_line(bytes - pace->bytes, now - before);
     if (changes) {
         departure_set_effort(departure, is_short ? EFFORT_NONE : EFFORT_LZ4);
         pace->looks = 0;
@@ -386,7 +387,11 @@ static void look_at_the_line(struct departure *departure, uint64_t bytes)
 
 void departure_adapt(struct departure *departure, bool adapts)
 {
-    departure->pace = (struct departure_pace){.adapts = adapts};
+    pthread_mutex_lock(departure->writing);
+    departure->pace = (struct departure_pace){.adapts = adapts,
+                                              .bytes = link_writer(departure->link)->position,
+                                              .ns = link_line_ns(departure->link)};
+    pthread_mutex_unlock(departure->writing);
 }
 
 static int put_pages(void *ctx, uint64_t offset, const uint8_t *bytes, size_t length,

@@ -26,7 +26,7 @@ struct departure_disk {
 /* Pages are made shorter where the line is slow (ft/slow_line.h). */
 struct departure_pace {
     bool adapts;
-    uint64_t bytes, ns; /* on the line, and when, as of the last look */
+    uint64_t bytes, ns; /* on the line, and how long it had them, as of the last look */
     unsigned looks;     /* since the effort is what it is */
 };
 

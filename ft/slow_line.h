@@ -2,7 +2,8 @@
 /*
  * A line that is so slow that whatever makes pages shorter costs nothing beside it. It is known by
  * how long much took until it had left: little finds room in the kernel (host/link.c), whatever the
- * line.
+ * line. Who sends all of a VM has no hurry and may wait for a CPU, too: that asks how long the line
+ * had it (link_line_ns).
  */
 #pragma once
 

@@ -460,6 +460,11 @@ uint64_t link_unsent(const struct link *link)
     return (uint64_t)bytes;
 }
 
+uint64_t link_line_ns(const struct link *link)
+{
+    return link->paths ? link_paths_line_ns(link->paths) : link_wire_line_ns(&link->wire);
+}
+
 bool link_waits(const struct link *link, uint64_t *ret_come)
 {
     const struct link_arrived *arrived = link->paths ? &link->paths->arrived : &link->wire.arrived;

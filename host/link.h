@@ -122,6 +122,12 @@ struct link_news {
 void link_look(struct link *link, struct link_news *ret_news); /* any thread */
 /* Bytes that were written, and the other host does not have yet; of two paths 0. Any thread. */
 uint64_t link_unsent(const struct link *link);
+/*
+ * How long the line itself has had bytes of ours in it so far: not while the other side's program
+ * takes none, nor while we write none, and so whatever else the CPUs at both ends have to do. Of
+ * two paths it is that of the one in use, and may get less. Any thread.
+ */
+uint64_t link_line_ns(const struct link *link);
 /* Who reads waits for bytes of which none is here: the peer has said nothing since. And how many
  * have come before. Any thread, which waits for nobody. */
 bool link_waits(const struct link *link, uint64_t *ret_come);

@@ -62,6 +62,7 @@ struct wire {
 
 /* At least one byte; -ENODATA at the end. The rest as link_reader and link_writer say. */
 ssize_t link_wire_receive(struct wire *wire, void *to, size_t length);
+uint64_t link_wire_line_ns(const struct wire *wire); /* as link_line_ns */
 /* All of them; iov is used up. With MSG_DONTWAIT: -ETIMEDOUT where that would wait. */
 int link_wire_send(struct wire *wire, struct iovec *iov, size_t count, int flags) must_check;
 

@@ -372,6 +372,16 @@ void link_paths_look(struct link_paths *paths, struct link_news *ret_news)
     pthread_mutex_unlock(&paths->lock);
 }
 
+uint64_t link_paths_line_ns(struct link_paths *paths)
+{
+    pthread_mutex_lock(&paths->lock);
+    int active = paths->core.active;
+    const struct link *link = active >= 0 ? paths->path[active].link : NULL;
+    uint64_t ns = link ? link_line_ns(link) : 0;
+    pthread_mutex_unlock(&paths->lock);
+    return ns;
+}
+
 void link_paths_watch(struct link_paths *paths, void (*changes)(void *ctx), void *ctx)
 {
     pthread_mutex_lock(&paths->lock);

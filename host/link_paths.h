@@ -66,6 +66,7 @@ int link_paths_read(struct link_paths *paths, void *to, size_t length) must_chec
 void link_paths_break(struct link_paths *paths);
 void link_paths_set_timeout(struct link_paths *paths, unsigned timeout_ms);
 void link_paths_look(struct link_paths *paths, struct link_news *ret_news);
+uint64_t link_paths_line_ns(struct link_paths *paths);
 void link_paths_watch(struct link_paths *paths, void (*changes)(void *ctx), void *ctx);
 
 /* For the finder. Which path is to be connected; PATHS_NONE. */

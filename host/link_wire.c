@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include <errno.h>
 #include <limits.h>
+#include <linux/tcp.h>
 #include <poll.h>
 
 /* Until the descriptor is ready or the deadline has passed. */
@@ -76,4 +77,16 @@ int link_wire_send(struct wire *wire, struct iovec *iov, size_t count, int flags
         }
     }
     return 0;
+}
+
+/* Busy is what has bytes that the other host has not acknowledged; of that is not the line's what
+ * waits for room over there. */
+uint64_t link_wire_line_ns(const struct wire *wire)
+{
+    struct tcp_info info = {0};
+    socklen_t length = sizeof(info);
+    if (getsockopt(wire->fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ||
+        info.tcpi_busy_time < info.tcpi_rwnd_limited)
+        return 0;
+    return (info.tcpi_busy_time - info.tcpi_rwnd_limited) * 1000ull;
 }

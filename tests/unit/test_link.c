@@ -315,6 +315,45 @@ START_TEST(what_the_other_one_does_not_take_is_unsent)
 }
 END_TEST
 
+START_TEST(a_peer_who_takes_nothing_is_no_slow_line)
+{
+    static const uint8_t zeroes[65536];
+    struct pair pair;
+
+    pair_make(&pair, both_kinds[_i]);
+    link_set_timeout(pair.near, 500); /* from when there is no room any more */
+    while (stream_error(link_writer(pair.near)) == 0)
+        stream_write(link_writer(pair.near), zeroes, sizeof(zeroes));
+    ck_assert_int_eq(stream_error(link_writer(pair.near)), -ETIMEDOUT);
+    ck_assert_uint_lt(link_line_ns(pair.near), 250 * 1000000ull);
+    link_writer(pair.near)->error = 0;
+    pair_end(&pair);
+}
+END_TEST
+
+/* At 250 KB a second, whoever has the CPU meanwhile. */
+START_TEST(a_slow_line_is_seen)
+{
+    enum { RATE = 250000, PIECE = 65536, PIECES = 6, MOST_FDS = 256 };
+    static uint8_t bytes[PIECE];
+    const unsigned rate = RATE;
+    struct pair pair;
+
+    pair_make(&pair, both_kinds[_i]);
+    for (int fd = 0; fd < MOST_FDS; fd++)
+        (void)setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+    uint64_t before = link_line_ns(pair.near);
+    for (unsigned i = 0; i < PIECES; i++) {
+        stream_write(link_writer(pair.near), bytes, sizeof(bytes));
+        ck_assert_int_eq(stream_flush(link_writer(pair.near)), 0);
+        stream_read(link_reader(pair.far), bytes, sizeof(bytes));
+    }
+    ck_assert_int_eq(stream_error(link_reader(pair.far)), 0);
+    ck_assert_uint_gt(link_line_ns(pair.near) - before, 100 * 1000000ull);
+    pair_end(&pair);
+}
+END_TEST
+
 START_TEST(who_reads_and_waits_is_seen)
 {
     struct pair pair;
@@ -600,6 +639,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(bytes, after_a_break_nothing_more_comes_or_goes, 0, 2);
     tcase_add_loop_test(bytes, a_read_and_a_write_that_do_not_move_time_out, 0, 2);
     tcase_add_loop_test(bytes, what_the_other_one_does_not_take_is_unsent, 0, 2);
+    tcase_add_loop_test(bytes, a_peer_who_takes_nothing_is_no_slow_line, 0, 2);
+    tcase_add_loop_test(bytes, a_slow_line_is_seen, 0, 2);
     tcase_add_loop_test(bytes, who_reads_and_waits_is_seen, 0, 2);
     tcase_add_test(bytes, destroying_never_waits_for_a_peer_who_does_not_read);
     tcase_add_test(bytes, nothing_is_destroyed_without_complaint);
