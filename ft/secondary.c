@@ -27,6 +27,7 @@ struct secondary {
     unsigned sum_count;
     struct instance_settings settings, coming_settings;
     bool settings_came; /* with the epoch that is coming in */
+    bool filled;        /* all of it has come once, and what comes now is waited for */
     bool whole;         /* the first epoch is here */
     atomic_bool spoilt; /* memory (--verify) or disks are not what they have to be */
     uint64_t epoch;     /* the last one that was whole */
@@ -343,6 +344,7 @@ static int store(struct secondary *secondary, const struct frame *frame, struct 
         return arrival_out_of_place(frame, err);
     bring_memory_in(secondary);
     int ret = sync_filled(secondary, err);
+    secondary->filled = true;
     if (ret < 0)
         return ret;
     pthread_mutex_lock(conductor_writing(secondary->conductor));
@@ -361,7 +363,7 @@ static int settle(struct secondary *secondary, struct err *err)
         ret = sync_filled(secondary, err);
     if (ret == 0)
         ret = secondary->config.settle(secondary->config.ctx, err);
-    secondary->whole = ret == 0;
+    secondary->whole = secondary->filled = ret == 0;
     return ret < 0 ? ret : thread_start(&secondary->syncer, "syncer", run_syncer, secondary, err);
 }
 
@@ -617,17 +619,50 @@ static bool wait_for_wish(struct secondary *secondary)
     return goes_on && !secondary->arrival->come;
 }
 
-static void run(void *arg)
+static int take_until(struct secondary *secondary, const bool *until, struct err *err)
 {
-    struct secondary *secondary = arg;
-    struct err *err = &secondary->arrival->err;
-    const struct ft_event gone = {.kind = FT_DISCONNECTED, .link = CONDUCTOR_FIRST_LINK};
     int ret = 0;
-    while (ret == 0) {
+    while (ret == 0 && !*until) {
         ret = take_next(secondary, err);
         if (ret == 0)
             ret = fulfil(secondary, err);
     }
+    return ret;
+}
+
+/* Also on a thread of its own, for the sake of the VMs that run here: as long as it lasts nobody
+ * waits for it, as for who sends it (ft/primary_sync.c). */
+struct filling {
+    struct secondary *secondary;
+    struct err *err;
+    int ret;
+};
+
+static void run_filling(void *arg)
+{
+    struct filling *filling = arg;
+    thread_be_modest();
+    filling->ret = take_until(filling->secondary, &filling->secondary->filled, filling->err);
+}
+
+static int take_modestly(struct secondary *secondary, struct err *err)
+{
+    struct filling filling = {.secondary = secondary, .err = err};
+    struct thread thread = {0};
+    int ret = thread_start(&thread, "filling", run_filling, &filling, err);
+    thread_join(&thread);
+    return ret < 0 ? ret : filling.ret;
+}
+
+static void run(void *arg)
+{
+    const bool never = false;
+    struct secondary *secondary = arg;
+    struct err *err = &secondary->arrival->err;
+    const struct ft_event gone = {.kind = FT_DISCONNECTED, .link = CONDUCTOR_FIRST_LINK};
+    int ret = take_modestly(secondary, err);
+    if (ret == 0)
+        ret = take_until(secondary, &never, err);
     if (secondary->spoilt)
         log_error("%s: this twin has lost what it acknowledged, and takes nothing over: %s",
                   vm_name(secondary), err->text);

@@ -20,6 +20,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 enum { MIB = 1 << 20, PAGES = 16, DISKS = 2, SIZE = 3 * MIB + 512, GENERATION = 7, PLACE = 4 };
@@ -48,6 +49,7 @@ static struct {
     uint8_t journal[1 << 16]; /* as it was when the last epoch was acknowledged, and... */
     size_t journalled;        /* ...its bytes */
     char state[6];            /* what was loaded */
+    int filled_at, followed_at; /* nice values of who takes what comes: before, in the last epoch */
     /* What it did, a letter each: e has an epoch; D has lost its owner; s has synced a disk; a says
      * that it has applied; L loads; T has taken over; F could not. */
     char steps[80];
@@ -104,11 +106,18 @@ static void look_at_journal(void)
 void conductor_tell(struct conductor *conductor, const struct ft_event *event)
 {
     switch (event->kind) {
+    case FT_HEARD:
+        pthread_mutex_lock(&t.lock);
+        if (!t.secondary->filled)
+            t.filled_at = getpriority(PRIO_PROCESS, 0);
+        pthread_mutex_unlock(&t.lock);
+        break;
     case FT_STAGED:
         if (t.claims)
             break;
         look_at_journal();
         pthread_mutex_lock(&t.lock);
+        t.followed_at = getpriority(PRIO_PROCESS, 0);
         t.follower = pthread_self();
         t.follows = true;
         pthread_mutex_unlock(&t.lock);
@@ -438,6 +447,21 @@ START_TEST(what_it_was_filled_with_is_stored_when_it_is_asked)
     expect_disks();
     end_epoch();
     expect_steps("e");
+}
+END_TEST
+
+/* Nobody waits for that, but for each epoch. */
+START_TEST(what_it_is_filled_with_is_taken_modestly_and_no_more_than_that)
+{
+    int ours = getpriority(PRIO_PROCESS, 0);
+    change(0, 4096, 8192, false);
+    ask_to_store();
+    struct stream_buffer payload = expect_frame(FRAME_ACK);
+    stream_buffer_finish(&payload);
+    end_epoch();
+    expect_steps("e");
+    ck_assert_int_eq(t.followed_at, ours);
+    ck_assert_int_gt(t.filled_at, ours);
 }
 END_TEST
 
@@ -771,6 +795,8 @@ int main(void)
     TCase *tests = tcase_create("secondary");
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, what_it_was_filled_with_is_stored_when_it_is_asked);
+    if (getpriority(PRIO_PROCESS, 0) < 5) /* who runs us may be more modest than that */
+        tcase_add_test(tests, what_it_is_filled_with_is_taken_modestly_and_no_more_than_that);
     tcase_add_test(tests, what_cannot_be_stored_is_said);
     tcase_add_test(tests, what_could_not_be_stored_is_in_common_with_nobody);
     tcase_add_test(tests, nobody_asks_for_that_later);
