@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ft/pages.h"
 
+#include "core/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@ enum {
     SMALL_ROOM = 4096,  /* ...but for these 16 MiB: what finds no room is sent in the pause */
     WORD_PAGES = 64,
     MAP_PART = 1 << 16, /* pages that are asked for at once */
+    GO_PAGES = 4096,    /* that are given back at once: about a millisecond */
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -46,9 +49,9 @@ static void drop_room(struct pages *pages)
     free(pages->held_pages);
     pages->held_pages = NULL;
     if (pages->aside)
-        munmap(pages->aside, pages->room * PAGE_SIZE);
+        munmap(pages->aside, pages->mapped * PAGE_SIZE);
     pages->aside = NULL;
-    pages->held = pages->room = 0;
+    pages->held = pages->room = pages->mapped = 0;
 }
 
 void pages_end(struct pages *pages)
@@ -139,8 +142,7 @@ static int put_written(struct pages *pages, uint64_t page, const atomic_bool *gi
     return ret;
 }
 
-/* Touched beforehand: in the pause each page costs its copy and no more. */
-int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
+static uint64_t room_for(const struct pages *pages, uint64_t last)
 {
     uint64_t room = 2 * last, most = pages->count / 8;
     if (most < SMALL_ROOM)
@@ -149,10 +151,39 @@ int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
         room = LEAST_ROOM;
     if (room > most)
         room = most;
-    if (room > MOST_ROOM)
-        room = MOST_ROOM;
-    if (room <= pages->room)
-        return 0;
+    return room < MOST_ROOM ? room : MOST_ROOM;
+}
+
+/* What a guest does every few seconds finds its room there. */
+static void forget_peak(struct pages *pages, uint64_t last)
+{
+    uint64_t now = clock_monotonic_ns();
+    if (last > pages->peak)
+        pages->peak = last;
+    if (pages->turned_ns == 0)
+        pages->turned_ns = now;
+    if (now - pages->turned_ns < PAGES_KEEP_S * NS_PER_SEC)
+        return;
+    pages->peak_before = pages->peak;
+    pages->peak = 0;
+    pages->turned_ns = now;
+    uint64_t room = room_for(pages, pages->peak_before);
+    if (room <= pages->room / 2)
+        pages->room = room;
+}
+
+/* Behind what is in use. Who has much to give back does not hold up the next epoch for it. */
+static void give_back(struct pages *pages)
+{
+    uint64_t more = pages->mapped - pages->room, piece = more < GO_PAGES ? more : GO_PAGES;
+    if (piece > 0 &&
+        munmap(pages->aside + (pages->mapped - piece) * PAGE_SIZE, piece * PAGE_SIZE) == 0)
+        pages->mapped -= piece;
+}
+
+/* Touched beforehand: in the pause each page costs its copy and no more. */
+static int take_room(struct pages *pages, uint64_t room, struct err *err)
+{
     drop_room(pages);
     pages->held_pages = calloc(room, sizeof(*pages->held_pages));
     void *aside = mmap(NULL, room * PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -162,7 +193,19 @@ int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
                        (unsigned long long)(room * PAGE_SIZE >> 20));
     (void)madvise(aside, room * PAGE_SIZE, MADV_DONTDUMP);
     pages->aside = aside;
-    pages->room = room;
+    pages->room = pages->mapped = room;
+    return 0;
+}
+
+int pages_make_room(struct pages *pages, uint64_t last, struct err *err)
+{
+    uint64_t room = room_for(pages, last);
+    forget_peak(pages, last);
+    if (room > pages->mapped)
+        return take_room(pages, room, err);
+    if (room > pages->room)
+        pages->room = room;
+    give_back(pages);
     return 0;
 }
 

@@ -32,6 +32,8 @@ struct pages_sink {
     bool copies;
 };
 
+enum { PAGES_KEEP_S = 60 };
+
 struct pages {
     struct machine *machine;
     const struct pages_sink *sink;
@@ -46,6 +48,8 @@ struct pages {
     uint8_t *aside; /* `room` pages, of which `held` are in use... */
     uint32_t *held_pages;
     uint64_t room, held; /* ...by these pages */
+    uint64_t mapped;     /* pages of memory that it has: what is more than `room` goes, in pieces */
+    uint64_t peak, peak_before, turned_ns; /* the most that was asked for of late, and before */
     _Atomic uint64_t copied;
 
     /* For people: */
@@ -61,7 +65,8 @@ int pages_all(struct pages *pages, struct err *err) must_check;
 int pages_round(struct pages *pages, uint64_t *ret_pages, struct err *err) must_check;
 int pages_rounds(struct pages *pages, struct err *err) must_check;
 /* Room aside for what is written in between, where the last time it was so much (pages). Between a
- * rest and a capture. */
+ * rest and a capture. Where it was much less for PAGES_KEEP_S the rest is given back, a piece with
+ * each call. */
 int pages_make_room(struct pages *pages, uint64_t last, struct err *err) must_check;
 /* More than was made ready for goes to the sink at once, while the machine stands still. */
 int pages_capture(struct pages *pages, struct err *err) must_check;

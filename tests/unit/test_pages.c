@@ -3,6 +3,7 @@
  * Guest memory on its way out, with a guest that writes to it all the time: what a sink has got in
  * the end is memory as it was in the pause, byte for byte.
  */
+#include "core/clock.h"
 #include "ft/pages.h"
 #include "tests/unit/machines.h"
 
@@ -240,6 +241,72 @@ static int one_round(struct pages *pages, struct err *err)
 }
 
 /* Where the machine goes on elsewhere it stands still for the last of the rounds. */
+static bool is_mapped(const struct pages *pages, uint64_t page)
+{
+    unsigned char resident;
+    return mincore(pages->aside + page * PAGE_SIZE, PAGE_SIZE, &resident) == 0 && resident;
+}
+
+/* As if that time had gone by, and so much was written in each epoch meanwhile. */
+static void write_for_long(struct pages *pages, uint64_t each)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        if (i == 10)
+            pages->turned_ns -= PAGES_KEEP_S * NS_PER_SEC;
+        ck_assert_int_eq(pages_make_room(pages, each, NULL), 0);
+    }
+}
+
+/* No machine is needed for that. */
+START_TEST(test_room_that_nobody_needs_any_more_is_given_back)
+{
+    enum { COUNT = 1 << 18, MOST = COUNT / 8, LEAST = 4096 };
+    struct pages pages = {.count = COUNT};
+    ck_assert_int_eq(pages_make_room(&pages, COUNT, NULL), 0);
+    uint8_t *aside = pages.aside;
+    ck_assert(pages.room == MOST && is_mapped(&pages, MOST - 1));
+    for (unsigned i = 0; i < 100; i++) /* one large epoch says nothing of the next ones */
+        ck_assert_int_eq(pages_make_room(&pages, 10, NULL), 0);
+    ck_assert(pages.room == MOST && is_mapped(&pages, MOST - 1));
+    write_for_long(&pages, 10); /* what was large was in this time */
+    write_for_long(&pages, MOST / 2 - 1);
+    write_for_long(&pages, MOST / 2 - 1);
+    ck_assert(pages.room == MOST && is_mapped(&pages, MOST - 1)); /* not worth it */
+    write_for_long(&pages, 10);
+    write_for_long(&pages, 10);
+    ck_assert(pages.room == LEAST && pages.mapped == LEAST && pages.aside == aside);
+    ck_assert(is_mapped(&pages, LEAST - 1));
+    ck_assert_int_eq(pages_make_room(&pages, COUNT, NULL), 0); /* at once */
+    ck_assert(pages.room == MOST && is_mapped(&pages, MOST - 1));
+    pages_end(&pages);
+    ck_assert_uint_eq(pages.mapped, 0);
+}
+END_TEST
+
+/* What is about to be given back is taken again, and a piece goes with each epoch. */
+START_TEST(test_room_goes_in_pieces)
+{
+    enum { COUNT = 1 << 18, MOST = COUNT / 8, LEAST = 4096 };
+    struct pages pages = {.count = COUNT};
+    ck_assert_int_eq(pages_make_room(&pages, COUNT, NULL), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        pages.turned_ns -= PAGES_KEEP_S * NS_PER_SEC;
+        ck_assert_int_eq(pages_make_room(&pages, 10, NULL), 0);
+    }
+    ck_assert_uint_eq(pages.room, LEAST);
+    uint64_t mapped = pages.mapped;
+    ck_assert_uint_lt(mapped, MOST);
+    ck_assert_uint_ge(mapped, MOST - LEAST);
+    uint8_t *aside = pages.aside;
+    ck_assert_int_eq(pages_make_room(&pages, 6000, NULL), 0);
+    ck_assert(pages.room == 12000 && pages.aside == aside && is_mapped(&pages, 11999));
+    for (unsigned i = 0; i < 20; i++)
+        ck_assert_int_eq(pages_make_room(&pages, 10, NULL), 0);
+    ck_assert(pages.mapped == 12000 && is_mapped(&pages, 11999));
+    pages_end(&pages);
+}
+END_TEST
+
 START_TEST(test_rounds_one_by_one_end_with_a_pause)
 {
     struct trial trial;
@@ -493,6 +560,8 @@ int main(void)
     tcase_add_loop_test(gets, test_the_sink_has_memory_as_it_was_in_the_pause, 0,
                         (int)array_size(guests));
     tcase_add_test(gets, test_more_written_pages_than_there_is_room_for);
+    tcase_add_test(gets, test_room_that_nobody_needs_any_more_is_given_back);
+    tcase_add_test(gets, test_room_goes_in_pieces);
     tcase_add_test(gets, test_rounds_one_by_one_end_with_a_pause);
     tcase_add_test(gets, test_every_page_may_be_written);
     tcase_add_test(gets, test_what_we_write_ourselves_comes_too);
