@@ -28,10 +28,12 @@ enum hook_kind {
 enum hook_link { LINK_WORKS, LINK_IS_NONE, LINK_REPLACES, LINK_COPIES };
 
 static struct {
-    enum hook_kind kind;
-    long thread;
-    int step, at; /* so many there were; the one where it happens */
-    int error;    /* FAIL, LOSE */
+    /* Looked at on every thread: who was left with a question may ask on when the test has ended.
+     */
+    _Atomic enum hook_kind kind;
+    _Atomic long thread; /* whose steps these are; the next ones are that thread's */
+    int step, at;        /* so many there were; the one where it happens */
+    int error;           /* FAIL, LOSE */
     void (*act)(void *arg);
     void *arg;
     bool happened;
@@ -51,11 +53,11 @@ static struct {
 
 static inline void hook_set(enum hook_kind kind, int at)
 {
-    hook.kind = kind;
     hook.thread = syscall(SYS_gettid);
     hook.step = 0;
     hook.at = at;
     hook.happened = false;
+    hook.kind = kind;
 }
 
 static inline enum hook_kind hook_point(void)
