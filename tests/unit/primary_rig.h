@@ -187,6 +187,13 @@ static inline bool stores(void)
     return news.stores;
 }
 
+/* As on a slow line. */
+static inline void hinder(unsigned percent)
+{
+    primary_throttle(t.primary, percent);
+    machine_brake(instance_machine(t.instance), 1);
+}
+
 static const struct control_verb no_verbs[] = {{NULL, NULL}};
 static const struct instance_part part = {
     .verbs = no_verbs, .begin = part_begin, .abandon = part_abandon, .finish = part_finish};
