@@ -136,6 +136,25 @@ START_TEST(why_there_is_no_answer_is_told)
 }
 END_TEST
 
+/* Whether an exchange that fails took place is not known: that is no answer, and not another's
+ * record. */
+START_TEST(an_exchange_that_fails_says_nothing_of_the_record)
+{
+    struct ft_record next = {.generation = 5, .owner = NODE};
+    struct ft_record is = {.generation = 77};
+    struct err err = {0};
+    struct asker_look look = {.witness = address, .uuid = vm_a, .patience_ms = LONG_MS};
+    ck_assert_int_eq(asker_exchange(&look, 4, &next, &is, &err), -EAGAIN);
+    ck_assert_uint_eq(is.generation, 5);
+    next.generation = 6;
+    is.generation = 77;
+    strcat(address, "/away");
+    ck_assert_int_eq(asker_exchange(&look, 5, &next, &is, &err), -EIO);
+    ck_assert_msg(strstr(err.text, "/away") && err.kind, "%s", err.text);
+    ck_assert_uint_eq(is.generation, 77);
+}
+END_TEST
+
 /* Of this process. */
 static unsigned count_threads(void)
 {
@@ -422,6 +441,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, what_it_knows_is_told);
     tcase_add_test(tests, why_there_is_no_answer_is_told);
+    tcase_add_test(tests, an_exchange_that_fails_says_nothing_of_the_record);
     tcase_add_test(tests, one_that_hangs_is_left_and_holds_up_nobody);
     tcase_add_test(tests, a_name_that_nobody_looks_up_is_given_up);
     tcase_add_test(tests, an_etcd_that_says_nothing_is_given_up);
