@@ -140,7 +140,9 @@ static int name_lineages(struct primary *primary, struct following *following, s
                                out->disks[i].about.place, err);
     if (ret < 0)
         return ret;
-    (void)changes_lineage(primary->config.changes, following->lineage);
+    /* What we were told when we followed ourselves may be over by now. */
+    if (!changes_lineage(primary->config.changes, following->lineage))
+        memset(following->lineage, 0, sizeof(following->lineage));
     if (getrandom(primary->lineage, sizeof(primary->lineage), 0) != sizeof(primary->lineage))
         return err_sys(err, ERR_HOST, errno, "cannot draw a random number");
     memcpy(following->fresh, primary->lineage, sizeof(following->fresh));

@@ -10,7 +10,7 @@ import signal
 import socket
 
 from test_clone import MIB
-from test_migrate import SLOW, Proxy, free_port, hosts
+from test_migrate import SLOW, Proxy, free_port, hosts, make, start
 
 FT = {"timeout_ms": 5000}  # all that is to be noticed here is a SIGKILL, which is noticed at once
 PAGE = 4096
@@ -232,6 +232,25 @@ def test_what_does_not_go_with_protection():
         vm.one.good("unprotect", "web1")
         vm.one.good("snapshot", "web1", "now")
         vm.one.good("remove-snapshot", "web1", "now")
+
+
+def test_protected_again_where_it_has_gone():
+    """Who unprotects a VM that has gone to its twin's host and back protects it there again: nothing is known of what its
+    disks have in common with the folder it came from, and all of them goes over."""
+    with hosts() as (one, other):
+        make(one)
+        start(one)
+        (one.root / "w").mkdir()
+        there, back = other.standby(), one.standby()
+        words = ("protect", "web1", "--to", there, "--witness", f"file:{one.root}/w", "--back", back)
+        one.good(*words)
+        for host in (one, other):
+            host.good("switchover", "web1")
+            now, web = (other, other.root / "web1") if host is one else (one, one.root / "web1")
+            now.wait_until(lambda: now.status(web).get("protection", {}).get("state") == "paired", "a twin", 60)
+        one.good("unprotect", "web1")
+        one.good(*words)
+        one.goes_on()
 
 
 def test_what_does_not_go_with_what_begins():
