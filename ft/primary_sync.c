@@ -327,10 +327,12 @@ static int send_rounds(struct primary *primary, struct err *err)
 }
 
 /* All that has been sent is on stable storage over there, and its memory in RAM: the first epoch is
- * waited for with the gate closed, and is not to wait for that. */
+ * waited for with the gate closed, and is not to wait for that. Nor is the guest slowed down for as
+ * long as disks take, which may be for ever. */
 static int have_stored(struct primary *primary, uint64_t *ret_ns, struct err *err)
 {
     uint64_t begin = clock_monotonic_ns();
+    primary_throttle(primary, 0);
     pthread_mutex_lock(&primary->lock);
     primary->stored = false;
     primary->stores = true;
@@ -346,6 +348,7 @@ static int have_stored(struct primary *primary, uint64_t *ret_ns, struct err *er
     primary->stores = false;
     pthread_mutex_unlock(&primary->lock);
     *ret_ns = clock_monotonic_ns() - begin;
+    primary_throttle(primary, primary->sync_throttle);
     if (ret == 0 && !stored)
         ret = err_say(err, ERR_STATE, ECANCELED, "nobody is to follow any more");
     return ret;
