@@ -401,7 +401,8 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     changes->has_now = true;
     changes->has_before = false;
     changes->spoilt = changes->lost = lost;
-    changes->wants |= lost;
+    if (lost)
+        want(changes);
     place_disks(changes);
     return 0;
 }
