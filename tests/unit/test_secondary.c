@@ -448,6 +448,7 @@ END_TEST
 START_TEST(what_was_acknowledged_is_applied_before_a_takeover)
 {
     two_epochs();
+    wait_until_it_is(false); /* so the second one is applied, too */
     change(1, 0, 4096, false);
     t.failing_writes = _i == 0 ? 1 : 1000;
     end_epoch();
