@@ -191,6 +191,10 @@ static int swap(int folder, const char *name, const struct small_file *file)
     int r = fstat(fd, &spare) < 0 || fstatat(folder, name, &old, AT_SYMLINK_NOFOLLOW) < 0 ? -errno
             : !S_ISREG(spare.st_mode) || spare.st_nlink > 1 || !S_ISREG(old.st_mode)      ? -EINVAL
                                                                                           : 0;
+    /* Who exchanged them last may have died, or failed, before the disk knew: there the spare has
+     * the name still. */
+    if (r == 0 && fsync(folder) < 0)
+        r = -errno;
     if (r == 0)
         r = fd_write_at(fd, file->bytes, file->length, 0);
     if (r == 0 &&
