@@ -362,27 +362,39 @@ void departure_set_effort(struct departure *departure, enum page_effort effort)
 /*
  * A slow line is one that has taken long for what was sent as it is: not a CPU that was somebody
  * else's, who would get even less of it from one who looks for what is shorter. What is sent
- * shorter tells nothing of the line, so now and then some of it is not.
+ * shorter tells nothing of the line, so now and then some of it is not. Where most pages get no
+ * shorter that ends at once, and is not tried again soon: it costs a CPU, for nothing.
  */
+static bool shall_change(struct departure_pace *pace, bool is_short, bool slow)
+{
+    enum { LOOKS = 16 };
+    pace->looks++;
+    if (is_short)
+        return pace->in_vain || pace->looks == LOOKS;
+    return slow && (!pace->in_vain || pace->looks >= LOOKS);
+}
+
 static void look_at_the_line(struct departure *departure, uint64_t bytes)
 {
-    enum { LOOK_BYTES = 4 << 20, SHORT_LOOKS = 16 };
+    enum { LOOK_BYTES = 4 << 20 };
     struct departure_pace *pace = &departure->pace;
+    const uint64_t *counts = departure->encoder.counts;
     uint64_t before = pace->ns;
     if (bytes - pace->bytes < LOOK_BYTES)
         return;
     uint64_t now = link_line_ns(departure->link);
-    bool is_short = departure->encoder.effort != EFFORT_NONE, changes;
+    bool is_short = departure->encoder.effort != EFFORT_NONE;
+    bool slow = now > before && slow_line(bytes - pace->bytes, now - before);
     if (is_short)
-        changes = ++pace->looks == SHORT_LOOKS;
-    else
-        changes = now > before && slow_line(bytes - pace->bytes, now - before);
-    if (changes) {
+        pace->in_vain = counts[PAGE_RAW] - pace->raw > counts[PAGE_LZ4] - pace->lz4;
+    if (shall_change(pace, is_short, slow)) {
         departure_set_effort(departure, is_short ? EFFORT_NONE : EFFORT_LZ4);
         pace->looks = 0;
     }
     pace->bytes = bytes;
     pace->ns = now;
+    pace->raw = counts[PAGE_RAW];
+    pace->lz4 = counts[PAGE_LZ4];
 }
 
 void departure_adapt(struct departure *departure, bool adapts)

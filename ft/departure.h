@@ -28,6 +28,8 @@ struct departure_pace {
     bool adapts;
     uint64_t bytes, ns; /* on the line, and how long it had them, as of the last look */
     unsigned looks;     /* since the effort is what it is */
+    uint64_t raw, lz4;  /* pages that left so, as of the last look */
+    bool in_vain;       /* the last try made most of them no shorter */
 };
 
 struct departure {
