@@ -578,6 +578,15 @@ static bool is_parted(const struct step *step)
                           step->now - p->parting_heard_ns > ft_protocol_patience(p));
 }
 
+/* Nobody waits for who has no epoch as yet, and all of a VM is much to begin anew: there a host that
+ * is busy may be silent for longer. */
+static uint64_t longest_silence(const struct ft_protocol *p)
+{
+    uint64_t patience = ft_protocol_patience(p);
+    bool fills = p->state == FT_SOLO || p->state == FT_FOLLOWING;
+    return fills && patience < p->config.stall_ns ? p->config.stall_ns : patience;
+}
+
 static void hear_tick(const struct step *step)
 {
     struct ft_protocol *p = step->p;
@@ -603,7 +612,7 @@ static void hear_tick(const struct step *step)
         hang_up(step, p->parting);
         p->parting = 0;
     }
-    if (p->link && (is_stalled(step) || step->now - p->heard_ns > ft_protocol_patience(p)))
+    if (p->link && (is_stalled(step) || step->now - p->heard_ns > longest_silence(p)))
         lose_peer(step);
 }
 

@@ -39,7 +39,8 @@
  * How long a silence means that the other side is gone follows what was lately heard: four times
  * the longest silence, between swift_ns and slow_ns, and lost_ns at first. Who runs the VM says
  * with each beat how long that is, so that who follows it does not give up before: the VM moves
- * when its host is gone, and not for a line. No safety is in any of these times.
+ * when its host is gone, and not for a line. Before the first epoch, while nobody waits, both have
+ * stall_ns at least. No safety is in any of these times.
  *
  * A person may take the VM for a node whose owner is gone for good: by an exchange, too, for a
  * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that

@@ -386,7 +386,7 @@ END_TEST
 START_TEST(whoever_says_nothing_is_gone)
 {
     struct ft_word word;
-    t.times.lost_ns = 50 * MS;
+    t.times.lost_ns = t.times.stall_ns = 50 * MS;
     begin_solo();
     be_followed();
     expect_action(FT_UNSYNC);
@@ -397,7 +397,7 @@ END_TEST
 
 START_TEST(who_is_busy_concludes_nothing_from_silence)
 {
-    t.times.lost_ns = 20 * MS;
+    t.times.lost_ns = t.times.stall_ns = 20 * MS;
     t.busy = true;
     begin_follower();
     for (unsigned i = 0; i < 50; i++) /* of which each is 4 ms */
@@ -446,7 +446,7 @@ static void run_writer(void *arg)
 START_TEST(a_line_that_takes_nothing_makes_time_not_stand_still)
 {
     struct thread writer = {0};
-    t.times.lost_ns = 100 * MS;
+    t.times.lost_ns = t.times.stall_ns = 100 * MS;
     begin_solo();
     be_followed();
     ck_assert_int_eq(thread_start(&writer, "writer", run_writer, NULL, NULL), 0);

@@ -194,6 +194,39 @@ START_TEST(who_follows_is_more_patient_than_who_runs_it)
 }
 END_TEST
 
+/* All of a VM is much to send again, and nobody waits for it. */
+START_TEST(while_all_is_sent_a_host_may_be_silent_for_longer)
+{
+    protocol.config = adapting;
+    protocol.config.stall_ns = 2000 * MS;
+    connect_follower();
+    for (unsigned ms = 0; ms < 2000; ms += 25)
+        tick(25);
+    ck_assert_uint_eq(protocol.link, LINK);
+    tick(25);
+    EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC);
+
+    follow();
+    protocol.config = adapting;
+    protocol.config.stall_ns = 2000 * MS;
+    for (unsigned ms = 0; ms < 2000; ms += 25)
+        tick(25);
+    ck_assert_int_eq(protocol.state, FT_FOLLOWING);
+    tick(25);
+    EXPECT(FT_SEND, FT_HANG_UP, FT_END);
+
+    follow();
+    protocol.config = adapting;
+    protocol.rough_ns = 0;
+    stage(1); /* from here on it may be needed */
+    for (unsigned ms = 0; ms < 75; ms += 25)
+        tick(25);
+    ck_assert_int_eq(protocol.state, FT_TWIN);
+    tick(25);
+    ck_assert_int_eq(protocol.state, FT_CLAIMING);
+}
+END_TEST
+
 /* Or its own twin would have as little patience as it has itself. */
 START_TEST(who_has_taken_over_has_an_owners_patience)
 {
@@ -226,6 +259,7 @@ int main(void)
     tcase_add_test(tcase, a_short_absence_makes_acknowledgements_unsure_and_nothing_else);
     tcase_add_test(tcase, a_link_of_two_lines_has_the_time_to_change_lines);
     tcase_add_test(tcase, who_follows_is_more_patient_than_who_runs_it);
+    tcase_add_test(tcase, while_all_is_sent_a_host_may_be_silent_for_longer);
     tcase_add_test(tcase, who_has_taken_over_has_an_owners_patience);
     tcase_add_test(tcase, a_line_that_is_slow_but_moves_is_waited_for);
     tcase_add_test(tcase, what_leaves_before_the_first_epoch_is_waited_for_while_it_moves);
