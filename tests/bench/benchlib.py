@@ -50,10 +50,12 @@ def warm_up():
         del pin
 
 
-def rate_of_link(kind, where):
-    """MiB a second of one kind of link alone (link_rate.c): a name of it, and one of LINK_FLOORS."""
+def rate_of_link(kind, where, within=()):
+    """MiB a second of one kind of link alone (link_rate.c): a name of it, and one of LINK_FLOORS. `within`: what enters
+    the network it is in."""
     warm_up()
-    output = subprocess.run([LINK_RATE, "1024", "1", str(MIB), where, kind], check=True, capture_output=True, text=True).stdout
+    command = [*within, LINK_RATE, "1024", "1", str(MIB), where, kind]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(re.search(r"bytes  .*? +(\d+) ", output)[1])
 
 
