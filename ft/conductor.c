@@ -140,12 +140,14 @@ static void step_once(struct conductor *conductor, const struct ft_event *event,
     struct ft_actions actions;
     enum ft_state before = protocol->state;
     uint64_t link = protocol->link;
+    bool left = ft_protocol_is_left(protocol);
     ft_protocol_step(protocol, event, now, &actions);
     chronicle_step(&conductor->chronicle, protocol, event, now);
     renew_leash(conductor, &actions, now);
     for (unsigned i = 0; i < actions.count; i++)
         carry_out(conductor, &actions.list[i]);
-    if (protocol->state == before && protocol->link == link)
+    if (protocol->state == before && protocol->link == link &&
+        ft_protocol_is_left(protocol) == left)
         return;
     if (protocol->state != before)
         log_debug("fault tolerance: %s, was %s", ft_state_name(protocol->state),
@@ -421,7 +423,7 @@ bool conductor_retire(struct conductor *conductor)
     pthread_mutex_lock(&conductor->lock);
     if (!conductor->retired)
         mind_absence(conductor, clock_boot_ns());
-    bool retires = protocol->state == FT_SOLO && protocol->link == 0;
+    bool retires = ft_protocol_is_left(protocol);
     conductor->retired = retires;
     if (conductor->word_count > 0)
         pthread_cond_signal(&conductor->speak);

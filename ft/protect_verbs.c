@@ -555,7 +555,7 @@ static void answer_asked(struct protect *protect, const struct ft_protocol *prot
 {
     pthread_mutex_lock(&protect->lock);
     bool failed = protect->failed > protect->asked_after;
-    bool alone = !protocol || (protocol->state == FT_SOLO && protocol->link == 0);
+    bool alone = !protocol || ft_protocol_is_left(protocol);
     struct err why = protect->trouble;
     pthread_mutex_unlock(&protect->lock);
     if (protocol && protocol->state == FT_PAIRED) {
@@ -609,7 +609,7 @@ void protect_answer(struct protect *protect, const struct ft_protocol *protocol)
         protect_home_turn(protect, protocol);
     if (protocol && protocol->link != 0 && !protect->ticks)
         protect_handle_tick(protect);
-    bool left = !protocol || (protocol->state == FT_SOLO && protocol->link == 0);
+    bool left = !protocol || ft_protocol_is_left(protocol);
     /* A twin that was just being connected to came after that was said. */
     if (protect->leaving && protocol && protocol->link != 0)
         conductor_post(protect->conductor, &gone);

@@ -123,6 +123,8 @@ static void settle(const struct step *step)
         p->state = FT_SOLO;
         p->handed = false;
         act(step, FT_OPEN);
+        if (p->leaves)
+            ask(step);
     }
 }
 
@@ -217,6 +219,7 @@ static void hear_answer(const struct step *step, const struct ft_event *event)
         return;
     p->asking = false;
     if (is_content(p)) {
+        p->leaves = false;
         if (event->answer == FT_IS)
             hear_news(step, &event->record);
         return;
@@ -499,19 +502,30 @@ static void hear_handed(const struct step *step)
     }
 }
 
-/* Until the witness knows that the twin is none, it may take over: before, it is not sent away. Who
- * follows goes by itself; but not once it may have the VM, which then runs nowhere else. */
+static void leave(const struct step *step)
+{
+    if (step->p->link)
+        part(step);
+    step->p->leaves = true;
+    ask(step);
+}
+
+/* Until the witness knows that the twin is none, it may take over: before, it is not sent away. Nor
+ * is a VM let go that somebody may have taken since the witness was looked at last. Who follows
+ * goes by itself; but not once it may have the VM, which then runs nowhere else. */
 static void hear_left(const struct step *step)
 {
     struct ft_protocol *p = step->p;
     if (p->off)
         return; /* that ends with nobody anyway */
-    if (p->state == FT_FOLLOWING || (p->state == FT_TWIN && !p->handed))
+    if (p->state == FT_FOLLOWING || (p->state == FT_TWIN && !p->handed)) {
         end(step, FT_DISMISSED);
-    else if (p->state == FT_SOLO && p->link)
-        part(step);
-    else if (p->state == FT_GATED || p->state == FT_PAIRED)
+    } else if (p->state == FT_SOLO) {
+        leave(step);
+    } else if (p->state == FT_GATED || p->state == FT_PAIRED) {
+        p->leaves = true;
         want(step, p->config.node, 0);
+    }
 }
 
 /* --- time ------------------------------------------------------------------------------------- */
@@ -578,8 +592,8 @@ static bool is_parted(const struct step *step)
                           step->now - p->parting_heard_ns > ft_protocol_patience(p));
 }
 
-/* Nobody waits for who has no epoch as yet, and all of a VM is much to begin anew: there a host that
- * is busy may be silent for longer. */
+/* Nobody waits for who has no epoch as yet, and all of a VM is much to begin anew: there a host
+ * that is busy may be silent for longer. */
 static uint64_t longest_silence(const struct ft_protocol *p)
 {
     uint64_t patience = ft_protocol_patience(p);
@@ -598,6 +612,7 @@ static void hear_tick(const struct step *step)
     fade(step);
     if (p->asking && step->now - p->asked_ns >= config->ask_ns) {
         p->asking = false; /* whatever comes now comes too late */
+        p->leaves = p->leaves && !is_content(p);
         p->known = p->known && !p->striving;
         p->tried.generation = 0;
     }
@@ -756,6 +771,11 @@ bool ft_protocol_is_gated(const struct ft_protocol *protocol)
 {
     return protocol->state == FT_GATED || protocol->state == FT_PAIRED ||
            protocol->state == FT_ALONE || protocol->state == FT_HANDING;
+}
+
+bool ft_protocol_is_left(const struct ft_protocol *protocol)
+{
+    return protocol->state == FT_SOLO && protocol->link == 0 && !protocol->leaves;
 }
 
 const char *ft_state_name(enum ft_state state)

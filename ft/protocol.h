@@ -46,10 +46,10 @@
  * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that
  * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen, and who is
  * PAIRED may be so with another node than that one. So whoever is SOLO, GATED or PAIRED reads the
- * record all the time, and is DEPOSED when it is another's; and who has taken it starts forced_ns
- * later. Where the old owner is alive and its questions are not answered
- * in that time, both run: that is what the person has to know better. Whoever stood still for
- * longer than away_ns lets nothing out before its next tick, which asks.
+ * record all the time, and once more before it is let go (FT_LEFT), and is DEPOSED when it is
+ * another's; and who has taken it starts forced_ns later. Where the old owner is alive and its
+ * questions are not answered in that time, both run: that is what the person has to know better.
+ * Whoever stood still for longer than away_ns lets nothing out before its next tick, which asks.
  *
  * What the driver promises:
  *
@@ -132,6 +132,7 @@ struct ft_protocol {
     uint64_t began_ns, tick_ns;
     bool off, handed; /* the guest; the VM, to the twin (or, on its own side, to us) */
     bool first;       /* the first epoch after GATE is not captured as yet */
+    bool leaves;      /* nobody shall follow; the witness has not been looked at since then */
 
     /* The other side. */
     uint64_t link;       /* 0: none */
@@ -180,4 +181,7 @@ uint64_t ft_protocol_patience(const struct ft_protocol *protocol);
 uint64_t ft_protocol_gap(const struct ft_protocol *protocol);
 bool ft_protocol_runs(const struct ft_protocol *protocol);     /* the VM */
 bool ft_protocol_is_gated(const struct ft_protocol *protocol); /* its output waits */
+/* Nobody follows; after FT_LEFT: and the witness was asked once more whether the VM is still ours,
+ * or did not answer for ask_ns. Who has no twin looks at it no more after that. */
+bool ft_protocol_is_left(const struct ft_protocol *protocol);
 const char *ft_state_name(enum ft_state state);

@@ -33,7 +33,7 @@ enum ft_event_kind {
     FT_CAPTURED,  /* epoch: begins to leave */
     FT_GUEST_OFF, /* after its last epoch */
     FT_HANDED, /* the VM stands still for good, its last epoch is captured: the twin shall go on */
-    FT_LEFT,   /* nobody shall follow any more; it is so when SOLO has no link, or DISMISSED */
+    FT_LEFT,   /* nobody shall follow any more; it is so when that is_left, or DISMISSED */
     FT_MOVED,  /* more of what was captured has left: a line may be slow */
     /* Who follows: */
     FT_STAGED,  /* link, generation, epoch: it is here, whole, and looked at */

@@ -742,6 +742,21 @@ START_TEST(who_is_taken_has_stopped_or_retired)
 }
 END_TEST
 
+/* Taken (1) or not: by what the witness said a while ago it is not let go. */
+START_TEST(who_is_let_go_has_looked_once_more)
+{
+    const struct ft_event left = {.kind = FT_LEFT};
+    begin_solo();
+    if (_i)
+        run_taking(NULL);
+    conductor_post(t.conductor, &left);
+    expect_state(_i ? FT_DEPOSED : FT_SOLO);
+    while (!_i && !conductor_retire(t.conductor))
+        conductor_wait(t.conductor, 10);
+    ck_assert(conductor_retire(t.conductor) == !_i);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("conductor");
@@ -775,6 +790,7 @@ int main(void)
     tcase_add_test(tests, who_has_retired_does_nothing_more);
     tcase_add_test(tests, who_is_followed_or_waits_does_not_retire);
     tcase_add_loop_test(tests, who_is_taken_has_stopped_or_retired, 0, 20);
+    tcase_add_loop_test(tests, who_is_let_go_has_looked_once_more, 0, 2);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

@@ -304,11 +304,10 @@ END_TEST
 
 START_TEST(a_follower_that_is_being_filled_may_go_at_once)
 {
-    STEP(.kind = FT_LEFT); /* nobody does */
-    expect_nothing();
     connect_follower();
+    ck_assert(!ft_protocol_is_left(&protocol));
     STEP(.kind = FT_LEFT);
-    const struct ft_action *list = EXPECT(FT_SEND, FT_UNSYNC);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_UNSYNC, FT_ASK);
     ck_assert(list[0].link == LINK && list[0].word.kind == FT_OFF);
     ck_assert(protocol.state == FT_SOLO && protocol.link == 0);
     STEP(.kind = FT_SYNCED, .link = LINK); /* comes too late */
@@ -338,7 +337,7 @@ START_TEST(a_twin_is_sent_away_when_the_witness_says_solo)
     EXPECT(FT_PERSIST);
     ck_assert(ft_protocol_is_gated(&protocol));
     STEP(.kind = FT_PERSISTED);
-    list = EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+    list = EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
     ck_assert(list[0].link == LINK && list[0].word.kind == FT_OFF && list[0].word.epoch == 3);
     ck_assert(protocol.state == FT_SOLO && protocol.link == 0);
     hear(FT_ACK, 3, 3); /* it does not know as yet */
@@ -357,7 +356,7 @@ START_TEST(whoever_is_about_to_be_a_twin_is_sent_away_too)
     connect_follower();
     STEP(.kind = FT_SYNCED, .link = LINK);
     STEP(.kind = FT_LEFT); /* the witness says solo all the while */
-    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
     set_up();
     connect_follower();
     STEP(.kind = FT_SYNCED, .link = LINK);
@@ -370,7 +369,72 @@ START_TEST(whoever_is_about_to_be_a_twin_is_sent_away_too)
     ck_assert_uint_eq(EXPECT(FT_EXCHANGE)->record.twin, 0);
     answer(FT_EXCHANGED, 5, US, 0);
     STEP(.kind = FT_PERSISTED);
-    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN);
+    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
+}
+END_TEST
+
+/* Whoever is let go looks at the witness no more: what it said a while ago is not enough. */
+START_TEST(who_is_let_go_asks_once_more_whose_the_vm_is)
+{
+    ck_assert(ft_protocol_is_left(&protocol));
+    STEP(.kind = FT_LEFT);
+    EXPECT(FT_ASK);
+    ck_assert(!ft_protocol_is_left(&protocol));
+    answer(FT_IS, 3, US, 0);
+    expect_nothing();
+    ck_assert(ft_protocol_is_left(&protocol));
+    STEP(.kind = FT_LEFT);
+    answer(FT_IS, 4, THEM, FT_FORCED);
+    EXPECT(FT_STOP, FT_END);
+    ck_assert(!ft_protocol_is_left(&protocol));
+    set_up(); /* who had a twin asks when that is gone */
+    pair();
+    STEP(.kind = FT_LEFT);
+    answer(FT_EXCHANGED, 5, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
+    ck_assert(protocol.state == FT_SOLO && !ft_protocol_is_left(&protocol));
+    answer(FT_IS, 5, US, 0);
+    ck_assert(ft_protocol_is_left(&protocol));
+}
+END_TEST
+
+START_TEST(what_was_asked_before_says_nothing_to_who_is_let_go)
+{
+    for (unsigned i = 0; i < 100; i++)
+        tick(100);
+    EXPECT(FT_ASK);
+    uint64_t before = protocol.ask;
+    STEP(.kind = FT_LEFT);
+    EXPECT(FT_ASK);
+    STEP(.kind = FT_ANSWER, .ask = before, .answer = FT_IS, .record = {3, US, 0});
+    ck_assert(!ft_protocol_is_left(&protocol));
+    answer(FT_IS, 3, US, 0);
+    ck_assert(ft_protocol_is_left(&protocol));
+}
+END_TEST
+
+START_TEST(a_witness_that_is_away_keeps_nobody)
+{
+    STEP(.kind = FT_LEFT);
+    answer(FT_NO_ANSWER, 0, 0, 0);
+    ck_assert(ft_protocol_is_left(&protocol));
+    STEP(.kind = FT_LEFT);
+    tick(99);
+    ck_assert(!ft_protocol_is_left(&protocol));
+    tick(1);
+    ck_assert(ft_protocol_is_left(&protocol));
+    STEP(.kind = FT_LEFT);
+    tick(4000); /* but then somebody may have gone on */
+    EXPECT(FT_GATE, FT_ASK);
+    ck_assert(!ft_protocol_is_left(&protocol));
+    answer(FT_IS, 3, US, 0);
+    EXPECT(FT_EXCHANGE);
+    answer(FT_EXCHANGED, 4, US, 0);
+    STEP(.kind = FT_PERSISTED);
+    EXPECT(FT_OPEN, FT_ASK);
+    answer(FT_IS, 4, US, 0);
+    ck_assert(ft_protocol_is_left(&protocol));
 }
 END_TEST
 
@@ -423,7 +487,7 @@ START_TEST(who_does_not_hang_up_when_it_may_go_is_hung_up_on)
     STEP(.kind = FT_LEFT);
     STEP(.kind = FT_CONNECTED, .link = 6, .node = THEM, .twin = 78);
     STEP(.kind = FT_LEFT);
-    const struct ft_action *list = EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC);
+    const struct ft_action *list = EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC, FT_ASK);
     ck_assert(list[0].link == 6 && list[1].link == LINK);
 }
 END_TEST
@@ -681,6 +745,9 @@ int main(void)
     tcase_add_test(tcase, a_follower_that_is_being_filled_may_go_at_once);
     tcase_add_test(tcase, a_twin_is_sent_away_when_the_witness_says_solo);
     tcase_add_test(tcase, whoever_is_about_to_be_a_twin_is_sent_away_too);
+    tcase_add_test(tcase, who_is_let_go_asks_once_more_whose_the_vm_is);
+    tcase_add_test(tcase, what_was_asked_before_says_nothing_to_who_is_let_go);
+    tcase_add_test(tcase, a_witness_that_is_away_keeps_nobody);
     tcase_add_test(tcase, a_twin_that_is_to_go_may_take_over_until_the_witness_says_solo);
     tcase_add_test(tcase, who_does_not_hang_up_when_it_may_go_is_hung_up_on);
     tcase_add_test(tcase, a_switchover_finds_nobody_when_the_twin_is_to_go);
