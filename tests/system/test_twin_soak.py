@@ -9,7 +9,6 @@ import random
 import re
 import statistics
 import time
-from itertools import combinations
 from pathlib import Path
 
 from echoes import check_disk
@@ -50,9 +49,26 @@ def is_asked(pid):
 
 
 def growth(values):
-    """From the first to the last, by the median of what any two of them say."""
-    steps = [(late - early) / (at - before) for (before, early), (at, late) in combinations(enumerate(values), 2)]
-    return statistics.median(steps) * (len(values) - 1) if steps else 0
+    """From the first to the last, by that half of the time which says less: an epoch that is larger than any before is a
+    step, and memory that is lost is lost in each cycle."""
+    third = -(-len(values) // 3)
+    if len(values) < 3:
+        return 0
+    first, last = statistics.median(values[:third]), statistics.median(values[-third:])
+    middle = statistics.median_low(values[third:-third] or values)
+    return min(middle - first, last - middle) * 2 * (len(values) - 1) / (len(values) - third)
+
+
+def test_what_is_growth():
+    """Of rows as they have been: steps are none; an eighth of GROWTH in each of twelve cycles is."""
+    steps = [22536192, 22409216, 22523904, 22433792, 22601728, 23490560, 23437312, 23834624]
+    assert growth(steps) <= GROWTH and growth([0]) == 0
+    for at in range(9):
+        assert growth([0] * at + [5 * GROWTH] * (8 - at)) == 0
+    order = random.Random(2)
+    for _ in range(100):
+        noise = [order.randrange(GROWTH // 8) for _ in range(13)]
+        assert growth(noise) <= GROWTH < growth([at * GROWTH // 8 + more for at, more in enumerate(noise)])
 
 
 class Books:
