@@ -126,7 +126,7 @@ static int listen_at(const struct sockaddr *address, socklen_t length)
                    &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
         (any && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0) ||
-        bind(fd, address, length) < 0 || listen(fd, 16) < 0) {
+        bind(fd, address, length) < 0 || listen(fd, SOMAXCONN) < 0) {
         int r = -errno;
         close(fd);
         return r;

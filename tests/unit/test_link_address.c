@@ -2,6 +2,7 @@
 #include "tests/unit/link_rig.h"
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 
 /* Addresses. */
 
@@ -82,6 +83,31 @@ START_TEST(an_address_of_another_host_cannot_be_listened_at)
     ck_assert_ptr_nonnull(strstr(err.hint, "addresses of this host"));
     ck_assert_int_eq(link_listen(&fd, "no-such-host.invalid", &err) < 0, 1);
     ck_assert_int_eq(fd, -1);
+}
+END_TEST
+
+/* When a host is back all who miss it come at once. Whom the kernel has no place for tries again
+ * after one second, three, seven. */
+START_TEST(many_who_come_at_once_have_a_place_each)
+{
+    enum { MANY = 200 };
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    int listener = -1, sockets[MANY];
+
+    ck_assert_int_eq(link_listen(&listener, "127.0.0.1:0", NULL), 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((uint16_t)port_of(listener));
+    for (unsigned i = 0; i < MANY; i++) {
+        struct tcp_info info;
+        socklen_t length = sizeof(info);
+        sockets[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(sockets[i], (struct sockaddr *)&address, sizeof(address)), 0);
+        ck_assert_int_eq(getsockopt(sockets[i], IPPROTO_TCP, TCP_INFO, &info, &length), 0);
+        ck_assert_msg(info.tcpi_total_retrans == 0, "the one after %u others waited", i);
+    }
+    for (unsigned i = 0; i < MANY; i++)
+        close(sockets[i]);
+    close(listener);
 }
 END_TEST
 
@@ -301,6 +327,7 @@ static Suite *make_suite(void)
     tcase_add_test(addresses, addresses_that_are_none_are_refused);
     tcase_add_test(addresses, a_port_that_is_taken_is_refused_with_who_has_it);
     tcase_add_test(addresses, an_address_of_another_host_cannot_be_listened_at);
+    tcase_add_test(addresses, many_who_come_at_once_have_a_place_each);
     tcase_add_test(addresses, nobody_there_is_said_with_the_mend);
     tcase_add_test(addresses, every_address_of_a_name_is_tried);
     tcase_add_test(addresses, without_a_host_every_address_of_this_one_is_listened_at);
