@@ -210,6 +210,10 @@ class Clients:
         self.check()
         return before == [client.answers for client in self.all]
 
+    def become_silent(self, seconds):
+        """The same, but for what was on its way, or not yet counted, when this was asked."""
+        return self.are_silent(seconds) or self.are_silent(seconds)
+
     def wait_for_more(self, answers, timeout=None):
         """Until each of them has got so many more."""
         wanted = [client.answers + answers for client in self.all]

@@ -85,6 +85,13 @@ def settle(folder):
     return "runs" if "already running" in result.stderr else None  # it is just being started
 
 
+def is_removed(folder):
+    """Whether there is no clone any more: one that is just being started is not removed at once."""
+    folder.run("stop", "--force", "web2")
+    folder.run("remove", "--yes", "web2")
+    return not (folder.root / "web2").exists()
+
+
 def test_killed_at_any_moment():
     """SIGKILL of the command at any moment: there is no clone, or one that runs, or one whose start is refused with what
     to do; never one whose disks boot under another VM's memory. The original goes on."""
@@ -95,14 +102,12 @@ def test_killed_at_any_moment():
         moment = min(seconds_of(lambda: folder.good("clone", "--memory", "web1", "web2")), 0.3)
         found = set()
         for _ in range(20):
-            folder.run("stop", "--force", "web2")
-            folder.run("remove", "--yes", "web2")
-            assert not (folder.root / "web2").exists()
-            folder.wait_until(lambda: is_idle(folder), "the end of the last one")
+            folder.wait_until(lambda: is_removed(folder), "no clone")
             process = folder.begin("clone", "--memory", "web1", "web2")
             time.sleep(rng.uniform(0.5, 1.2) * moment)
             process.kill()
             process.wait()
+            folder.wait_until(lambda: is_idle(folder), "the end of what it had begun")
             became = []
             folder.wait_until(lambda: became.append(settle(folder)) or became[-1], "what became of it")
             found.add(became[-1])

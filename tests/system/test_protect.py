@@ -242,7 +242,7 @@ def test_f6_without_the_witness():
             pair.kill(pair.b)
             says = pair.wait_for(pair.a, state="alone")
             assert "witness" in json.dumps(says), f"the status does not say why: {says}"
-            assert clients.are_silent(1.0)
+            assert clients.become_silent(1.0)
         clients.wait_for_more(SOME)
         takes_over(pair, pair.a, before)
         finish(pair, clients, pair.a)
@@ -253,7 +253,7 @@ def test_f6_the_primary_dies_without_the_witness():
     with protected() as (pair, clients, before):
         with pair.without_witness():
             pair.kill(pair.a)
-            assert clients.are_silent(1.0)
+            assert clients.become_silent(1.0)
             assert pair.owner() is None
         clients.wait_for_more(SOME)
         takes_over(pair, pair.b, before)

@@ -187,7 +187,7 @@ def test_f7_no_room_where_it_runs():
         fill(web)
         pair.kill(pair.b)
         says = pair.wait_for(pair.a, role="primary", why=cannot_note)
-        assert says["gated"] and clients.are_silent(0.5), says
+        assert says["gated"] and clients.become_silent(0.5), says
         (web / "filler").unlink()
         says = pair.wait_for(pair.a, role="primary", state="paired")
         assert says["generation"] > before["generation"] and says["resync"]["what"] == "delta" and not says["why"], says

@@ -211,11 +211,9 @@ class Client:
     """A program at the VM's control socket."""
 
     def __init__(self, folder, name="web1"):
-        paths = [path for path in (folder.root / ".run").glob("*/control.sock")]
-        assert len(paths) == 1, paths
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
-        self.socket.connect(str(paths[0]))
+        self.socket.connect(str(folder.root / ".run" / folder.identity(name)["uuid"] / "control.sock"))
         self.text = b""
 
     def send(self, verb, **arguments):
