@@ -205,14 +205,18 @@ class Clients:
 
     def are_silent(self, seconds):
         """Whether nobody is told anything for so long."""
+        return self._most_answers(seconds) == 0
+
+    def become_silent(self, seconds):
+        """The same, but for what was on its way, or not yet counted, when this was asked: each has asked one thing."""
+        most = self._most_answers(seconds)
+        return most == 0 or (most == 1 and self.are_silent(seconds))
+
+    def _most_answers(self, seconds):
         before = [client.answers for client in self.all]
         time.sleep(seconds)
         self.check()
-        return before == [client.answers for client in self.all]
-
-    def become_silent(self, seconds):
-        """The same, but for what was on its way, or not yet counted, when this was asked."""
-        return self.are_silent(seconds) or self.are_silent(seconds)
+        return max(client.answers - some for client, some in zip(self.all, before))
 
     def wait_for_more(self, answers, timeout=None):
         """Until each of them has got so many more."""

@@ -104,5 +104,5 @@ def test_a_host_loses_its_power(lab):
 
 
 test_a_host_loses_its_power.slow = True
-test_a_host_loses_its_power.alone = True  # beside three more hosts its guest does little but hear its clocks tick
+test_a_host_loses_its_power.alone = True  # beside three more hosts its guest's programs hardly get to run
 test_a_host_loses_its_power.time_limit = 900

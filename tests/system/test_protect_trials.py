@@ -197,5 +197,5 @@ def test_f16_one_way_is_cut(lab):
 for trial in (test_f10_the_owners_host_returns_first, test_f10_the_twins_host_returns_first, test_f5_a_host_stands_still,
               test_f16_one_way_is_cut):
     trial.slow = True  # minutes
-    trial.alone = True  # beside three more hosts their guest does little but hear its clocks tick
+    trial.alone = True  # beside three more hosts their guest's programs hardly get to run
     trial.time_limit = LONGEST
