@@ -30,9 +30,7 @@ class Watcher:
     """A client of the control socket that hears events; its connection ends with the VM."""
 
     def __init__(self, vms, name):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
-        self.socket.connect(next(row["control"] for row in vms.list() if row["name"] == name))
+        self.socket = vms.connect(name)
         self.socket.sendall(b'{"id": 1, "verb": "watch"}\n')
         self.lines = self.socket.makefile("rb")
         assert json.loads(self.lines.readline()) == {"id": 1, "ok": {}}
@@ -91,7 +89,6 @@ def test_events_of_guests_that_end():
     with Folder() as vms, mounted(vms, "tmpfs") as full:
         vms.make("again", kernel="triple.elf", restart="on-failure")
         vms.start("again", until="")
-        vms.wait_until(vms.list, "the VM")
         watcher = Watcher(vms, "again")
         events = [watcher.hear_any() for _ in range(3)]
         assert {event["event"] for event in events} == {"started", "crashed"}, events

@@ -211,9 +211,7 @@ class Client:
     """A program at the VM's control socket."""
 
     def __init__(self, folder, name="web1"):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
-        self.socket.connect(str(folder.root / ".run" / folder.identity(name)["uuid"] / "control.sock"))
+        self.socket = folder.connect(name)
         self.text = b""
 
     def send(self, verb, **arguments):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -105,6 +106,22 @@ class Folder:
 
     def status(self, name):
         return json.loads(self.good("status", name, "--json"))
+
+    def connect(self, name):
+        """A connection to the control socket of a VM that runs, or has just begun to and will let us in."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(30)
+
+        def is_let_in():
+            for info in (self.root / ".run").glob("*/info.json"):
+                with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                    if json.loads(info.read_text())["name"] == name:
+                        client.connect(str(info.with_name("control.sock")))
+                        return True
+            return False
+
+        self.wait_until(is_let_in, f"the control socket of {name}")
+        return client
 
     def wait_until(self, condition, what, timeout=30):
         end = time.monotonic() + timeout
