@@ -487,7 +487,8 @@ static int welcome(struct protect *protect, uint64_t twin, struct err *err)
     resync_put_base(link_writer(link), &protect->arrival->folder.base);
     if (stream_flush(link_writer(link)) < 0)
         return err_say(err, ERR_FAILED, EPIPE, "the connection is lost");
-    link_set_timeout(link, (unsigned)(2 * find_longest_ns(&protect->following) / MS));
+    /* Whoever is silent is missed by the protocol, which is patient before the first epoch. */
+    link_set_timeout(link, (unsigned)(2 * protect_config(protect).stall_ns / MS));
     return 0;
 }
 

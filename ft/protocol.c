@@ -202,14 +202,25 @@ static bool is_content(const struct ft_protocol *p)
     return (p->state == FT_SOLO || p->state == FT_GATED || p->state == FT_PAIRED) && !p->striving;
 }
 
+/* So is what waits for its stable storage, and that may take as long as it takes. */
+static bool is_looking(const struct ft_protocol *p)
+{
+    return is_content(p) || p->persisting;
+}
+
 /* What was read may be old. */
-static void hear_news(const struct step *step, const struct ft_record *record)
+static void hear_news(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
-    if (record->generation <= p->record.generation || record->owner == p->config.node)
-        return;
-    p->record = *record;
-    end(step, FT_DEPOSED);
+    const struct ft_record *record = &event->record;
+    bool is = event->answer == FT_IS;
+    p->leaves = p->leaves && p->striving;
+    if (is && record->generation > p->record.generation && record->owner != p->config.node) {
+        p->record = *record;
+        end(step, p->state == FT_CLAIMING ? FT_DISMISSED : FT_DEPOSED);
+    }
+    if (p->striving)
+        p->known = is && record->generation == p->record.generation;
 }
 
 static void hear_answer(const struct step *step, const struct ft_event *event)
@@ -218,10 +229,8 @@ static void hear_answer(const struct step *step, const struct ft_event *event)
     if (!p->asking || event->ask != p->ask)
         return;
     p->asking = false;
-    if (is_content(p)) {
-        p->leaves = false;
-        if (event->answer == FT_IS)
-            hear_news(step, &event->record);
+    if (is_looking(p)) {
+        hear_news(step, event);
         return;
     }
     p->known = event->answer != FT_NO_ANSWER;
@@ -444,6 +453,7 @@ static void hear_synced(const struct step *step, const struct ft_event *event)
     p->state = FT_GATED;
     p->first = true;
     p->waits_ns = p->moved_ns = step->now;
+    p->heard_ns = step->now; /* a silence may be less long from now on */
     act(step, FT_GATE);
 }
 
@@ -525,6 +535,8 @@ static void hear_left(const struct step *step)
     } else if (p->state == FT_GATED || p->state == FT_PAIRED) {
         p->leaves = true;
         want(step, p->config.node, 0);
+    } else if (p->state == FT_ALONE || p->state == FT_STARTING || p->state == FT_HANDING) {
+        p->leaves = true; /* when it is SOLO */
     }
 }
 
@@ -618,7 +630,7 @@ static void hear_tick(const struct step *step)
     }
     if (!p->asking && step->now - p->asked_ns >= config->retry_ns)
         strive(step);
-    if (!p->asking && is_content(p) && config->watch_ns &&
+    if (!p->asking && is_looking(p) && config->watch_ns &&
         step->now - p->asked_ns >= config->watch_ns)
         ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns - config->beat_ns / 8)

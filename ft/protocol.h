@@ -45,11 +45,12 @@
  * A person may take the VM for a node whose owner is gone for good: by an exchange, too, for a
  * record whose twin is FT_FORCED, and on stable storage there before that node starts. Nobody that
  * it could be taken from has agreed to this: who is SOLO lets out what no twin has seen, and who is
- * PAIRED may be so with another node than that one. So whoever is SOLO, GATED or PAIRED reads the
- * record all the time, and once more before it is let go (FT_LEFT), and is DEPOSED when it is
- * another's; and who has taken it starts forced_ns later. Where the old owner is alive and its
- * questions are not answered in that time, both run: that is what the person has to know better.
- * Whoever stood still for longer than away_ns lets nothing out before its next tick, which asks.
+ * PAIRED may be so with another node than that one. So whoever is SOLO, GATED or PAIRED, or waits
+ * for its stable storage, reads the record all the time, and once more before it is let go
+ * (FT_LEFT), and is DEPOSED when it is another's; and who has taken it starts forced_ns later.
+ * Where the old owner is alive and its questions are not answered in that time, both run: that is
+ * what the person has to know better. Whoever stood still for longer than away_ns lets nothing out
+ * before its next tick, which asks.
  *
  * What the driver promises:
  *

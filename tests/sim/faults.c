@@ -265,6 +265,24 @@ static void force(struct world *world)
     then_something(world);
 }
 
+static void handle_force(struct world *world, void *arg, uint64_t number)
+{
+    if (!world->mended)
+        force(world);
+}
+
+/* Who goes on alone cannot write that down, and looks as if it were gone for good. */
+static void fill(struct world *world, struct node *node)
+{
+    if (one_in(world, 2)) {
+        faults_fill(world, node, while_(world));
+        return;
+    }
+    faults_fill(world, node, LONGEST + chance(world, LONGEST));
+    faults_cut(world, 3, LONGEST / 3);
+    later(world, chance(world, LONGEST / 2), handle_force, NULL, 0);
+}
+
 /* --- one of them ------------------------------------------------------------------------------ */
 
 static void handle_fault(struct world *world, void *arg, uint64_t number)
@@ -326,7 +344,7 @@ static void handle_fault(struct world *world, void *arg, uint64_t number)
         force(world);
         break;
     case 17:
-        faults_fill(world, node, while_(world));
+        fill(world, node);
         break;
     case 18:
         faults_noise(world, 40, while_(world));

@@ -97,6 +97,20 @@ static inline void pair(void)
     ck_assert_int_eq(protocol.state, FT_PAIRED);
 }
 
+/* Until it asks: its twin goes on acknowledging. */
+static inline void be_paired_until_it_asks(void)
+{
+    bool asks = false;
+    for (unsigned i = 0; i < 1000 && !asks; i++) {
+        tick(20);
+        for (unsigned j = 0; j < actions.count; j++)
+            asks |= actions.list[j].kind == FT_ASK;
+        hear(FT_BEAT, 3, 0);
+        expect_nothing();
+    }
+    ck_assert(asks);
+}
+
 /* The other side. */
 static inline void follow(void)
 {

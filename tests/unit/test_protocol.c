@@ -193,88 +193,6 @@ START_TEST(who_was_made_the_owner_waits_longer)
 }
 END_TEST
 
-static void be_alone_for(unsigned seconds)
-{
-    for (unsigned i = 0; i < seconds * 20; i++) {
-        tick(50);
-        if (i + 1 < seconds * 20)
-            expect_nothing();
-    }
-}
-
-START_TEST(who_is_alone_asks_and_ends_when_it_is_anothers)
-{
-    be_alone_for(10);
-    EXPECT(FT_ASK);
-    answer(FT_IS, 2, THEM, 0); /* what is read may be old */
-    expect_nothing();
-    be_alone_for(10);
-    EXPECT(FT_ASK);
-    answer(FT_NO_ANSWER, 0, 0, 0); /* nobody stops for a witness that is away */
-    expect_nothing();
-    ck_assert(ft_protocol_runs(&protocol) && !ft_protocol_is_gated(&protocol));
-    be_alone_for(10);
-    EXPECT(FT_ASK);
-    answer(FT_IS, 4, THEM, FT_FORCED);
-    EXPECT(FT_STOP, FT_END);
-    ck_assert_int_eq(protocol.state, FT_DEPOSED);
-    tick(50);
-    answer(FT_IS, 5, THEM, 0);
-    expect_nothing();
-}
-END_TEST
-
-/* Nor is it waited for: what was only looked at may never be answered. */
-START_TEST(a_question_of_who_is_alone_does_not_hold_up_the_twin)
-{
-    be_alone_for(10);
-    EXPECT(FT_ASK);
-    uint64_t looked = protocol.ask;
-    connect_follower();
-    STEP(.kind = FT_SYNCED, .link = LINK);
-    EXPECT(FT_GATE);
-    STEP(.kind = FT_CAPTURED, .epoch = 1);
-    hear(FT_ACK, 3, 1);
-    ck_assert_uint_eq(EXPECT(FT_RELEASE, FT_EXCHANGE)[1].record.twin, NUMBER);
-    STEP(.kind = FT_ANSWER, .ask = looked, .answer = FT_IS, .record = {3, US, 0});
-    expect_nothing();
-    answer(FT_EXCHANGED, 4, US, NUMBER);
-    EXPECT(FT_PERSIST);
-}
-END_TEST
-
-/* Until it asks: its twin goes on acknowledging. */
-static void be_paired_until_it_asks(void)
-{
-    bool asks = false;
-    for (unsigned i = 0; i < 1000 && !asks; i++) {
-        tick(20);
-        for (unsigned j = 0; j < actions.count; j++)
-            asks |= actions.list[j].kind == FT_ASK;
-        hear(FT_BEAT, 3, 0);
-        expect_nothing();
-    }
-    ck_assert(asks);
-}
-
-/* A third host may have been made the owner, of whom the twin has not heard. */
-START_TEST(who_is_paired_asks_too_and_ends_when_it_is_anothers)
-{
-    pair();
-    be_paired_until_it_asks();
-    answer(FT_NO_ANSWER, 0, 0, 0);
-    expect_nothing();
-    ck_assert_int_eq(protocol.state, FT_PAIRED);
-    be_paired_until_it_asks();
-    answer(FT_IS, 4, US, NUMBER);
-    expect_nothing();
-    be_paired_until_it_asks();
-    answer(FT_IS, 5, THEM + 1, FT_FORCED);
-    EXPECT(FT_HANG_UP, FT_STOP, FT_END);
-    ck_assert_int_eq(protocol.state, FT_DEPOSED);
-}
-END_TEST
-
 /* One that the witness did not answer costs no second question when it matters. */
 START_TEST(who_loses_its_twin_asks_for_the_vm_at_once)
 {
@@ -370,71 +288,6 @@ START_TEST(whoever_is_about_to_be_a_twin_is_sent_away_too)
     answer(FT_EXCHANGED, 5, US, 0);
     STEP(.kind = FT_PERSISTED);
     EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
-}
-END_TEST
-
-/* Whoever is let go looks at the witness no more: what it said a while ago is not enough. */
-START_TEST(who_is_let_go_asks_once_more_whose_the_vm_is)
-{
-    ck_assert(ft_protocol_is_left(&protocol));
-    STEP(.kind = FT_LEFT);
-    EXPECT(FT_ASK);
-    ck_assert(!ft_protocol_is_left(&protocol));
-    answer(FT_IS, 3, US, 0);
-    expect_nothing();
-    ck_assert(ft_protocol_is_left(&protocol));
-    STEP(.kind = FT_LEFT);
-    answer(FT_IS, 4, THEM, FT_FORCED);
-    EXPECT(FT_STOP, FT_END);
-    ck_assert(!ft_protocol_is_left(&protocol));
-    set_up(); /* who had a twin asks when that is gone */
-    pair();
-    STEP(.kind = FT_LEFT);
-    answer(FT_EXCHANGED, 5, US, 0);
-    STEP(.kind = FT_PERSISTED);
-    EXPECT(FT_SEND, FT_UNSYNC, FT_OPEN, FT_ASK);
-    ck_assert(protocol.state == FT_SOLO && !ft_protocol_is_left(&protocol));
-    answer(FT_IS, 5, US, 0);
-    ck_assert(ft_protocol_is_left(&protocol));
-}
-END_TEST
-
-START_TEST(what_was_asked_before_says_nothing_to_who_is_let_go)
-{
-    for (unsigned i = 0; i < 100; i++)
-        tick(100);
-    EXPECT(FT_ASK);
-    uint64_t before = protocol.ask;
-    STEP(.kind = FT_LEFT);
-    EXPECT(FT_ASK);
-    STEP(.kind = FT_ANSWER, .ask = before, .answer = FT_IS, .record = {3, US, 0});
-    ck_assert(!ft_protocol_is_left(&protocol));
-    answer(FT_IS, 3, US, 0);
-    ck_assert(ft_protocol_is_left(&protocol));
-}
-END_TEST
-
-START_TEST(a_witness_that_is_away_keeps_nobody)
-{
-    STEP(.kind = FT_LEFT);
-    answer(FT_NO_ANSWER, 0, 0, 0);
-    ck_assert(ft_protocol_is_left(&protocol));
-    STEP(.kind = FT_LEFT);
-    tick(99);
-    ck_assert(!ft_protocol_is_left(&protocol));
-    tick(1);
-    ck_assert(ft_protocol_is_left(&protocol));
-    STEP(.kind = FT_LEFT);
-    tick(4000); /* but then somebody may have gone on */
-    EXPECT(FT_GATE, FT_ASK);
-    ck_assert(!ft_protocol_is_left(&protocol));
-    answer(FT_IS, 3, US, 0);
-    EXPECT(FT_EXCHANGE);
-    answer(FT_EXCHANGED, 4, US, 0);
-    STEP(.kind = FT_PERSISTED);
-    EXPECT(FT_OPEN, FT_ASK);
-    answer(FT_IS, 4, US, 0);
-    ck_assert(ft_protocol_is_left(&protocol));
 }
 END_TEST
 
@@ -729,9 +582,6 @@ int main(void)
     tcase_add_test(tcase, a_vm_that_is_anothers_does_not_start);
     tcase_add_test(tcase, who_starts_leaves_it_to_the_twin_for_a_while);
     tcase_add_test(tcase, who_was_made_the_owner_waits_longer);
-    tcase_add_test(tcase, who_is_alone_asks_and_ends_when_it_is_anothers);
-    tcase_add_test(tcase, a_question_of_who_is_alone_does_not_hold_up_the_twin);
-    tcase_add_test(tcase, who_is_paired_asks_too_and_ends_when_it_is_anothers);
     tcase_add_test(tcase, who_loses_its_twin_asks_for_the_vm_at_once);
     tcase_add_test(tcase, what_is_whole_is_acknowledged_and_then_the_twin_can_take_over);
     tcase_add_test(tcase, whom_the_witness_does_not_know_does_not_take_over);
@@ -745,9 +595,6 @@ int main(void)
     tcase_add_test(tcase, a_follower_that_is_being_filled_may_go_at_once);
     tcase_add_test(tcase, a_twin_is_sent_away_when_the_witness_says_solo);
     tcase_add_test(tcase, whoever_is_about_to_be_a_twin_is_sent_away_too);
-    tcase_add_test(tcase, who_is_let_go_asks_once_more_whose_the_vm_is);
-    tcase_add_test(tcase, what_was_asked_before_says_nothing_to_who_is_let_go);
-    tcase_add_test(tcase, a_witness_that_is_away_keeps_nobody);
     tcase_add_test(tcase, a_twin_that_is_to_go_may_take_over_until_the_witness_says_solo);
     tcase_add_test(tcase, who_does_not_hang_up_when_it_may_go_is_hung_up_on);
     tcase_add_test(tcase, a_switchover_finds_nobody_when_the_twin_is_to_go);

@@ -206,6 +206,13 @@ START_TEST(while_all_is_sent_a_host_may_be_silent_for_longer)
     tick(25);
     EXPECT(FT_SEND, FT_HANG_UP, FT_UNSYNC);
 
+    connect_follower(); /* what was right until then is not held against it */
+    for (unsigned ms = 0; ms < 1000; ms += 25)
+        tick(25);
+    STEP(.kind = FT_SYNCED, .link = LINK);
+    tick(25);
+    ck_assert(protocol.state == FT_GATED && protocol.link == LINK);
+
     follow();
     protocol.config = adapting;
     protocol.config.stall_ns = 2000 * MS;
