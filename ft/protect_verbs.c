@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "ft/arrival.h"
 #include "host/key_store.h"
+#include "host/peer_address.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -155,8 +156,33 @@ static int check_fit(const struct protect *protect, struct err *err)
     return check_idle(protect, protect->asked, err);
 }
 
-static int check_new(struct protect *protect, const struct protection *saved, struct err *err)
+static bool is_same_wish(const struct protect *protect, const struct wish *wish)
 {
+    const struct protection *saved = &wish->saved, *now = &protect->saved;
+    const char *peer = protect->trying[0] ? protect->trying : now->peer;
+    return strcmp(saved->witness, now->witness) == 0 && strcmp(saved->key, now->key) == 0 &&
+           saved->insecure == now->insecure && saved->durable == now->durable &&
+           peer_address_equal(saved->peer, peer) && wish->verify == protect->following.verify &&
+           (!wish->back[0] || strcmp(wish->back, protect->following.back) == 0);
+}
+
+/* It is about to get a twin by itself, and just as is wished: that is waited for. 1: so it is. */
+static int join(struct protect *protect, const struct ft_protocol *protocol,
+                const struct wish *wish)
+{
+    bool comes = protocol->state == FT_SOLO || protocol->state == FT_GATED;
+    pthread_mutex_lock(&protect->lock);
+    bool joins = (comes || protocol->state == FT_ALONE) && is_same_wish(protect, wish);
+    if (joins)
+        protect->asked_after = protect->tries - (comes ? 1 : 0);
+    pthread_mutex_unlock(&protect->lock);
+    return joins;
+}
+
+/* 0: it begins anew. */
+static int check_new(struct protect *protect, const struct wish *wish, struct err *err)
+{
+    const struct protection *saved = &wish->saved;
     if (!protect->conductor)
         return 0;
     struct ft_protocol protocol;
@@ -164,6 +190,8 @@ static int check_new(struct protect *protect, const struct protection *saved, st
     bool same = strcmp(saved->witness, protect->saved.witness) == 0; /* who has the record */
     if (protocol.state == FT_SOLO && protocol.link == 0 && same)
         return 0; /* it has none, and may get another one */
+    if (join(protect, &protocol, wish))
+        return 1;
     pthread_mutex_lock(&protect->lock);
     int ret = err_say(err, ERR_STATE, EALREADY, "%s is protected already, by %s", vm_name(protect),
                       protect->trying[0] ? protect->trying : protect->saved.peer);
@@ -211,6 +239,14 @@ static int set_up(struct protect *protect, const struct wish *wish, struct err *
     return 0;
 }
 
+static int begin_anew(struct protect *protect, const struct wish *wish, struct err *err)
+{
+    int ret = set_up(protect, wish, err);
+    if (ret == 0 && protect->primary)
+        primary_give_up(protect->primary); /* what is tried just now goes elsewhere */
+    return ret < 0 ? ret : protect_start(protect, err);
+}
+
 int protect_begin(struct protect *protect, struct control_request *request, const json_t *arguments,
                   struct err *err)
 {
@@ -221,15 +257,12 @@ int protect_begin(struct protect *protect, struct control_request *request, cons
     if (ret == 0)
         ret = check_fit(protect, err);
     if (ret == 0)
-        ret = check_new(protect, &wish.saved, err);
-    if (ret == 0)
-        ret = set_up(protect, &wish, err);
-    if (ret == 0)
+        ret = check_new(protect, &wish, err);
+    bool joins = ret > 0;
+    if (ret >= 0)
         ret = loop_timer_arm(&protect->tick, 0);
-    if (ret == 0 && protect->primary)
-        primary_give_up(protect->primary); /* what is tried just now goes elsewhere */
-    if (ret == 0)
-        ret = protect_start(protect, err);
+    if (ret == 0 && !joins)
+        ret = begin_anew(protect, &wish, err);
     if (ret < 0)
         return ret;
     protect->asked = request;

@@ -398,12 +398,16 @@ class Pair(contextlib.ExitStack):
 
     def protect(self, host=None, to=None, *options):
         """Returns when the twin could take over."""
-        host, to = host or self.a, to or self.other(host or self.a)
+        host = host or self.a
+        return host.good(*self.words_to_protect(host, to, *options))
+
+    def words_to_protect(self, host, to=None, *options):
+        to = to or self.other(host)
         secret = ["--key", self.key_file(host)] if self.key else ["--insecure"]
         if self.back and host in self.lines:  # where it can have its own twin, once it has been taken over
             options = [*options, "--back", self.lines[host].address]
-        return host.good("protect", self.name, "--to", self.lines[to].address, "--witness",
-                         self.etcd.address if self.etcd else f"file:{self.witness}", *secret, *options)
+        return ["protect", self.name, "--to", self.lines[to].address, "--witness",
+                self.etcd.address if self.etcd else f"file:{self.witness}", *secret, *options]
 
     def other(self, host):
         return self.b if host is self.a else self.a

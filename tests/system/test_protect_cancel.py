@@ -157,3 +157,21 @@ def test_unprotect_with_a_frozen_twin():
             clients.wait_for_more(SOME)
         pair.a.wait_until(lambda: pid not in pair.b.arriving(), "the end of a twin that nobody needs")
         goes_on(pair, clients, dies=False)
+
+
+def test_who_asks_for_the_twin_that_comes_anyway():
+    """A VM that has lost its twin gets one again by itself. Who asks for just that meanwhile waits for it, and is not told
+    that it is protected; who asks for another one is."""
+    with Pair() as pair:
+        pair.start_primary()
+        pair.start_standby(pair.b)
+        pair.protect()
+        words, others = (pair.words_to_protect(pair.a, pair.b, *more) for more in ([], ["--level", "durable"]))
+        with pair.without_witness():
+            pair.kill(pair.b)
+            pair.wait_for(pair.a, state="alone")
+            pair.a.bad(4, "protected already", *others)
+            asked = pair.a.begin(*words)
+            pair.a.wait_until(lambda: "just being changed" in pair.a.bad(4, "", *others), "that it waits")
+        assert asked.wait(30) == 0, asked.stderr.read()
+        assert pair.a.protection()["state"] == "paired"
