@@ -5,6 +5,14 @@
  * What was told of is made: the other side has it, and a guest must not read there what it cannot
  * read here. So while the tap is open a cancel ends what waits before the tap, which nobody was
  * told of; what has passed ends by itself.
+ *
+ * Linux tells once for each open file that it could not write back what it had taken, and our own
+ * flush is at the same file as the guest's. So what ours hears is told to the guest, too: to the
+ * next one who is promised stable storage, and to all who were under way by then. Who ends well
+ * while ours is under way waits for it: both ask the kernel at once, and ours may have the answer.
+ * An error that nobody has been told of stays here where the device's state goes elsewhere. That is
+ * to the twin, whose disks have what is missing here; before anybody else has the image it is
+ * flushed through this tap (disk_yield.c), and that fails then.
  */
 #include "host/disk_tap.h"
 
@@ -13,13 +21,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* A request that the guard hears the end of. They are kept for the next ones. */
+/* A request whose end is heard here. They are kept for the next ones. */
 struct shadow {
     struct disk_request request;
     struct disk_request *original;
     struct disk_tap *tap;
     struct shadow *next; /* of those that rest */
+    bool guarded;        /* the guard hears of it, too */
     unsigned mark;
+    unsigned told; /* tap->told when it began */
 };
 
 struct disk_tap {
@@ -35,6 +45,11 @@ struct disk_tap {
     atomic_uint wanted;        /* the number of the flush that was asked for last */
     unsigned flushed;          /* ...that was begun last */
     bool flushing;
+    unsigned failed, told;    /* how many of ours have failed; of which the guest was told */
+    int error;                /* of the last one */
+    struct disk_queue kept;   /* shadows that have ended well while we flush */
+    struct disk_queue unmade; /* there was no memory for their shadows */
+    atomic_bool lost;
 };
 
 static struct disk_tap *tap_of(struct disk *disk)
@@ -57,17 +72,48 @@ static bool may_go(struct disk_tap *tap, const struct disk_request *request)
            tap->handlers.change(tap->handlers.ctx, request);
 }
 
+/* When it has ended well, what it is about is on stable storage. */
+static bool is_promise(const struct disk_tap *tap, const struct disk_request *request)
+{
+    return request->op == DISK_FLUSH || (tap->disk.info.write_through && request->op != DISK_READ);
+}
+
+static bool is_error(int result)
+{
+    return result < 0 && result != -ECANCELED;
+}
+
+static void tell(struct shadow *shadow, int result)
+{
+    struct disk_tap *tap = shadow->tap;
+    struct disk_request *original = shadow->original;
+
+    if (is_promise(tap, original)) {
+        if (result == 0 && shadow->told != tap->failed)
+            result = tap->error;
+        if (is_error(result))
+            tap->told = tap->failed;
+    }
+    shadow->next = tap->resting;
+    tap->resting = shadow;
+    original->done(original, result);
+}
+
+/* The guard hears what became of it; that of ours it has heard. */
 static void handle_ended(struct disk_request *request, int result)
 {
     struct shadow *shadow = container_of(request, struct shadow, request);
     struct disk_tap *tap = shadow->tap;
-    struct disk_request *original = shadow->original;
+    bool promise = is_promise(tap, shadow->original);
 
-    shadow->next = tap->resting;
-    tap->resting = shadow;
-    if (tap->guard.allows)
-        tap->guard.ended(tap->guard.ctx, shadow->mark, original->op, result);
-    original->done(original, result);
+    if (promise && is_error(result))
+        tap->lost = true;
+    if (shadow->guarded && tap->guard.allows)
+        tap->guard.ended(tap->guard.ctx, shadow->mark, shadow->original->op, result);
+    if (promise && result == 0 && tap->flushing)
+        disk_queue_add(&tap->kept, request);
+    else
+        tell(shadow, result);
 }
 
 /* NULL: no memory, and its end would not be heard of. */
@@ -83,16 +129,25 @@ static struct shadow *take_shadow(struct disk_tap *tap)
 
 static void pass(struct disk_tap *tap, struct disk_request *request)
 {
-    if (tap->guard.allows && request->op != DISK_READ) {
-        unsigned mark = tap->guard.begins(tap->guard.ctx);
-        struct shadow *shadow = take_shadow(tap);
-        if (shadow) {
-            *shadow = (struct shadow){
-                .request = *request, .original = request, .tap = tap, .mark = mark};
-            shadow->request.done = handle_ended;
-            request = &shadow->request;
-        } /* else it never ends for the guard, which is on the safe side */
-    }
+    bool guarded = tap->guard.allows && request->op != DISK_READ;
+    bool promise = is_promise(tap, request);
+    unsigned mark = guarded ? tap->guard.begins(tap->guard.ctx) : 0;
+    struct shadow *shadow = guarded || promise ? take_shadow(tap) : NULL;
+
+    if (shadow) {
+        *shadow = (struct shadow){.request = *request,
+                                  .original = request,
+                                  .tap = tap,
+                                  .guarded = guarded,
+                                  .mark = mark,
+                                  .told = tap->told};
+        shadow->request.done = handle_ended;
+        request = &shadow->request;
+    } else if (promise) { /* nothing could be promised */
+        disk_queue_add(&tap->unmade, request);
+        turn_ask(&tap->turn);
+        return;
+    } /* else it never ends for the guard, if there is one, which is on the safe side */
     disk_submit(tap->inner, request);
 }
 
@@ -101,8 +156,15 @@ static void handle_flushed(struct disk_request *request, int result)
     struct disk_tap *tap = request->arg;
 
     tap->flushing = false;
+    if (is_error(result)) {
+        tap->failed++;
+        tap->error = result;
+        tap->lost = true;
+    }
     if (tap->guard.allows)
         tap->guard.flushed(tap->guard.ctx, tap->flushed, result);
+    for (struct disk_request *kept; (kept = disk_queue_take(&tap->kept));)
+        tell(container_of(kept, struct shadow, request), 0);
     if (tap->wanted != tap->flushed)
         turn_ask(&tap->turn);
 }
@@ -125,15 +187,32 @@ static void tap_submit(struct disk *disk, struct disk_request *request)
         disk_queue_add(&tap->waiting, request);
 }
 
+static void give_back(struct disk_queue *queue, int result)
+{
+    for (struct disk_request *request; (request = disk_queue_take(queue));)
+        request->done(request, result);
+}
+
+/* Those of now: who comes again meanwhile has the next turn. */
+static void give_back_unmade(struct disk_tap *tap)
+{
+    struct disk_queue unmade;
+
+    disk_queue_init(&unmade);
+    disk_queue_join(&unmade, &tap->unmade);
+    give_back(&unmade, -ENOMEM);
+}
+
 static void handle_turn(void *arg)
 {
     struct disk_tap *tap = arg;
 
     bool flushes = !tap->flushing && tap->wanted != tap->flushed;
 
-    if (!tap->waiting.first && !flushes)
+    if (!tap->waiting.first && !tap->unmade.first && !flushes)
         return;
     tap->client.begin(tap->client.ctx);
+    give_back_unmade(tap);
     if (flushes)
         begin_flush(tap);
     while (tap->waiting.first && may_go(tap, tap->waiting.first))
@@ -147,12 +226,6 @@ static void tap_kick(struct disk *disk)
     disk_kick(tap_of(disk)->inner);
 }
 
-static void give_back(struct disk_queue *waiting)
-{
-    for (struct disk_request *request; (request = disk_queue_take(waiting));)
-        request->done(request, -ECANCELED);
-}
-
 static void tap_cancel(struct disk *disk)
 {
     struct disk_tap *tap = tap_of(disk);
@@ -162,7 +235,7 @@ static void tap_cancel(struct disk *disk)
     disk_queue_join(&waiting, &tap->waiting);
     if (!tap->handlers.change)
         disk_cancel(tap->inner);
-    give_back(&waiting);
+    give_back(&waiting, -ECANCELED);
     disk_kick(tap->inner);
 }
 
@@ -171,9 +244,10 @@ static void tap_drain(struct disk *disk)
     struct disk_tap *tap = tap_of(disk);
 
     do {
-        give_back(&tap->waiting);
-        disk_drain(tap->inner);
-    } while (tap->waiting.first);
+        give_back(&tap->waiting, -ECANCELED);
+        give_back_unmade(tap);
+        disk_drain(tap->inner); /* our flush too, and with it those that are kept for it */
+    } while (tap->waiting.first || tap->unmade.first);
 }
 
 /* --- the rest ------------------------------------------------------------------------------- */
@@ -272,6 +346,11 @@ void disk_tap_flush(struct disk_tap *tap, unsigned number)
     turn_ask(&tap->turn);
 }
 
+bool disk_tap_has_lost(const struct disk_tap *tap)
+{
+    return tap->lost;
+}
+
 int disk_tap_create(struct disk **ret_disk, struct disk *inner, struct err *err)
 {
     struct disk_tap *tap = calloc(1, sizeof(*tap));
@@ -283,6 +362,8 @@ int disk_tap_create(struct disk **ret_disk, struct disk *inner, struct err *err)
     tap->disk = (struct disk){.ops = &ops, .info = inner->info};
     tap->inner = inner;
     disk_queue_init(&tap->waiting);
+    disk_queue_init(&tap->kept);
+    disk_queue_init(&tap->unmade);
     int r = turn_init(&tap->turn, handle_turn, tap, err);
     if (r < 0) {
         tap_destroy(&tap->disk);

@@ -48,8 +48,12 @@ struct disk_tap_guard {
 /* The disk's loop stands still. NULL: nobody. What waits is asked again then. */
 void disk_tap_set_guard(struct disk_tap *tap, const struct disk_tap_guard *guard);
 /* What has ended before this is on stable storage when flushed() is called with this number, or a
- * later one that takes its place. Any thread. */
+ * later one that takes its place. The guest is told of its error as of one of its own: once, and
+ * whoever is under way. Any thread. */
 void disk_tap_flush(struct disk_tap *tap, unsigned number);
+/* A flush has failed since it was made, the guest's or ours: what was written before may be on no
+ * disk for good, and still be read (the page cache has it, and takes it for clean). Any thread. */
+bool disk_tap_has_lost(const struct disk_tap *tap);
 
 /*
  * The disk's loop stands still. What is under way at the opening was not told of: drain before
