@@ -21,7 +21,9 @@
  * counted and not used.
  *
  * Copies, because the next changes need not wait then, and what is written does not change under
- * the pen. A commit that failed puts its units back into the lists.
+ * the pen. A commit that failed puts its units back into the lists. Data that a sync could not
+ * write are in no list, and the kernel tells of them once: where that was a commit that no FLUSH
+ * waited for, the next one is told.
  */
 #include "host/disk_qcow2.h"
 
@@ -216,6 +218,7 @@ static void end_flushes(struct qcow2 *q)
 {
     struct disk_queue waiting = q->flushing;
     struct disk_request *request;
+    int result = q->commit.result < 0 ? q->commit.result : q->commit.lost;
 
     if (waiting.first == NULL)
         return;
@@ -225,8 +228,9 @@ static void end_flushes(struct qcow2 *q)
             disk_queue_add(&q->flushing, request);
             continue;
         }
-        if (q->commit.result < 0)
-            request->private[0] = (uint64_t)-q->commit.result;
+        if (result < 0)
+            request->private[0] = (uint64_t)-result;
+        q->commit.lost = 0;
         disk_queue_add(&q->finished, request);
     }
 }
@@ -315,6 +319,8 @@ static void handle_done(struct disk_request *request, int result)
     }
     if (result < 0 && q->commit.result == 0)
         q->commit.result = result;
+    if (result < 0 && request == &q->commit.sync)
+        q->commit.lost = result;
     if (--q->commit.under_way == 0)
         go_on(q);
 }

@@ -34,6 +34,7 @@ struct qcow2_commit {
     bool links, round_links; /* mappings point to data that were written since the last round */
     int error;               /* of the last round */
     int result;              /* of this one */
+    int lost;                /* of a sync, of which no flush was told as yet */
     uint64_t started;
     unsigned under_way;
     unsigned count, from_table, from_mappings; /* slots */

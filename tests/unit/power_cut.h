@@ -38,6 +38,7 @@ static struct {
     pthread_mutex_t lock;
     bool on;
     unsigned fail_percent; /* of writes and syncs end in EIO */
+    unsigned fail_syncs;   /* the next ones of them do */
     uint64_t dice;
     bool dsync; /* O_DSYNC: what has ended is there */
     struct stat file;
@@ -140,6 +141,11 @@ int fallocate(int fd, int mode, off_t offset, off_t length)
 int fdatasync(int fd)
 {
     bool record = cut_is_file(fd);
+    if (record && cut.fail_syncs) {
+        cut.fail_syncs--;
+        errno = EIO;
+        return -1;
+    }
     if (cut_fails(record))
         return -1;
     size_t begun = cut.count;

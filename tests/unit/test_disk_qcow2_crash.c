@@ -274,6 +274,34 @@ START_TEST(errors_of_the_host_leave_a_sound_image)
 }
 END_TEST
 
+/* The kernel says it once, and here to a commit that no flush waits for. */
+START_TEST(the_error_of_a_commit_by_itself_is_told_to_the_next_flush)
+{
+    struct disk_config config = {.engine = DISK_ENGINE_THREADS};
+    uint8_t bytes[4096] = {1};
+
+    if (!rig_has_qemu_img())
+        return;
+    rig_make("create -q -f qcow2 disk.qcow2 4M");
+    rig_open(config);
+    cut_start(rig.path);
+    ck_assert_int_eq(rig_run(DISK_WRITE, 0, sizeof(bytes), bytes), 0);
+    cut.fail_syncs = 1;
+    rig_drain();
+    ck_assert_uint_eq(cut.fail_syncs, 0);
+    rig_drain(); /* what it knows is in the file now; what the guest wrote may be nowhere */
+    ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), -EIO);
+    ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), 0);
+    ck_assert_int_eq(rig_run(DISK_WRITE, SIZE / 2, sizeof(bytes), bytes), 0);
+    cut.fail_syncs = 1;
+    ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), -EIO); /* told at once */
+    ck_assert_int_eq(rig_run(DISK_FLUSH, 0, 0, NULL), 0);
+    rig_close();
+    cut.on = false;
+    cut_finish();
+}
+END_TEST
+
 /* The kernel may end a dead process's requests a moment later, and its lock with them. */
 static void wait_for_lock(void)
 {
@@ -375,6 +403,7 @@ int main(void)
     tcase_add_loop_test(tc, no_cut_leaves_errors_or_loses_what_was_flushed, 0,
                         (int)array_size(kinds));
     tcase_add_loop_test(tc, errors_of_the_host_leave_a_sound_image, 0, (int)array_size(kinds));
+    tcase_add_test(tc, the_error_of_a_commit_by_itself_is_told_to_the_next_flush);
     tcase_add_loop_test(tc, no_cut_loses_what_was_written_through, 0, 2);
     tcase_add_test(tc, a_killed_process_leaves_a_sound_image);
     suite_add_tcase(suite, tc);
