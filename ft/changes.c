@@ -58,6 +58,7 @@ struct changes {
     bool before_is_all;      /* that one counts as a cut of everything */
     bool has_before, spoilt; /* spoilt: a write failed, and who knows what is there now */
     bool lost;               /* a flush did, and Linux says that only once */
+    bool fileless;           /* it did before this lineage: nothing is forgotten, nor is it noted */
     uint64_t before_epoch;
     unsigned generation, under_way[2]; /* changes of this one and the one before */
     unsigned flushes, flush_number;    /* of the disks, that have not come back */
@@ -231,8 +232,8 @@ static bool give_up(struct changes *changes, int error, const char *what)
 /* With the lock; without it while it writes. */
 static void write_bits(struct changes *changes)
 {
-    int fd = changes->fd;
-    bool lost = changes->lost, differs = false;
+    int fd = changes->fd, folder = changes->config.folder;
+    bool lost = changes->lost, fileless = changes->fileless, differs = false;
     for (size_t i = 0; i < changes->words; i++) {
         changes->image[i] = changes->now[i] | changes->before[i] | changes->recent[0][i] |
                             changes->recent[1][i];
@@ -242,9 +243,10 @@ static void write_bits(struct changes *changes)
     changes->wants = false;
     changes->busy = true;
     pthread_mutex_unlock(&changes->lock);
-    int ret = lost      ? -EIO
-              : differs ? changes_file_write_bits(fd, changes->image, changes->words)
-                        : 0;
+    int ret = lost       ? -EIO
+              : fileless ? changes_file_remove(folder)
+              : differs  ? changes_file_write_bits(fd, changes->image, changes->words)
+                         : 0;
     bool gone = ret < 0 && give_up(changes, ret, lost ? "its disks" : FOLDER_CHANGES);
     pthread_mutex_lock(&changes->lock);
     changes->busy = false;
@@ -380,7 +382,21 @@ static void place_disks(struct changes *changes)
     }
 }
 
-/* With the lock. A flush that has failed, while what this replaces was kept, ends this one, too. */
+static bool has_lost(const struct changes *changes)
+{
+    for (unsigned i = 0; i < changes->count; i++)
+        if (disk_tap_has_lost(changes->disks[i].tap))
+            return true;
+    return false;
+}
+
+/*
+ * With the lock. A flush that has failed, while what this replaces was kept, ends this one, too.
+ * After an earlier one the twin gets all of the disks, as the page cache has them; what they lack
+ * no later flush brings there, or tells of. So all stays marked for as long as they are open, which
+ * makes good for a twin that comes back. This host, when it comes back itself, must not compare,
+ * because its page cache may be there still: without a file it gets all of them, and writes it.
+ */
 static int take(struct changes *changes, int fd, const struct changes_head *head,
                 const uint64_t *bits)
 {
@@ -400,8 +416,10 @@ static int take(struct changes *changes, int fd, const struct changes_head *head
     memcpy(changes->there, bits, changes->words * sizeof(*bits));
     changes->has_now = true;
     changes->has_before = false;
-    changes->spoilt = changes->lost = lost;
-    if (lost)
+    changes->lost = lost;
+    changes->fileless = has_lost(changes);
+    changes->spoilt = lost || changes->fileless;
+    if (changes->spoilt)
         want(changes);
     place_disks(changes);
     return 0;
@@ -420,11 +438,17 @@ static int begin(struct changes *changes, int fd, const struct changes_head *hea
     pthread_mutex_lock(&changes->lock);
     wait_until_written(changes);
     int ret = take(changes, fd, head, bits);
+    bool fileless = changes->fileless && !changes->lost;
     pthread_mutex_unlock(&changes->lock);
     if (ret < 0) {
         close(fd);
         return err_sys(err, ERR_HOST, -ret, "cannot note what changes");
     }
+    if (fileless)
+        log_warning(
+            "%s: a flush of its disks has failed, and they may lack what is read from them: "
+            "'minivmm switchover' mends that, as this host gets all of them then",
+            changes->config.name);
     guard(changes);
     return changes->thread.started ? 0
                                    : thread_start(&changes->thread, "changes", run, changes, err);
@@ -676,7 +700,10 @@ void changes_destroy(struct changes *changes)
         close(changes->fresh_fd);
     }
     if (changes->fd >= 0) {
-        rest(changes);
+        if (changes->lost || changes->fileless) /* the thread had no time for it */
+            (void)!changes_file_remove(changes->config.folder);
+        else
+            rest(changes);
         close(changes->fd);
     }
     for (unsigned i = 0; i < changes->count; i++)

@@ -13,7 +13,9 @@
  *           write to what was written lately finds the bit there; whoever dies has more to compare.
  *
  * Of a new lineage all is marked until a first cut is stored: what a guest wrote before may be on
- * the twin's disks, and here in no more than the page cache. A flush that fails ends a lineage.
+ * the twin's disks, and here in no more than the page cache. A flush that fails ends a lineage. Of
+ * those that begin later while these disks are open nothing is forgotten, and there is no file:
+ * what the disks lack is not known, and the page cache, which a comparison would see, has it.
  *
  * Who tries to have its twin at another host keeps the old lineage until nearly all is over there:
  * where that fails, the other folder of the old one still lacks only what was marked.

@@ -8,7 +8,7 @@
 static struct fake_disk fake;
 
 /* One whose flushes fail, and whose writes wait, when they are told to. */
-static void use_fake_disk(void)
+static void open_fake_disk(void)
 {
     const struct disk_client client = {.begin = handle_nothing, .end = handle_nothing};
     struct err err = {0};
@@ -19,7 +19,41 @@ static void use_fake_disk(void)
     ck_assert_int_eq(disk_attach(t.disk, t.loop, &client, &err), 0);
     t.tap = disk_tap_of(t.disk);
     create("ours");
+}
+
+static void use_fake_disk(void)
+{
+    open_fake_disk();
     begin(lineage);
+}
+
+static bool is_kept(const uint8_t wanted[CHANGES_LINEAGE])
+{
+    uint8_t found[CHANGES_LINEAGE];
+    return changes_lineage(t.changes, found) && memcmp(found, wanted, sizeof(found)) == 0;
+}
+
+static bool has_file(void)
+{
+    return access(rig_path(FOLDER_CHANGES), F_OK) == 0;
+}
+
+/* All of the disk goes over, out of the page cache. What the disk lacks no flush brings there. */
+static void expect_nothing_forgotten(const uint8_t new_lineage[CHANGES_LINEAGE])
+{
+    uint64_t until = clock_monotonic_ns() + 20000000000ull;
+    begin_fresh(new_lineage);
+    changes_cut(t.changes, 7, true);
+    write_at(3);
+    changes_cut(t.changes, 8, false);
+    for (unsigned i = 0; i < 4; i++) {
+        changes_note_stored(t.changes, 7 + i);
+        settle();
+        ck_assert_uint_eq(changes_bytes(t.changes), REGIONS * REGION);
+    }
+    while (has_file() && clock_monotonic_ns() < until)
+        settle();
+    ck_assert(!has_file() && is_kept(new_lineage));
 }
 
 static void handle_failed(struct disk_request *request, int result)
@@ -62,14 +96,51 @@ START_TEST(a_flush_that_fails_ends_the_lineage)
     uint64_t until = clock_monotonic_ns() + 20000000000ull;
     while (changes_lineage(t.changes, found) && clock_monotonic_ns() < until)
         settle();
-    ck_assert(!changes_lineage(t.changes, found));
-    ck_assert_int_lt(access(rig_path(FOLDER_CHANGES), F_OK), 0);
+    ck_assert(!changes_lineage(t.changes, found) && !has_file());
     fake.fail = 0;
     write_at(2);
-    begin(other); /* all of the disk goes over */
-    write_at(3);
-    changes_cut(t.changes, 7, false);
-    expect_forgotten(7, 3);
+    expect_nothing_forgotten(other);
+    expect_nothing_forgotten(lineage);
+    end();
+    ck_assert(!has_file());
+    open_disk(); /* with its page cache gone, say */
+    create("ours");
+    begin(other);
+}
+END_TEST
+
+/* The guest's, before anything was noted, or asked for; or in a lineage that it ends. */
+START_TEST(a_flush_that_fails_before_a_lineage_spoils_it)
+{
+    open_fake_disk();
+    if (_i == 1)
+        begin_fresh(other);
+    fake.fail = -EIO;
+    fake.fail_op = DISK_FLUSH;
+    t.request = (struct disk_request){.op = DISK_FLUSH, .done = handle_failed};
+    disk_submit(t.disk, &t.request);
+    disk_kick(t.disk);
+    fake.fail = 0;
+    while (_i == 1 && is_kept(other))
+        settle();
+    expect_nothing_forgotten(lineage);
+}
+END_TEST
+
+/* The machine stands still by then, and nobody else would do it. */
+START_TEST(a_flush_that_fails_at_the_end_ends_the_lineage)
+{
+    use_fake_disk();
+    write_at(1);
+    changes_quiet(t.changes);
+    fake.fail = -EIO;
+    fake.fail_op = DISK_FLUSH;
+    t.request = (struct disk_request){.op = DISK_FLUSH, .done = handle_failed};
+    disk_submit(t.disk, &t.request);
+    disk_kick(t.disk);
+    ck_assert(has_file());
+    end();
+    ck_assert(!has_file());
 }
 END_TEST
 
@@ -118,12 +189,6 @@ static uint8_t lineage_in_file(void)
     free(bits);
     close(fd);
     return head.lineage[0];
-}
-
-static bool is_kept(const uint8_t wanted[CHANGES_LINEAGE])
-{
-    uint8_t found[CHANGES_LINEAGE];
-    return changes_lineage(t.changes, found) && memcmp(found, wanted, sizeof(found)) == 0;
 }
 
 static void try_other(void)
@@ -186,7 +251,7 @@ START_TEST(a_flush_that_fails_meanwhile_ends_the_new_one_too)
         settle();
     ck_assert(!is_kept(other));
     fake.fail = 0;
-    begin(lineage); /* the next one is whole again */
+    expect_nothing_forgotten(lineage);
 }
 END_TEST
 
@@ -198,6 +263,8 @@ int main(void)
     tcase_add_checked_fixture(tcase, set_up, tear_down);
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, a_flush_that_fails_ends_the_lineage, 0, 3);
+    tcase_add_loop_test(tcase, a_flush_that_fails_before_a_lineage_spoils_it, 0, 2);
+    tcase_add_test(tcase, a_flush_that_fails_at_the_end_ends_the_lineage);
     tcase_add_test(tcase, of_a_new_lineage_all_is_marked_until_both_have_it);
     tcase_add_test(tcase, what_is_under_way_at_the_end_of_a_lineage);
     tcase_add_test(tcase, the_old_lineage_is_kept_until_the_new_one_takes_its_place);
