@@ -19,7 +19,7 @@ enum {
     TICK_MS = 200,
     CONNECT_MS = 10000,
     ASK_MS = 1000,
-    ANNOUNCE_MS = 1000,
+    ANNOUNCE_MS = 5000, /* only a person waits: the VM runs over there by then */
     DEFAULT_DOWNTIME_MS = 300,
     MOST_ROUNDS = 60,
     FIRST_THROTTLE = 20,
