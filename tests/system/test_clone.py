@@ -17,7 +17,7 @@ SECTORS, STEP, DISKS = 5000, 7919, 2
 MIB = 1 << 20
 
 
-def make(folder, name="web1", size=64 * MIB, disk="raw", sectors=SECTORS, options=()):
+def make(folder, name="web1", size=64 * MIB, disk="raw", sectors=SECTORS, options=(), content=20 * MIB):
     """A VM whose guest writes a sequence to two disks; the first has some content behind that."""
     web = folder.make(name, kernel="sequence.elf", disks=[{"file": "a.img", "format": disk}, {"file": "sub/b.img"}])
     (web / "sub").mkdir()
@@ -31,7 +31,7 @@ def make(folder, name="web1", size=64 * MIB, disk="raw", sectors=SECTORS, option
             image.truncate(size)
     with open(web / "a.img", "r+b") as image:
         image.seek(16 * MIB)
-        image.write(os.urandom(20 * MIB))
+        image.write(os.urandom(content))
     if disk == "qcow2":
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", *options, web / "a.img", web / "x"], check=True)
         (web / "x").rename(web / "a.img")
@@ -238,7 +238,9 @@ def mounted(folder, what):
         file.truncate(400 * MIB)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
-        made = what == "tmpfs" or subprocess.run([f"mkfs.{what}", image], **quiet).returncode == 0
+        # Else btrfs sets a hundred MiB aside for its own tables at some moment, be it within a clone.
+        options = ["--mixed"] if what == "btrfs" else []
+        made = what == "tmpfs" or subprocess.run([f"mkfs.{what}", *options, image], **quiet).returncode == 0
         mount = (["mount", "-t", "tmpfs", "-o", "size=30M", "none", point] if what == "tmpfs"
                  else ["mount", "-o", "loop", image, point])
         if not made or subprocess.run(mount, **quiet).returncode != 0:
@@ -276,14 +278,15 @@ def test_shared_blocks_btrfs():
 def try_shared_blocks(what):
     with Folder() as folder, mounted(folder, what) as point:
         for disk in ["raw", "qcow2"]:
-            # So small clusters that most writes need a new one.
-            sectors = 30000 if disk == "qcow2" else SECTORS
-            web = make(folder, f"mnt/{disk}", disk=disk, sectors=sectors, options=["-o", "cluster_size=512"])
+            # So small clusters that most writes need a new one. All that the guest can ever write takes less than most,
+            # and what is shared more.
+            sectors, content, most = (30000, 56 * MIB, 48 * MIB) if disk == "qcow2" else (SECTORS, 20 * MIB, 12 * MIB)
+            web = make(folder, f"mnt/{disk}", 80 * MIB, disk, sectors, ["-o", "cluster_size=512"], content)
             folder.start(web, until="sequence 256")
             for copy in [point / f"copy{i}" for i in range(3)]:
                 before = shutil.disk_usage(point).free
                 folder.good("clone", web, copy)
-                assert before - shutil.disk_usage(point).free < 12 * MIB
+                assert before - shutil.disk_usage(point).free < most
                 if disk == "qcow2":
                     subprocess.run(["qemu-img", "check", copy / "a.img"], check=True, stdout=subprocess.DEVNULL)
                     subprocess.run(["qemu-img", "convert", "-O", "raw", copy / "a.img", copy / "flat"], check=True)
