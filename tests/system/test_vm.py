@@ -415,10 +415,11 @@ def test_console_without_a_terminal():
         assert process.wait(10) == 0
 
 
-# Has a runtime folder as a VM has it that starts, or ends: locked, but nobody answers as yet.
+# Has a runtime folder as a VM has it that starts, or ends: locked, but nobody answers until so many have looked at it.
 ALMOST_A_VM = r"""
-import fcntl, json, os, pathlib, socket, struct, sys, time
-base, seconds, answers = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+import ctypes, fcntl, json, os, pathlib, socket, struct, sys, time
+IN_CLOSE_NOWRITE, EVENT_SIZE = 0x10, 16
+base, looks, answers = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 uuid = "00000000-0000-4000-8000-000000000001"
 os.umask(0o077)
 (base / uuid).mkdir(parents=True)
@@ -426,8 +427,12 @@ with open(base / uuid / "info.json", "w") as info:
     json.dump({"uuid": uuid, "name": "ghost", "folder": None, "pid": os.getpid(), "started": 1}, info)
     info.flush()
     fcntl.fcntl(info, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    libc = ctypes.CDLL(None)
+    watch = libc.inotify_init()
+    assert libc.inotify_add_watch(watch, info.name.encode(), IN_CLOSE_NOWRITE) > 0
     print("locked", flush=True)
-    time.sleep(seconds)
+    for _ in range(looks):
+        os.read(watch, EVENT_SIZE)
     server = socket.socket(socket.AF_UNIX)
     if answers:
         server.bind(str(base / uuid / "control.sock"))
@@ -438,13 +443,13 @@ with open(base / uuid / "info.json", "w") as info:
         if answer != "hang up":
             client.sendall(json.dumps({"id": request["id"], "ok": {"state": answer}}).encode() + b"\n")
         client.close()
-    time.sleep(seconds)
+    time.sleep(0.5)  # who has asked may wait for the end
 """
 
 
 @contextlib.contextmanager
-def almost_a_vm(vms, seconds, *answers):
-    process = subprocess.Popen([sys.executable, "-c", ALMOST_A_VM, vms.env["MINIVMM_RUNTIME_DIR"], str(seconds), *answers],
+def almost_a_vm(vms, looks, *answers):
+    process = subprocess.Popen([sys.executable, "-c", ALMOST_A_VM, vms.env["MINIVMM_RUNTIME_DIR"], str(looks), *answers],
                                stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"locked\n"
@@ -459,15 +464,15 @@ def almost_a_vm(vms, seconds, *answers):
 def test_while_it_starts_or_ends():
     """A verb waits for a VM that starts, and sees the end of one that ends; `stop` has got what it wanted then."""
     with Folder() as vms:
-        with almost_a_vm(vms, 0.5, "running", "paused"):
+        with almost_a_vm(vms, 2, "running", "paused"):
             assert vms.status("ghost")["state"] == "running"
             vms.good("pause", "ghost")
-        with almost_a_vm(vms, 0.5):
+        with almost_a_vm(vms, 2):
             vms.bad(4, "ghost has ended", "pause", "ghost")
         for answers in ([], ["hang up"], ["stopping"]):
-            with almost_a_vm(vms, 0.5, *answers):
+            with almost_a_vm(vms, 2, *answers):
                 assert vms.run("stop", "ghost").returncode == 0
-        with almost_a_vm(vms, 600):
+        with almost_a_vm(vms, 1 << 30):
             vms.bad(4, "ghost is starting or ending", "pause", "ghost")
 
 
