@@ -18,7 +18,7 @@ import time
 from labcommon import Skip
 from test_clone import MIB, check_moment, mounted
 from test_clone import make as make_sequence
-from test_life import writes_in
+from test_life import SLOW_WRITES, writes_in
 from vms import Folder
 
 ROUND = re.compile(r"^steady: (\d+)$", re.M)
@@ -221,9 +221,9 @@ def test_what_was_set_goes_along():
         for here, there, address in zip(machines, machines[1:], addresses[1:]):
             here.good("migrate", "web1", address)
             there.wait_until(lambda: there.status("web1")["state"] == "running", "it over there")
-            there.wait_until(lambda: 0 < writes_in(there, 1) <= 60, "the end of what the limit has saved up")
+            there.wait_until(lambda: 0 < writes_in(there, 2) <= SLOW_WRITES, "the end of what the limit has saved up")
         machines[2].good("set", "web1", "--disk", "0", "--iops", "0")
-        machines[2].wait_until(lambda: writes_in(machines[2], 1) > 120, "its own speed")
+        machines[2].wait_until(lambda: writes_in(machines[2], 1) > 2 * SLOW_WRITES, "its own speed")
 
 
 # --- what people hear -----------------------------------------------------------------------------------------------
