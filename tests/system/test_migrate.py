@@ -41,9 +41,12 @@ class Host(Folder):
 
     def standby(self, *options, place=".", by=()):
         """Its address, once it listens."""
-        address = f"127.0.0.1:{free_port()}"
-        self.waiting = self.begin("standby", place, "--listen", address, *options, by=by)
-        line = self.waiting.stderr.readline()
+        for _ in range(5):
+            address = f"127.0.0.1:{free_port()}"
+            self.waiting = self.begin("standby", place, "--listen", address, *options, by=by)
+            line = self.waiting.stderr.readline()
+            if "cannot listen" not in line:  # somebody has taken the port meanwhile
+                break
         assert "VMs may come to" in line, line
         return address
 
@@ -533,7 +536,7 @@ def test_the_connection_ends():
         for at, when in places:
             with Proxy(address, at, when) as proxy:
                 said = one.run("migrate", "web1", proxy.address)
-                assert proxy.hit.is_set(), f"nobody said {at}: {proxy.words} {said.stderr}"
+                assert proxy.hit.wait(10), f"nobody said {at}: {proxy.words} {said.stderr}"
                 found[at, when] = who_has_it(one, other, said.returncode)
                 if at in ["GO", "ACK YOURS"] and (at, when) != ("ACK YOURS", "after"):
                     assert "ASK" in proxy.words and proxy.words[-1] in ["ACK YOURS", "ACK NOT_MINE"], proxy.words
@@ -635,12 +638,13 @@ def test_the_target_is_killed():
 
         def kill():
             for pid in other.arriving():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
         for at in ["FILE", "ACK WELCOME", "ROUND", "ACK READY", "GO"]:
             with Proxy(address, at, do=kill) as proxy:
                 said = one.run("migrate", "web1", proxy.address)
-                assert proxy.hit.is_set() and said.returncode == 1, said
+                assert proxy.hit.wait(10) and said.returncode == 1, said
                 one.goes_on()
                 assert not (one.root / "web1/.moved").exists()
                 other.wait_until(lambda: not other.has(), "its end")  # the kernel clears up after a kill
@@ -667,7 +671,7 @@ def test_the_source_is_killed():
             process = start(one)
             address = other.standby()
             with Proxy(address, at, when, do=process.kill) as proxy:
-                assert one.run("migrate", "web1", proxy.address).returncode != 0 and proxy.hit.is_set()
+                assert one.run("migrate", "web1", proxy.address).returncode != 0 and proxy.hit.wait(10)
                 process.wait(10)
                 if (at, when) == ("GO", "after"):
                     other.goes_on()
@@ -697,11 +701,14 @@ def make_large(host, name="web1", megabytes=40, disk="raw"):
     return web
 
 
-def begin(one, proxy):
-    """A migration that takes its time; returns when the disk is on its way."""
-    process = one.begin("migrate", "web1", proxy.address)
-    one.wait_until(lambda: "BLOCKS" in proxy.words or process.poll() is not None, "the first blocks")
-    return process
+@contextlib.contextmanager
+def held(one, address):
+    """A migration whose blocks go no further until the function that comes with it is called."""
+    go_on = threading.Event()
+    with Proxy(address, "BLOCKS", "never", do=lambda: go_on.wait(30)) as proxy:
+        process = one.begin("migrate", "web1", proxy.address)
+        one.wait_until(lambda: "BLOCKS" in proxy.words or process.poll() is not None, "the first blocks")
+        yield process, go_on.set
 
 
 def test_cancel():
@@ -712,13 +719,12 @@ def test_cancel():
             make_large(one, disk=disk)
             process = start(one)
             address = other.standby()
-            proxy = Proxy(address, rate=SLOW)
-            migrate = begin(one, proxy)
-            one.bad(4, "web1 is just moving to another host", "clone", "web1", "web2")
-            one.bad(4, "web1 is just moving to another host", "migrate", "web1", address)
-            one.good("migrate", "web1", "--cancel")
-            assert migrate.wait(20) == 1
-            proxy.close()
+            with held(one, address) as (migrate, let_go):
+                one.bad(4, "web1 is just moving to another host", "clone", "web1", "web2")
+                one.bad(4, "web1 is just moving to another host", "migrate", "web1", address)
+                one.good("migrate", "web1", "--cancel")
+                let_go()
+                assert migrate.wait(20) == 1
             assert "the migration was cancelled" in migrate.stderr.read()
             check_untouched(one, other, [])
             one.bad(4, "web1 is not moving", "migrate", "web1", "--cancel")
@@ -735,16 +741,15 @@ def test_the_vm_ends_on_the_way():
             with hosts() as (one, other):
                 make_large(one, disk=disk)
                 process = start(one)
-                proxy = Proxy(other.standby(), rate=SLOW)
-                migrate = begin(one, proxy)
-                if how == "kill":
-                    process.kill()
-                elif how == "stop":
-                    one.good("stop", "--force", "web1")
-                else:
-                    one.good(how, "web1")
-                code = migrate.wait(20)
-                proxy.close()
+                with held(one, other.standby()) as (migrate, let_go):
+                    if how == "kill":
+                        process.kill()
+                    elif how == "stop":
+                        one.good("stop", "--force", "web1")
+                    else:
+                        one.good(how, "web1")
+                    let_go()
+                    code = migrate.wait(20)
                 words = migrate.stderr.read()
                 if how == "reset":
                     assert code == 0, words

@@ -305,7 +305,8 @@ def test_one_of_both_is_killed():
 
             def kill_target():
                 for pid in other.arriving():
-                    os.kill(pid, 9)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, 9)
 
             for at in ["ACK WELCOME", "RELEASED", "ACK OPENED", "GO"]:
                 with Proxy(address, at, do=kill_target) as proxy:
