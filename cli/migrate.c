@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PATIENCE_MS = 120000 };
 
@@ -70,6 +71,7 @@ static int move(struct migrate *migrate, struct err *err)
     int ret = runtime_find(migrate->word, &info, err);
     if (ret < 0)
         return ret;
+    int process = vm_open_process(&info, NULL);
     ret = vm_connect_to(&info, PATIENCE_MS, &client, err);
     if (ret == 0) {
         control_hear(client, handle_event, migrate);
@@ -80,8 +82,12 @@ static int move(struct migrate *migrate, struct err *err)
         progress_end(&migrate->progress);
         control_disconnect(client);
     }
-    if (ret == 0)
+    if (ret == 0) {
         tell(migrate, answer);
+        vm_see_off(process, &info);
+    } else if (process >= 0) {
+        close(process);
+    }
     json_decref(answer);
     runtime_info_finish(&info);
     return ret;

@@ -23,6 +23,7 @@ enum { PATIENCE_MS = 120000 };
 
 struct call {
     const char *word, *verb;
+    bool departs; /* the VM, where all goes well */
     json_t *arguments;
     struct progress progress;
     char storing[300]; /* what it is called while nothing leaves */
@@ -48,6 +49,7 @@ static int ask(struct call *call, json_t **ret_answer, struct err *err)
     int ret = runtime_find(call->word, &info, err);
     if (ret < 0)
         return ret;
+    int process = call->departs ? vm_open_process(&info, NULL) : -1;
     ret = vm_connect_to(&info, PATIENCE_MS, &client, err);
     if (ret == 0) {
         control_hear(client, handle_event, call);
@@ -62,6 +64,10 @@ static int ask(struct call *call, json_t **ret_answer, struct err *err)
     }
     if (ret == -ETIMEDOUT)
         err_hint(err, "minivmm status %s says how it stands", call->word);
+    if (ret == 0)
+        vm_see_off(process, &info);
+    else if (process >= 0)
+        close(process);
     runtime_info_finish(&info);
     return ret;
 }
@@ -205,17 +211,10 @@ int verb_protect(int argc, char **argv)
 
 /* --- unprotect, switchover -------------------------------------------------------------------- */
 
-static int act(const char *verb, const char *word, json_t **ret_answer, struct err *err)
-{
-    struct call call = {.verb = verb, .word = word, .arguments = json_object()};
-    int ret = ask(&call, ret_answer, err);
-    json_decref(call.arguments);
-    return ret;
-}
-
 static int unprotect(const char *word, const void *ctx, struct err *err)
 {
-    int ret = act("unprotect", word, NULL, err);
+    struct call call = {.verb = "unprotect", .word = word};
+    int ret = ask(&call, NULL, err);
     if (ret == 0)
         log_info("%s is not protected any more, and goes on here", word);
     return ret;
@@ -223,8 +222,9 @@ static int unprotect(const char *word, const void *ctx, struct err *err)
 
 static int switch_over(const char *word, const void *ctx, struct err *err)
 {
+    struct call call = {.verb = "switchover", .word = word, .departs = true};
     json_t *answer = NULL;
-    int ret = act("switchover", word, &answer, err);
+    int ret = ask(&call, &answer, err);
     if (ret == 0)
         switched_say(word, answer);
     json_decref(answer);

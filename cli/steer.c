@@ -6,10 +6,8 @@
 #include "core/log.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /*
@@ -47,31 +45,19 @@ static void press_again(const struct runtime_info *info)
     control_disconnect(client);
 }
 
-/* Milliseconds until then, as poll wants them, rounded up. */
-static int ms_until(uint64_t ns)
-{
-    uint64_t now = clock_monotonic_ns();
-    return now < ns ? (int)((ns - now + 999999) / 1000000) : 0;
-}
-
-/* Until the process has ended: then its folder and disks are free again. */
+/* Until the process has ended. */
 static int wait_for_end(int process, const struct runtime_info *info, const struct stop *stop,
                         struct err *err)
 {
-    struct pollfd poll_fd = {.fd = process, .events = POLLIN};
     uint64_t deadline_ns = clock_monotonic_ns() + stop->timeout_s * NS_PER_SEC;
-    for (;;) {
+    do {
         uint64_t next_ns = clock_monotonic_ns() + PRESS_AGAIN_S * NS_PER_SEC;
-        int ready = poll(&poll_fd, 1, ms_until(next_ns < deadline_ns ? next_ns : deadline_ns));
-        if (ready > 0)
-            return 0;
-        if (ready < 0 && errno != EINTR)
-            return err_sys(err, ERR_HOST, errno, "cannot wait for %s", info->name);
-        if (clock_monotonic_ns() >= deadline_ns)
-            break;
-        if (ready == 0 && !stop->force)
+        int r = vm_wait_process(process, next_ns < deadline_ns ? next_ns : deadline_ns, info, err);
+        if (r != -ETIMEDOUT)
+            return r;
+        if (next_ns < deadline_ns && !stop->force)
             press_again(info);
-    }
+    } while (clock_monotonic_ns() < deadline_ns);
     int ret = err_say(err, ERR_TIMEOUT, ETIMEDOUT, "%s did not power off within %llu s and goes on",
                       info->name, (unsigned long long)stop->timeout_s);
     err_hint(err, "its guest may not listen to the power button; minivmm stop --force ends it "
@@ -121,16 +107,14 @@ static int stop_one(const char *word, const void *ctx, struct err *err)
     int ret = runtime_find(word, &info, err);
     if (ret < 0)
         return ret;
-    /* Before it is asked: afterwards the number may be another's. */
-    int process = (int)syscall(SYS_pidfd_open, (pid_t)info.pid, 0);
-    if (process >= 0) {
+    ret = vm_open_process(&info, err);
+    if (ret == -ESRCH) {
+        log_info("%s has stopped", info.name); /* just now */
+        ret = 0;
+    } else if (ret >= 0) {
+        int process = ret;
         ret = stop_process(process, &info, ctx, err);
         close(process);
-    } else if (errno == ESRCH) {
-        log_info("%s has stopped", info.name); /* just now */
-    } else {
-        ret = err_sys(err, ERR_HOST, errno, "cannot wait for %s (pid %lld)", info.name,
-                      (long long)info.pid);
     }
     runtime_info_finish(&info);
     return ret;

@@ -3,15 +3,18 @@
 
 #include "cli/verbs.h"
 #include "core/clock.h"
+#include "core/log.h"
 #include "vmm/folder.h"
 #include "vmm/identity.h"
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -170,6 +173,53 @@ int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_
     control_disconnect(client);
     runtime_info_finish(&info);
     return ret;
+}
+
+/* --- its end ---------------------------------------------------------------------------------- */
+
+int vm_open_process(const struct runtime_info *info, struct err *err)
+{
+    int process = (int)syscall(SYS_pidfd_open, (pid_t)info->pid, 0);
+    if (process >= 0)
+        return process;
+    return err_sys(err, ERR_HOST, errno, "cannot wait for %s (pid %lld)", info->name,
+                   (long long)info->pid);
+}
+
+/* Milliseconds until then, as poll wants them, rounded up. */
+static int ms_until(uint64_t ns)
+{
+    uint64_t now = clock_monotonic_ns();
+    return now < ns ? (int)((ns - now + 999999) / 1000000) : 0;
+}
+
+int vm_wait_process(int process, uint64_t until_ns, const struct runtime_info *info,
+                    struct err *err)
+{
+    struct pollfd poll_fd = {.fd = process, .events = POLLIN};
+    for (;;) {
+        int ready = poll(&poll_fd, 1, ms_until(until_ns));
+        if (ready > 0)
+            return 0;
+        if (ready < 0 && errno != EINTR)
+            return err_sys(err, ERR_HOST, errno, "cannot wait for %s", info->name);
+        if (clock_monotonic_ns() >= until_ns)
+            return -ETIMEDOUT;
+    }
+}
+
+void vm_see_off(int process, const struct runtime_info *info)
+{
+    struct err err = {0};
+    uint64_t until_ns = clock_monotonic_ns() + VM_ANSWER_MS * 1000000ull;
+    if (process < 0)
+        return;
+    int ret = vm_wait_process(process, until_ns, info, &err);
+    if (ret == -ETIMEDOUT)
+        log_warning("its process here (%lld) has not come to its end yet", (long long)info->pid);
+    else if (ret < 0)
+        log_err(LOG_WARNING, &err);
+    close(process);
 }
 
 /* --- where it is ------------------------------------------------------------------------------ */

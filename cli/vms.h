@@ -60,6 +60,20 @@ int vm_connect(const char *word, struct control_client **ret_client, struct runt
 int vm_call(const char *word, const char *verb, json_t *arguments, json_t **ret_answer,
             struct err *err) must_check;
 
+/*
+ * The process of a VM that runs, to wait for: afterwards its number may be another's. -ESRCH: it
+ * has just ended.
+ */
+int vm_open_process(const struct runtime_info *info, struct err *err) must_check;
+/* 0: it has ended, and its folder and disks are free again. -ETIMEDOUT, not said: not until then.
+ */
+int vm_wait_process(int process, uint64_t until_ns, const struct runtime_info *info,
+                    struct err *err) must_check;
+
+/* It has gone to another host: until nothing of it is in the way of its return. -1: not waited for.
+ */
+void vm_see_off(int process, const struct runtime_info *info);
+
 /* The file of a link's key, by its whole path, into a verb's arguments. */
 int vm_put_key(json_t *arguments, const char *path, struct err *err) must_check;
 

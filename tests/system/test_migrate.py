@@ -122,9 +122,9 @@ def go_there_and_back(moves):
             assert said.returncode == 0, said.stderr
             assert re.search(rf"web1 runs on {addresses[there]}: .* in \d+ rounds", said.stderr), said.stderr
             assert "it stood still for" in said.stderr, said.stderr
+            assert not here.list(), "the source's process is in the way of the VM's return"
             if number == 0:
                 ended(process)
-            here.wait_until(lambda: not here.list(), "the end of the source")
             assert here.journal("web1")[-1][0] == "stop" and here.journal("web1")[-1][1]["by"] == "migration"
             check_refused(here, here.root / "web1")
             there.wait_until(lambda: there.counted() > before, "the guest over there")
