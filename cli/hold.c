@@ -14,6 +14,7 @@
 
 enum {
     TRIES = 100,
+    ENDING_TRIES = 1000, /* much memory takes the kernel long */
     PAUSE_US = 10000,
     EXITING = 4 /* the kernel's PF_EXITING, in proc(5)'s stat */
 };
@@ -39,13 +40,15 @@ static bool is_ending(int64_t pid)
 
 int hold_vm_or_find(struct folder *folder, struct runtime_info *ret_info, struct err *err)
 {
-    for (unsigned i = 0; i < TRIES; i++) {
+    unsigned tries = TRIES;
+    for (unsigned i = 0; i < tries; i++) {
         if (folder_lock(folder, NULL) != -EBUSY)
             break;
         if (runtime_find(folder->path, ret_info, NULL) == 0) {
             if (!is_ending(ret_info->pid))
                 return 1;
             runtime_info_finish(ret_info);
+            tries = ENDING_TRIES;
         }
         usleep(PAUSE_US);
     }

@@ -18,7 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LIST_DEPTH = 3, ASK_MS = 500 };
+/* The answers of all may take so long together; each has a moment, whatever the others took. */
+enum { LIST_DEPTH = 3, ANSWERS_MS = 2000, ASK_MS = 200 };
 
 struct list {
     bool json, quiet;
@@ -26,17 +27,22 @@ struct list {
     struct runtime_info *running;
     struct vm_place *places; /* of those that run; path NULL: not known */
     size_t running_count;
+    uint64_t deadline_ns;
     char **folders;
     size_t folder_count;
     json_t *rows;
 };
 
 /* A VM that does not answer in time runs all the same. */
-static const char *ask_state(const struct runtime_info *info, json_t **ret_answer)
+static const char *ask_state(const struct list *list, const struct runtime_info *info,
+                             json_t **ret_answer)
 {
     struct control_client *client;
+    uint64_t now_ns = clock_monotonic_ns(), least_ns = now_ns + ASK_MS * 1000000ull;
+    uint64_t until_ns = list->deadline_ns > least_ns ? list->deadline_ns : least_ns;
+    unsigned patience_ms = (unsigned)((until_ns - now_ns) / 1000000);
     *ret_answer = NULL;
-    if (control_connect(&client, info->control, ASK_MS, NULL) < 0)
+    if (control_connect(&client, info->control, patience_ms, NULL) < 0)
         return "unknown";
     int ret = control_call(client, "status", NULL, ret_answer, NULL);
     control_disconnect(client);
@@ -50,7 +56,7 @@ static void add_running(struct list *list, size_t at)
     const char *present = list->places[at].path;
     char uuid[37];
     json_t *answer;
-    const char *state = ask_state(info, &answer);
+    const char *state = ask_state(list, info, &answer);
     const json_t *protection = json_object_get(answer, "protection");
     identity_format_uuid(info->uuid, uuid);
     json_array_append_new(
@@ -143,6 +149,7 @@ static int gather(struct list *list, struct err *err)
     if (ret < 0)
         return ret;
     list->rows = json_array();
+    list->deadline_ns = clock_monotonic_ns() + ANSWERS_MS * 1000000ull;
     for (size_t i = 0; i < list->running_count; i++)
         add_running(list, i);
     for (size_t i = 0; i < list->folder_count; i++)
