@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from echoes import check_disk
-from pairs import LIBC, Line, Pair
+from pairs import ALERT, LIBC, Line, Pair
 from test_migrate import ACKS, CRC, GREETING, HEADER, KINDS
 from test_protection import crc32c
 
@@ -161,6 +161,8 @@ class Watch:
 class CrashPair(Pair):
     """Clients are under way all the time, who know that the guest may begin anew from its disk. `here` has the VM, `there`
     is to have its twin."""
+
+    TIMES = ALERT
 
     def __init__(self, seed=1, **more):
         super().__init__()

@@ -45,6 +45,9 @@ NET_NAMESPACE = "/proc/{}/ns/net"
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
 LIBC = ctypes.CDLL(None, use_errno=True)
+PATIENT = {"timeout_ms": 5000}  # all that is to be noticed is a SIGKILL, which is noticed at once
+ALERT = {"timeout_ms": 1500}  # somebody is silent, or is waited for; others use the same CPUs
+HAS_IT = ["solo", "gated", "paired", "handing over"]  # who is alone, and does not know as yet, holds its output
 
 
 def need_network():
@@ -331,7 +334,7 @@ class Pair(contextlib.ExitStack):
     with TLS."""
 
     ADDRESS = "10.99.0.2"
-    TIMES = {"timeout_ms": 1500}  # others use the same CPUs
+    TIMES = PATIENT
 
     def __init__(self, key=False, name="web1", back=False, etcd=0):
         super().__init__()

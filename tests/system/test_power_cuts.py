@@ -15,7 +15,7 @@ import time
 from crashes import CrashPair, is_alive
 from echoes import check_disk
 from labcommon import REPOSITORY
-from pairs import Pair
+from pairs import ALERT, Pair
 from test_clone import MIB
 from test_durable import forget
 from test_protect import SOME, need_protect
@@ -252,7 +252,7 @@ def test_f10_the_owner_is_gone():
 
 def solo_without_its_twin(pair):
     """Host A has it alone; host B has what was its twin, and can only be told by the witness."""
-    pair.process = pair.start_primary(pages=64)
+    pair.process = pair.start_primary(pages=64, ft=ALERT)
     pair.start_standby(pair.b)
     pair.protect(None, None, "--level", "durable")
     clients = pair.clients("udp", patience=OFF_LIMIT, reboots=True)

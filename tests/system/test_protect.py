@@ -15,12 +15,13 @@ import time
 
 from echoes import check_disk
 from labcommon import Skip
-from pairs import Pair
+from pairs import ALERT, Pair
 from test_cli import MINIVMM
 from test_migrate import ended
 
 GAP = 5.0  # seconds that a client may have waited, on a busy machine; what is promised is measured elsewhere
 SOME = 50  # answers
+UNHURRIED = {"timeout_ms": 3000}  # where somebody asks again after a part of that, or waits for a multiple
 
 
 def need_protect():
@@ -148,7 +149,8 @@ def test_f3_the_twin_dies():
 
 
 def cut(**ways):
-    with protected() as (pair, clients, before):
+    with protected(ft=ALERT) as (pair, clients, before):
+        pids = {host: pair.pid(host) for host in pair.hosts}
         pair.lines[pair.b].cut(**ways)
         clients.wait_for_more(SOME)
         pair.a.wait_until(lambda: pair.owner(), "an owner")
@@ -183,7 +185,7 @@ def test_f16_one_way():
 def test_f5_a_frozen_primary():
     """F5: the primary stands still, the twin takes over; when the old one goes on it emits no frame any more, and comes
     to its end."""
-    with protected() as (pair, clients, before):
+    with protected(ft=ALERT) as (pair, clients, before):
         zombie = pair.sniff(0)
         assert zombie.frames or not clients.are_silent(0.2)
         with pair.frozen(pair.a):
@@ -219,7 +221,7 @@ def test_patience_follows_the_line():
 
 def test_f5_a_frozen_twin():
     """The same with the twin: the primary goes on alone, and when the twin wakes up it does not take over."""
-    with protected() as (pair, clients, before):
+    with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.frozen(pair.b) as pid:
             clients.wait_for_more(SOME)
             takes_over(pair, pair.a, before)
@@ -235,7 +237,7 @@ def test_f5_a_frozen_twin():
 def test_f6_without_the_witness():
     """F6: as long as both live nobody misses the witness, and the status says that it is away. When the twin dies,
     too, nothing leaves the VM, and the status says why, until the witness is back."""
-    with protected() as (pair, clients, before):
+    with protected(ft=ALERT) as (pair, clients, before):
         with pair.without_witness():
             clients.wait_for_more(SOME)
             pair.wait_for(pair.a, state="paired", why=lambda why: "witness" in (why or ""))
@@ -250,7 +252,7 @@ def test_f6_without_the_witness():
 
 def test_f6_the_primary_dies_without_the_witness():
     """The same with the primary: the twin waits, and takes over when the witness is back."""
-    with protected() as (pair, clients, before):
+    with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.without_witness():
             pair.kill(pair.a)
             assert clients.become_silent(1.0)
@@ -263,7 +265,7 @@ def test_f6_the_primary_dies_without_the_witness():
 def test_f6_who_waits_for_the_witness_can_be_stopped():
     """A twin that is to go on, and waits for the witness, ends at the second SIGTERM. Nothing is lost: with the witness back
     the VM starts where it ran."""
-    with protected() as (pair, clients, before):
+    with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.without_witness():
             pair.kill(pair.a)
             pair.wait_for(pair.b, state="claiming", why=lambda why: "witness" in (why or ""))
@@ -288,7 +290,7 @@ def test_f10_both_die():
     """F10: both processes are killed. Exactly one of the folders runs again, in either order of trying, and everything
     that anybody was told of is on its disk."""
     for order in ["ab", "ba"]:
-        with protected() as (pair, clients, _):
+        with protected(ft=UNHURRIED) as (pair, clients, _):
             for host in pair.hosts:
                 pair.kill(host)
             told = dict(clients.tally.told)
@@ -347,7 +349,7 @@ def test_unprotect():
 def test_another_witness():
     """After unprotect the VM may have another witness, which has never heard of it. What is left of its twin by the old one
     is in the way, and is not taken for anything."""
-    with protected(ft={"timeout_ms": 5000}) as (pair, clients, _):
+    with protected() as (pair, clients, _):
         pair.a.good("unprotect", "web1")
         pair.b.wait_until(lambda: not pair.b.arriving(), "the end of the twin")
         pair.witness = pair.witness.with_name("another")
@@ -404,11 +406,9 @@ def test_what_is_refused():
 
 def take_over_often(times, seed):
     """Each survivor gets the other host for its twin again, whose old folder is still there; of three such twins one is
-    compared with it in each epoch. A process that is killed is
-    missed at once. But a machine that stands still for half a second parts the two, rightly, and whoever is killed just
-    then has no twin: so they have more patience here."""
+    compared with it in each epoch."""
     order = random.Random(seed)
-    with protected(kinds=("udp", "tcp", "tcp"), both=True, ft={"timeout_ms": 5000}) as (pair, clients, before):
+    with protected(kinds=("udp", "tcp", "tcp"), both=True) as (pair, clients, before):
         here = pair.a
         for number in range(times):
             there = pair.other(here)

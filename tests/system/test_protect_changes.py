@@ -11,7 +11,6 @@ from test_protect import SOME, need_protect
 
 KEYBOARD, ACPI, TRIPLE_FAULT = range(3)  # how the guest echo resets itself
 RESET = int.from_bytes(b"echreset", "little")
-FT = {"timeout_ms": 5000}  # all that is to be noticed here is a SIGKILL, which is noticed at once
 
 
 def test_reset():
@@ -19,7 +18,7 @@ def test_reset():
     protected, and the twin goes on with what it was after that."""
     need_protect()
     with Pair() as pair:
-        pair.start_primary(pages=64, ft=FT)
+        pair.start_primary(pages=64)
         pair.start_standby(pair.b)
         pair.protect(None, None, "--verify")
         first = pair.wait_for(pair.a, role="primary", state="paired")
@@ -57,7 +56,7 @@ def test_a_reset_by_the_guest():
     again: it comes back each time, and stays protected, and its memory is the same on both sides (--verify)."""
     need_protect()
     with Pair() as pair:
-        pair.start_primary(pages=64, restart="on-failure", ft=FT)
+        pair.start_primary(pages=64, restart="on-failure")
         pair.start_standby(pair.b)
         pair.protect(None, None, "--verify")
         first = pair.wait_for(pair.a, role="primary", state="paired")
@@ -82,7 +81,7 @@ def test_a_death_amid_a_reset():
     goes on with a VM that is right, from before or after that, and nobody has been told anything that is not so."""
     need_protect()
     with Pair(back=True) as pair:
-        pair.start_primary(pages=64, restart="on-failure", ft=FT)
+        pair.start_primary(pages=64, restart="on-failure")
         for host in pair.hosts:
             pair.start_standby(host)
         pair.protect()
@@ -110,7 +109,7 @@ def test_what_was_set_holds():
     twin of that one, until they are set anew."""
     need_protect()
     with Pair(back=True) as pair:
-        pair.start_primary(pages=64, ft=FT)
+        pair.start_primary(pages=64)
         for host in pair.hosts:
             pair.start_standby(host)
         pair.a.good("set", "web1", "--disk", "0", "--iops", "20")  # before, and...

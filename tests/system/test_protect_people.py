@@ -9,10 +9,10 @@ import re
 import signal
 import socket
 
+from pairs import PATIENT
 from test_clone import MIB
 from test_migrate import SLOW, Proxy, free_port, hosts, make, start
 
-FT = {"timeout_ms": 5000}  # all that is to be noticed here is a SIGKILL, which is noticed at once
 PAGE = 4096
 
 
@@ -21,7 +21,7 @@ class Protected:
 
     def __init__(self, one, other, kernel, until="\n", ft=None, **more):
         self.one, self.other = one, other
-        one.make("web1", kernel=kernel, ft={**FT, **(ft or {})}, **more)
+        one.make("web1", kernel=kernel, ft={**PATIENT, **(ft or {})}, **more)
         one.start("web1", until=until)
         (one.root / "w").mkdir()
         self.address = other.standby()
@@ -238,7 +238,7 @@ def test_protected_again_where_it_has_gone():
     """Who unprotects a VM that has gone to its twin's host and back protects it there again: nothing is known of what its
     disks have in common with the folder it came from, and all of them goes over."""
     with hosts() as (one, other):
-        make(one)
+        make(one, ft=PATIENT)
         start(one)
         (one.root / "w").mkdir()
         there, back = other.standby(), one.standby()

@@ -14,6 +14,7 @@ import termios
 import time
 from pathlib import Path
 
+from pairs import PATIENT
 from test_cli import MINIVMM
 from test_migrate import Host, free_port, hosts
 
@@ -165,7 +166,7 @@ def test_what_is_seen_of_a_protected_vm():
     """protect ends with a line that says it; list, status, watch and epochs tell both sides; unprotect and switchover say
     what has become of it."""
     with hosts() as (one, other):
-        one.make("web1", kernel="counter.elf")
+        one.make("web1", kernel="counter.elf", ft=PATIENT)
         one.start("web1", until="\n")
         (one.root / "w").mkdir()
         address = other.standby()

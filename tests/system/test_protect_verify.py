@@ -8,9 +8,9 @@ import re
 import signal
 import subprocess
 
+from pairs import PATIENT
 from test_clone import MIB
 from test_migrate import hosts
-from test_protect_people import FT
 
 SIZE = 16 * MIB
 PLACE = 13 * MIB + 5  # where no guest writes
@@ -24,7 +24,7 @@ def verified(cmdline, disk=None, kernel="writer.elf", until="writer 1 flushed", 
     when that one takes over."""
     with hosts() as (one, other):
         disk = {"file": "disk.img", "format": "raw", **(disk or {})}
-        web = one.make("web1", kernel=kernel, ft=FT, disks=[disk],
+        web = one.make("web1", kernel=kernel, ft=PATIENT, disks=[disk],
                        boot={"kernel": "kernel", "cmdline": cmdline})
         subprocess.run(["qemu-img", "create", "-q", "-f", disk["format"], web / "disk.img", str(SIZE)], check=True)
         one.start("web1", until=until)

@@ -116,7 +116,7 @@ def test_the_twin_comes_back():
     started again, in order or not."""
     with resyncing() as (pair, told):
         for end in ["kill", "stop"]:
-            pair.lines[pair.b].cut()
+            pair.lines[pair.b].cut(back=False)  # no new twin, and its death is heard of
             pair.kill(pair.b)
             pair.wait_for(pair.a, state="solo")
             told.update(ask(pair, 50))
@@ -142,7 +142,7 @@ def test_a_third_host_in_vain():
         talk = Talk(pair.net, third.standby("--insecure"))
         pair.callback(talk.close)
         for dies in ["the third", "the VM"]:
-            pair.lines[pair.b].cut()
+            pair.lines[pair.b].cut(back=False)
             pair.kill(pair.b)
             pair.wait_for(pair.a, state="solo")
             told.update(ask(pair, 50))
@@ -251,7 +251,7 @@ def test_a_qcow2_disk():
             pair.start_standby(host)
         pair.protect()
         told = ask(pair)
-        pair.lines[pair.b].cut()
+        pair.lines[pair.b].cut(back=False)
         pair.kill(pair.b)
         pair.wait_for(pair.a, state="solo")
         told.update(ask(pair, 50))

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import socket
 
+from pairs import PATIENT
 from test_migrate import hosts
 
 COMING = 64  # at once, as cli/standby.c has it
@@ -21,7 +22,7 @@ def strangers(stack, address, count):
 
 def take_in(rounds):
     with hosts() as (one, other):
-        one.make("web1", kernel="counter.elf")
+        one.make("web1", kernel="counter.elf", ft=PATIENT)
         one.start("web1", until="\n")
         witness = one.root / "w"
         witness.mkdir()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from labcommon import REPOSITORY, Skip
+from pairs import PATIENT
 from test_migrate import hosts
 from test_power_cuts import words_of
 from test_twin_verbs import goes_on
@@ -49,9 +50,9 @@ def wait_for(host, name, **wanted):
     host.wait_until(lambda: wanted.items() <= states(host).get(name, {}).items(), f"{name} as {wanted} there", 60)
 
 
-def start(host, *names, ft=None):
+def start(host, *names, ft=PATIENT):
     for name in names:
-        host.make(name, kernel="counter.elf", **({"ft": ft} if ft else {}))
+        host.make(name, kernel="counter.elf", ft=ft)
         host.start(name, until="\n")
 
 

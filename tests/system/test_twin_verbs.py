@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+from pairs import ALERT, PATIENT
 from test_migrate import Proxy, check_untouched, ended, hosts, left_at, make, make_large, start, who_has_it
 
 
@@ -44,10 +45,10 @@ def goes_on(host):
 
 
 @contextlib.contextmanager
-def pair(kernel="counter.elf", until="\n"):
+def pair(kernel="counter.elf", until="\n", ft=PATIENT):
     """web1 at one host, its twin at the other, and the path of the witness."""
     with hosts() as (one, other):
-        one.make("web1", kernel=kernel)
+        one.make("web1", kernel=kernel, ft=ft)
         one.start("web1", until=until)
         witness = one.root / "w"
         witness.mkdir()
@@ -112,7 +113,7 @@ def test_stop_in_the_middle_of_a_takeover():
     """A twin that has asked the witness for the VM is its only hope: it takes over, and then the guest feels the power
     button. The VM can be started there again. At once, it ends; the VM is where it was."""
     for how in ["stop", "force"]:
-        with pair("button.elf", "ready") as (one, other, witness):
+        with pair("button.elf", "ready", ALERT) as (one, other, witness):
             web, away = other.root / "web1", witness.with_name("away")
             witness.rename(away)
             kill(one)

@@ -14,7 +14,7 @@ from echoes import check_disk
 from etcds import Authority, Etcd, configure
 from labcommon import Skip, build_dir
 from pairs import Pair
-from test_protect import SOME, finish, need_protect, takes_over
+from test_protect import SOME, UNHURRIED, finish, need_protect, takes_over
 
 TRY = build_dir() / "tests/system/witness_try"
 
@@ -188,11 +188,11 @@ def test_tls_and_password():
 
 
 @contextlib.contextmanager
-def protected(members):
+def protected(members, ft=None):
     """As test_protect.protected, with an etcd of so many members."""
     need_protect()
     with Pair(etcd=members) as pair:
-        pair.process = pair.start_primary()
+        pair.process = pair.start_primary(ft=ft)
         pair.start_standby(pair.b)
         pair.protect()
         says = pair.wait_for(pair.a, role="primary", state="paired")
@@ -239,7 +239,7 @@ def test_an_old_copy_is_refused():
 def test_an_old_copy_is_refused_by_a_twin():
     """The same for a twin whose primary dies: it does not go on by a record that is older than what it knows, says so, and
     asks again. When the etcd knows what it knew, the twin goes on with all that anybody was told."""
-    with protected(1) as (pair, clients, before):
+    with protected(1, UNHURRIED) as (pair, clients, before):
         etcd = pair.etcd
         etcd.keep_copy()
         pair.kill(pair.b)
@@ -306,6 +306,7 @@ def test_a_vm_with_users():
         said = pair.wait_for(pair.b, state="starting", why=lambda why: "permission denied" in why)
         assert process.poll() is None and pair.b.status("web1")["state"] == "asking the witness", said
         configure(pair.b.env["XDG_CONFIG_HOME"], **ours, user="minivmm", password="open sesame")
+        pair.wait_for(pair.b, role="primary", state="solo")
         clients = pair.clients("tcp", patience=60)
         clients.wait_for_more(SOME)
         check_disk(pair.disk(pair.b), {**told, **clients.stop()})
