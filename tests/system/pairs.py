@@ -401,16 +401,23 @@ class Pair(contextlib.ExitStack):
 
     def protect(self, host=None, to=None, *options):
         """Returns when the twin could take over."""
-        host = host or self.a
-        return host.good(*self.words_to_protect(host, to, *options))
+        return (host or self.a).good(*self.protect_words(host, to, *options))
 
-    def words_to_protect(self, host, to=None, *options):
-        to = to or self.other(host)
+    def pair_again(self, host=None):
+        """What it says when it has another twin, which it is asked for. It looks for one by itself, too: while that is under
+        way somebody may ask in vain."""
+        host = host or self.a
+        said = host.run(*self.protect_words(host))
+        assert said.returncode in (0, 1, 4), said
+        return self.wait_for(host, role="primary", state="paired")
+
+    def protect_words(self, host=None, to=None, *options):
+        host, to = host or self.a, to or self.other(host or self.a)
         secret = ["--key", self.key_file(host)] if self.key else ["--insecure"]
         if self.back and host in self.lines:  # where it can have its own twin, once it has been taken over
             options = [*options, "--back", self.lines[host].address]
-        return ["protect", self.name, "--to", self.lines[to].address, "--witness",
-                self.etcd.address if self.etcd else f"file:{self.witness}", *secret, *options]
+        return ("protect", self.name, "--to", self.lines[to].address, "--witness",
+                self.etcd.address if self.etcd else f"file:{self.witness}", *secret, *options)
 
     def other(self, host):
         return self.b if host is self.a else self.a
@@ -418,7 +425,7 @@ class Pair(contextlib.ExitStack):
     def owner(self):
         """The host whose VM runs and is nobody's twin; None: none says so. Two are an error."""
         owners = [host for host in self.hosts if host not in self.stopped
-                  and host.protection(self.name).get("role") == "primary"]
+                  and host.protection(self.name).get("state") in HAS_IT]
         assert len(owners) < 2, "two hosts say that the VM is theirs"
         return owners[0] if owners else None
 
@@ -453,11 +460,11 @@ class Pair(contextlib.ExitStack):
         pid = self.pid(host)
         when = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        host.wait_until(lambda: self._is_over(pid), "the end of a process")
+        host.wait_until(lambda: self.is_over(pid), "the end of a process")
         return when
 
     @staticmethod
-    def _is_over(pid):
+    def is_over(pid):
         with contextlib.suppress(OSError):  # threads end while we look
             return not any(os.listdir(task / "fd") for task in Path(f"/proc/{pid}/task").iterdir())
         return not Path(f"/proc/{pid}").exists()

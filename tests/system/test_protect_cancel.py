@@ -166,7 +166,7 @@ def test_who_asks_for_the_twin_that_comes_anyway():
         pair.start_primary()
         pair.start_standby(pair.b)
         pair.protect()
-        words, others = (pair.words_to_protect(pair.a, pair.b, *more) for more in ([], ["--level", "durable"]))
+        words, others = (pair.protect_words(pair.a, pair.b, *more) for more in ([], ["--level", "durable"]))
         with pair.without_witness():
             pair.kill(pair.b)
             pair.wait_for(pair.a, state="alone")

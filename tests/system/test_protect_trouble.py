@@ -17,7 +17,7 @@ from echoes import check_disk
 from labcommon import REPOSITORY, Skip
 from pairs import Pair
 from test_clone import MIB, mounted
-from test_protect import SOME, need_protect
+from test_protect import SOME, need_protect, takes_over
 from test_protection import crc32c
 
 # --- F7: the twin's disk --------------------------------------------------------------------------------------------
@@ -83,8 +83,7 @@ def test_f7_no_room_later():
     when there is room the VM gets a new one."""
     with on_a_small_disk() as (pair, clients, place):
         for _ in range(3):
-            pair.protect()
-            pair.wait_for(pair.a, role="primary", state="paired")
+            pair.pair_again()
             clients.wait_for_more(SOME)
             subprocess.run(["fallocate", "--dig-holes", place / "web1/disk.img"], check=True)
             fill(place)
@@ -97,9 +96,12 @@ def test_f7_a_disk_that_fails():
     """The same where its disk takes no more writes, for whatever reason."""
     with on_a_small_disk() as (pair, clients, _):
         pair.protect()
-        pair.wait_for(pair.a, role="primary", state="paired")
-        resource.prlimit(pair.pid(pair.b), resource.RLIMIT_FSIZE, (4096, 4096))
-        goes_on_alone(pair, clients, "")
+        before, pid = pair.wait_for(pair.a, role="primary", state="paired"), pair.pid(pair.b)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, 4096))
+        takes_over(pair, pair.a, before)
+        clients.wait_for_more(SOME)
+        pair.b.wait_until(lambda: pair.is_over(pid), "the end of the twin")
+        assert pair.owner() is pair.a
         stop(pair, clients)
 
 
@@ -129,8 +131,7 @@ def test_f7_a_disk_that_cannot_be_synced():
         clients = pair.clients("udp", "tcp", patience=20)
         clients.wait_for_more(SOME)
         for _ in range(2):
-            pair.protect()
-            assert pair.wait_for(pair.a, role="primary", state="paired")["resync"]["what"] == "full"
+            assert pair.pair_again()["resync"]["what"] == "full"
             clients.wait_for_more(SOME)
             fill(room)
             goes_on_alone(pair, clients, r"cannot write .*(disk\.img|\.arriving): ")

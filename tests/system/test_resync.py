@@ -158,9 +158,8 @@ def test_a_third_host_in_vain():
                 pair.start_primary()
             told.update(ask(pair, 50))
             pair.lines[pair.b].mend()
-            if dies == "the third":
-                pair.protect()
-            resync = pair.wait_for(pair.a, role="primary", state="paired")["resync"]
+            says = pair.pair_again() if dies == "the third" else pair.wait_for(pair.a, role="primary", state="paired")
+            resync = says["resync"]
             assert resync["what"] == "delta" and 100 * BLOCK <= resync["sent_bytes"] <= MIB, f"{dies}: {resync}"
             disks_become_equal(pair)
             talk.mend()

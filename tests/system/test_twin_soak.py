@@ -136,7 +136,7 @@ def without_twin(pair, clients, before, books):
     """The twin dies, and gets its place back when somebody asks for it, which is sooner than by itself."""
     pair.kill(pair.b)
     clients.wait_for_more(3)
-    pair.protect()
+    pair.pair_again()
     before = is_paired_again(pair, pair.a, before)
     clients.wait_for_more(3)
     look(pair, books, "death")
