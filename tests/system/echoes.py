@@ -229,10 +229,13 @@ class Clients:
             time.sleep(0.005)
 
     def longest_gap(self, since=0.0):
-        """The longest time that anybody has waited for an answer that came since then, in seconds."""
+        """The longest time that anybody has waited for an answer since then, in seconds. Of those who ask by UDP: a TCP that
+        was not heard tries again after twice as long each time, whether the VM is there again or not."""
+        numbers = {client.number for client in self.all if isinstance(client, UdpClient)}
         with self.tally.lock:
             told = list(self.tally.told.values())
-        return max((one.told - one.asked for one in told if one.told > since), default=0.0)
+        return max((one.told - max(one.asked, since) for one in told if one.client in numbers and one.told > since),
+                   default=0.0)
 
     def stop(self):
         """{count: Told} of everything, when all have got what they asked for last."""
