@@ -207,14 +207,18 @@ def test_f5_a_frozen_primary():
         check_stale(pair, pair.a, pair.b)
 
 
+FIRST, MOST = 334, 1334  # ms that a silence may last, for who runs it: at first, and on a line that is rough
+
+
 def test_patience_follows_the_line():
     """How long a silence counts is learned from the line, and the twin, who has the longer patience, takes over after
     it; a timeout that is said is just that."""
     with protected(ft={"timeout_ms": None}) as (pair, clients, before):
-        most = before["patience_ms"]
-        assert 0 < most < 334, before
-        pair.wait_for(pair.a, timeout=60, patience_ms=lambda ms: ms and ms < most * 0.8)
+        assert 0 < before["patience_ms"] <= MOST, before
+        most = min(before["patience_ms"], FIRST) * 0.8
+        pair.wait_for(pair.a, timeout=60, patience_ms=lambda ms: ms and ms < most)
         pair.wait_for(pair.b, timeout=60, patience_ms=lambda ms: ms and 74 < ms < 400)
+        before = pair.wait_for(pair.a, state="paired")
         with pair.frozen(pair.a):
             takes_over(pair, pair.b, before)
             clients.wait_for_more(SOME)
@@ -224,9 +228,12 @@ def test_patience_follows_the_line():
         pair.wait_for(pair.b, patience_ms=6000)
 
 
+test_patience_follows_the_line.alone = True  # it measures a line at rest
+
+
 def test_f5_a_frozen_twin():
     """The same with the twin: the primary goes on alone, and when the twin wakes up it does not take over."""
-    with protected(ft=UNHURRIED) as (pair, clients, before):
+    with protected(ft=ALERT) as (pair, clients, before):
         with pair.frozen(pair.b) as pid:
             clients.wait_for_more(SOME)
             takes_over(pair, pair.a, before)
@@ -242,7 +249,7 @@ def test_f5_a_frozen_twin():
 def test_f6_without_the_witness():
     """F6: as long as both live nobody misses the witness, and the status says that it is away. When the twin dies,
     too, nothing leaves the VM, and the status says why, until the witness is back."""
-    with protected(ft=ALERT) as (pair, clients, before):
+    with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.without_witness():
             clients.wait_for_more(SOME)
             pair.wait_for(pair.a, state="paired", why=lambda why: "witness" in (why or ""))
@@ -250,6 +257,7 @@ def test_f6_without_the_witness():
             says = pair.wait_for(pair.a, state="alone")
             assert "witness" in json.dumps(says), f"the status does not say why: {says}"
             assert clients.become_silent(1.0)
+        back = time.monotonic()
         clients.wait_for_more(SOME)
         takes_over(pair, pair.a, before)
         finish(pair, clients, pair.a, back)
@@ -257,12 +265,12 @@ def test_f6_without_the_witness():
 
 def test_f6_the_primary_dies_without_the_witness():
     """The same with the primary: the twin waits, and takes over when the witness is back."""
-        back = time.monotonic()
     with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.without_witness():
             pair.kill(pair.a)
             assert clients.become_silent(1.0)
             assert pair.owner() is None
+        back = time.monotonic()
         clients.wait_for_more(SOME)
         takes_over(pair, pair.b, before)
         finish(pair, clients, pair.b, back)
@@ -270,7 +278,6 @@ def test_f6_the_primary_dies_without_the_witness():
 
 def test_f6_who_waits_for_the_witness_can_be_stopped():
     """A twin that is to go on, and waits for the witness, ends at the second SIGTERM. Nothing is lost: with the witness back
-        back = time.monotonic()
     the VM starts where it ran."""
     with protected(ft=UNHURRIED) as (pair, clients, before):
         with pair.without_witness():
