@@ -36,7 +36,7 @@ class TwoLines(contextlib.ExitStack):
         with contextlib.ExitStack() as stack:
             self.pair = stack.enter_context(Pair(key=True))
             pair = self.pair
-            pair.make(ft={"timeout_ms": 1500, "heartbeat_ms": 50}, **more)
+            pair.make(ft={"timeout_ms": 4500, "heartbeat_ms": 50}, **more)  # a line is bad after a third of that
             pair.start_primary()
             for host in pair.hosts:
                 pair.start_standby(host)
@@ -56,6 +56,13 @@ class TwoLines(contextlib.ExitStack):
             return [("*" if path["active"] else "") + ("there" if path["alive"] else "away")
                     for path in paths or []] == list(wanted)
         return self.pair.wait_for(host, paths=are_so)
+
+    def moves_once(self, befall, *wanted):
+        """What befalls a line makes the stream go to the other one."""
+        before = self.pair.a.protection()["path_moves"]
+        befall()
+        says = self.wait_for_paths(self.pair.a, *wanted)
+        assert says["path_moves"] == before + 1, (before, says)
 
     def wait_for_winner(self):
         """Who goes on alone, by what the witness has said."""
@@ -89,19 +96,15 @@ def test_one_line_after_the_other():
     with TwoLines() as two:
         pair, (first, second) = two.pair, two.lines
         two.run()
-        first.cut()
-        two.wait_for_paths(pair.a, "away", "*there")
+        two.moves_once(first.cut, "away", "*there")
         two.goes_on()
         first.mend()
         two.wait_for_paths(pair.a, "there", "*there")
-        second.cut(there=False)
-        two.wait_for_paths(pair.a, "*there", "away")
+        two.moves_once(lambda: second.cut(there=False), "*there", "away")
         two.goes_on()
         second.mend()
         two.wait_for_paths(pair.a, "*there", "there")
-        first.reset()
-        says = two.wait_for_paths(pair.a, "there", "*there")
-        assert says["path_moves"] == 3, says
+        two.moves_once(first.reset, "there", "*there")
         two.goes_on()
         said = pair.a.good("status", "web1")
         assert f"{second.address}, there for" in said and "epochs go by it" in said, said
