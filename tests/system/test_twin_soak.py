@@ -17,6 +17,7 @@ from test_protect import SOME, finish, need_protect
 from test_resync import disks_become_equal
 
 SETTLED = 1  # the first row of a process is not like the others: its heap finds its size
+STEADY = 0.3  # seconds; it reads the witness's folder now and then, or somebody just comes
 GROWTH = 1 << 20  # bytes, of one process, from its first settled row to its last
 CONNECTED = "03"  # /proc/net/unix
 
@@ -83,9 +84,17 @@ class Books:
 
         def is_as_before():
             now["open"] = files(pid)
-            return now["open"] == self.files.setdefault((name, cycle), now["open"])
+            return now["open"] == self.files[name, cycle]
+
+        def is_steady():
+            first = files(pid)
+            time.sleep(STEADY)
+            self.files[name, cycle] = files(pid)
+            return first == self.files[name, cycle]
 
         pair.a.wait_until(lambda: not is_asked(pid), f"silence of {name}")
+        if (name, cycle) not in self.files:
+            pair.a.wait_until(is_steady, f"the same files of {name} twice")
         try:
             pair.a.wait_until(is_as_before, "the same files", 5)
         except AssertionError:
