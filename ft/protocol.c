@@ -202,13 +202,7 @@ static bool is_content(const struct ft_protocol *p)
     return (p->state == FT_SOLO || p->state == FT_GATED || p->state == FT_PAIRED) && !p->striving;
 }
 
-/* So is what waits for its stable storage, and that may take as long as it takes. */
-static bool is_looking(const struct ft_protocol *p)
-{
-    return is_content(p) || p->persisting;
-}
-
-/* What was read may be old. */
+/* By who runs it, or waits for its stable storage for that: what was read may be old. */
 static void hear_news(const struct step *step, const struct ft_event *event)
 {
     struct ft_protocol *p = step->p;
@@ -229,7 +223,7 @@ static void hear_answer(const struct step *step, const struct ft_event *event)
     if (!p->asking || event->ask != p->ask)
         return;
     p->asking = false;
-    if (is_looking(p)) {
+    if (is_content(p) || p->persisting) {
         hear_news(step, event);
         return;
     }
@@ -630,7 +624,7 @@ static void hear_tick(const struct step *step)
     }
     if (!p->asking && step->now - p->asked_ns >= config->retry_ns)
         strive(step);
-    if (!p->asking && is_looking(p) && config->watch_ns &&
+    if (!p->asking && (is_content(p) || p->persisting) && config->watch_ns &&
         step->now - p->asked_ns >= config->watch_ns)
         ask(step);
     if (p->link && step->now - p->said_ns >= config->beat_ns - config->beat_ns / 8)

@@ -7,7 +7,7 @@ import signal
 import time
 
 from crashes import Talk
-from pairs import Pair
+from pairs import ALERT, Pair
 from test_clone import MIB
 from test_protect import SOME, need_protect
 
@@ -162,8 +162,9 @@ def test_unprotect_with_a_frozen_twin():
 def test_who_asks_for_the_twin_that_comes_anyway():
     """A VM that has lost its twin gets one again by itself. Who asks for just that meanwhile waits for it, and is not told
     that it is protected; who asks for another one is."""
+    need_protect()
     with Pair() as pair:
-        pair.start_primary()
+        pair.start_primary(ft=ALERT)
         pair.start_standby(pair.b)
         pair.protect()
         words, others = (pair.protect_words(pair.a, pair.b, *more) for more in ([], ["--level", "durable"]))
