@@ -192,12 +192,13 @@ static void lose(struct changes *changes)
 
 static void handle_ended(void *ctx, unsigned mark, enum disk_op op, int result)
 {
-    struct changes *changes = ((struct followed *)ctx)->changes;
+    const struct followed *disk = ctx;
+    struct changes *changes = disk->changes;
     pthread_mutex_lock(&changes->lock);
     changes->under_way[mark]--;
     if (result < 0 && result != -ECANCELED) {
         changes->spoilt = true;
-        if (op == DISK_FLUSH)
+        if (op == DISK_FLUSH || disk_tap_has_lost(disk->tap))
             lose(changes);
     }
     pthread_mutex_unlock(&changes->lock);
@@ -361,7 +362,7 @@ static void handle_flushed(void *ctx, unsigned number, int result)
 
 static void guard(struct changes *changes)
 {
-    for (unsigned i = 0; i < changes->count && !changes->guarded; i++) {
+    for (unsigned i = 0; i < changes->count; i++) {
         const struct disk_tap_guard guard = {.allows = handle_allows,
                                              .begins = handle_begins,
                                              .ended = handle_ended,
@@ -445,10 +446,9 @@ static int begin(struct changes *changes, int fd, const struct changes_head *hea
         return err_sys(err, ERR_HOST, -ret, "cannot note what changes");
     }
     if (fileless)
-        log_warning(
-            "%s: a flush of its disks has failed, and they may lack what is read from them: "
-            "'minivmm switchover' mends that, as this host gets all of them then",
-            changes->config.name);
+        log_warning("%s: its disks have failed to store, and they may lack what is read from them: "
+                    "'minivmm switchover' mends that, as this host gets all of them then",
+                    changes->config.name);
     guard(changes);
     return changes->thread.started ? 0
                                    : thread_start(&changes->thread, "changes", run, changes, err);
@@ -646,14 +646,18 @@ int changes_create(struct changes **ret_changes, const struct changes_config *co
 int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place, struct err *err)
 {
     unsigned index = 0;
-    if (changes->guarded)
-        return 0;
     while (index < changes->count && changes->disks[index].place != place)
         index++;
     struct followed *followed = &changes->disks[index];
     struct disk_tap *tap = disk_tap_of(disk);
     if (!tap)
         return err_say(err, ERR_STATE, ENOTSUP, "the writes to disk%u cannot be followed", place);
+    if (changes->guarded) { /* the same file, but it may have been another VM's for a moment */
+        pthread_mutex_lock(&changes->lock);
+        followed->tap = tap;
+        pthread_mutex_unlock(&changes->lock);
+        return 0;
+    }
     /* Of our own: it is looked at when the disk is gone. */
     int image = fcntl(disk_point_image(disk), F_DUPFD_CLOEXEC, 3);
     if (image < 0)

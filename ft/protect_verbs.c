@@ -156,30 +156,35 @@ static int check_fit(const struct protect *protect, struct err *err)
     return check_idle(protect, protect->asked, err);
 }
 
+/* What is not said is left to who tries. */
 static bool is_same_wish(const struct protect *protect, const struct wish *wish)
 {
     const struct protection *saved = &wish->saved, *now = &protect->saved;
-    const char *peer = protect->trying[0] ? protect->trying : now->peer;
-    return strcmp(saved->witness, now->witness) == 0 && strcmp(saved->key, now->key) == 0 &&
-           saved->insecure == now->insecure && saved->durable == now->durable &&
-           peer_address_equal(saved->peer, peer) && wish->verify == protect->following.verify &&
+    bool tries = protect->trying[0] != '\0';
+    const char *peer = tries ? protect->trying : now->peer,
+               *key = tries ? protect->trying_key : now->key;
+    return strcmp(saved->witness, now->witness) == 0 &&
+           (!saved->peer[0] || peer_address_equal(saved->peer, peer)) &&
+           (!saved->key[0] || strcmp(saved->key, key) == 0) && saved->insecure == now->insecure &&
+           saved->durable == now->durable && (!wish->verify || protect->following.verify) &&
            (!wish->back[0] || strcmp(wish->back, protect->following.back) == 0);
 }
 
-/* It is about to get a twin by itself, and just as is wished: that is waited for. 1: so it is. */
-static int join(struct protect *protect, const struct ft_protocol *protocol,
-                const struct wish *wish)
+/* It is about to get a twin by itself, and just as is wished: that is waited for. */
+static bool join(struct protect *protect, const struct ft_protocol *protocol,
+                 const struct wish *wish)
 {
     bool comes = protocol->state == FT_SOLO || protocol->state == FT_GATED;
     pthread_mutex_lock(&protect->lock);
-    bool joins = (comes || protocol->state == FT_ALONE) && is_same_wish(protect, wish);
+    bool joins = (comes || protocol->state == FT_ALONE) && protect->wanted && !protect->idle &&
+                 is_same_wish(protect, wish);
     if (joins)
         protect->asked_after = protect->tries - (comes ? 1 : 0);
     pthread_mutex_unlock(&protect->lock);
     return joins;
 }
 
-/* 0: it begins anew. */
+/* 0: it begins anew; 1: it joins who tries already. */
 static int check_new(struct protect *protect, const struct wish *wish, struct err *err)
 {
     const struct protection *saved = &wish->saved;

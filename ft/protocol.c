@@ -85,7 +85,7 @@ static void end(const struct step *step, enum ft_state state)
 {
     struct ft_protocol *p = step->p;
     p->state = state;
-    p->striving = false;
+    p->striving = p->persisting = false;
     if (p->link)
         hang_up(step, p->link);
     p->link = 0;
@@ -148,6 +148,7 @@ static void confirm(const struct step *step)
     struct ft_protocol *p = step->p;
     if (p->record.generation > p->persisted) {
         p->persisting = true;
+        p->asked_ns = step->now; /* it is new as yet */
         act(step, FT_PERSIST)->record = p->record;
     } else {
         settle(step);

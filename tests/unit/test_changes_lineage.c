@@ -178,6 +178,21 @@ START_TEST(what_is_under_way_at_the_end_of_a_lineage)
 }
 END_TEST
 
+/* It is handed over, and taken back: the same disk, with another tap. */
+START_TEST(a_disk_that_comes_back_is_followed_again)
+{
+    begin(lineage);
+    changes_drop(t.changes);
+    close_disk();
+    open_disk();
+    ck_assert_int_eq(changes_add_disk(t.changes, t.disk, 0, NULL), 0);
+    begin(other);
+    ck_assert(!is_marked(7));
+    act(DISK_WRITE, 7 * REGION, BLOCK);
+    ck_assert(is_marked(7));
+}
+END_TEST
+
 /* --- another host is tried -------------------------------------------------------------------- */
 
 static uint8_t lineage_in_file(void)
@@ -267,6 +282,7 @@ int main(void)
     tcase_add_test(tcase, a_flush_that_fails_at_the_end_ends_the_lineage);
     tcase_add_test(tcase, of_a_new_lineage_all_is_marked_until_both_have_it);
     tcase_add_test(tcase, what_is_under_way_at_the_end_of_a_lineage);
+    tcase_add_test(tcase, a_disk_that_comes_back_is_followed_again);
     tcase_add_test(tcase, the_old_lineage_is_kept_until_the_new_one_takes_its_place);
     tcase_add_loop_test(tcase, a_flush_that_fails_meanwhile_ends_the_new_one_too, 0, 2);
     suite_add_tcase(suite, tcase);
