@@ -20,7 +20,7 @@
 #define GOOD_LIFE_NS  (60 * NS_PER_SEC)
 #define READY_WAIT_NS (10 * NS_PER_SEC)
 
-enum { WORDS_SIZE = 4096, LINE_SIZE = 160, PATIENCE_MS = 500 };
+enum { WORDS_SIZE = 4096, LINE_SIZE = 160, PATIENCE_MS = 500, END_MS = 2000 };
 
 static void handle_io(void *arg, unsigned events);
 static void handle_death(void *arg, unsigned events);
@@ -321,12 +321,12 @@ void netif_child_init(struct netif_child *child, const struct netif_child_kind *
 void netif_child_finish(struct netif_child *child)
 {
     /* A closed socket tells it to go. One that goes by itself has let go of its ports when we
-     * return: the next VM may want them. */
+     * return: the next VM may want them. What must be killed may keep them a moment longer. */
     if (child->hello == child->fd)
         child->hello = -1;
     close_fd(&child->fd);
     struct pollfd end = {.fd = child->pidfd, .events = POLLIN};
-    if (child->pidfd >= 0 && poll(&end, 1, PATIENCE_MS) < 0)
+    if (child->pidfd >= 0 && poll(&end, 1, END_MS) < 0)
         assert(errno == EINTR);
     bury(child, NULL, 0);
 }
