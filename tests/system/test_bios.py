@@ -17,14 +17,24 @@ GRUB_MENU = r"GNU GRUB +version"
 KEY_UP, KEY_DOWN, KEY_LEFT = b"\x1b[A", b"\x1b[B", b"\x1b[D"
 
 
+# What images/tiny tells GRUB, and what has its menu wait for a key.
+COUNTS_DOWN = b"set default=0\nset timeout=1\n"
+WAITS = b"set timeout=-1\n".ljust(len(COUNTS_DOWN), b"\n")
+
+
 @functools.cache
-def packed(path):
-    return gzip.compress(Path(path).read_bytes(), 1)
+def packed(path, waits=False):
+    disk = Path(path).read_bytes()
+    if waits:
+        assert disk.count(COUNTS_DOWN) == 1, "not one grub.cfg"
+        disk = disk.replace(COUNTS_DOWN, WAITS)
+    return gzip.compress(disk, 1)
 
 
-def put_disk(host, path, to):
-    """A fresh copy; most of a disk is empty, and travels better packed."""
-    host.put_bytes(packed(path), to + ".gz")
+def put_disk(host, path, to, waits=False):
+    """A fresh copy, with a menu that waits for a key if that is wanted; most of a disk is empty, and travels better
+    packed."""
+    host.put_bytes(packed(path, waits), to + ".gz")
     host.run(f"gunzip -f {to}.gz", check=True)
     return to
 
@@ -69,7 +79,7 @@ test_a_disk_boots_itself_and_again.slow = True  # quickstart does it; the menu a
 
 def test_the_menu_is_driven_by_keys(host):
     """GRUB's menu takes arrows and Enter over the serial console: the entry that powers off ends with exit code 0."""
-    disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img")
+    disk = put_disk(host, IMAGES.tiny_disk(), "/root/tiny.img", waits=True)
     with run_disk(host, disk, "--ephemeral") as vm:
         vm.wait_for(GRUB_MENU, timeout=BOOT)
         vm.write(KEY_DOWN * 3 + KEY_UP + KEY_DOWN + b"\r")
