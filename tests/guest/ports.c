@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Expects: in ring 3, prints "ready", "0", "1", ... line by line until lines=N, by string output
- * and byte by byte in turns; in between echoes what the serial port receives as "<x>", reads a
- * counter that gives its low and its high byte in turns, and asks the I/O APIC for what it wrote
- * there; exits 0, or 1 when that ever differs. For hops in the middle of accesses. */
+ * and byte by byte in turns; in between echoes what the serial port receives as "<x>", at least
+ * keys=N before the last line, reads a counter that gives its low and its high byte in turns, and
+ * asks the I/O APIC for what it wrote there; exits 0, or 1 when that ever differs. For hops in the
+ * middle of accesses. */
 #include "guest.h"
 
 enum {
@@ -13,7 +14,7 @@ enum {
     IOAPIC_PIN0_HIGH = 0x11
 };
 
-static uint64_t lines;
+static uint64_t lines, keys, echoed;
 static uint8_t user_stack[RING3_STACK] __attribute__((aligned(16)));
 
 static void print_string(uint64_t number)
@@ -27,6 +28,19 @@ static void print_string(uint64_t number)
     } while (number);
     uint64_t count = (uint64_t)(text + sizeof(text) - at);
     __asm__ volatile("rep outsb" : "+S"(at), "+c"(count) : "d"(SERIAL) : "memory");
+}
+
+/* All that is there, and what is missing of so many. */
+static void echo_keys(uint64_t wanted)
+{
+    bool is_there;
+
+    while ((is_there = in8(SERIAL + LINE_STATUS) & DATA_READY) || echoed < wanted) {
+        if (is_there) {
+            print("<%c>", in8(SERIAL));
+            echoed++;
+        }
+    }
 }
 
 /* A read too many or too few, and the bytes change places. */
@@ -59,8 +73,7 @@ static void ring3_main(void)
             print_string(number);
         else
             print("%lu\n", number);
-        while (in8(SERIAL + LINE_STATUS) & DATA_READY)
-            print("<%c>", in8(SERIAL));
+        echo_keys(number + 2 >= lines ? keys : 0);
         read_counter();
         uint32_t wanted = (uint32_t)number << 24;
         ioapic_write(IOAPIC_PIN0_HIGH, wanted);
@@ -73,6 +86,7 @@ static void ring3_main(void)
 void guest_main(void)
 {
     lines = option("lines", 0);
+    keys = option("keys", 0);
     stop_counter();
     (void)ioapic_read(0); /* finds its address */
     out8(SERIAL + 2, 1);  /* FIFOs on, and empty */
