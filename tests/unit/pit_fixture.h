@@ -134,13 +134,11 @@ static inline void teardown(void)
     bus_destroy(ports);
 }
 
-static inline TCase *add_case(Suite *suite, const char *name, const TTest *const *tests,
-                              size_t count)
+static inline void add_case(Suite *suite, const char *name, const TTest *const *tests, size_t count)
 {
     TCase *tcase = tcase_create(name);
     tcase_add_checked_fixture(tcase, setup, teardown);
     for (size_t i = 0; i < count; i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    return tcase;
 }

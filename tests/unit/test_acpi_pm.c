@@ -520,7 +520,6 @@ int main(void)
     Suite *suite = suite_create("acpi_pm");
     TCase *pm = tcase_create("pm");
 
-    tcase_set_timeout(pm, 20);
     tcase_add_checked_fixture(pm, set_up, tear_down);
     tcase_add_test(pm, the_layout_is_what_the_tables_say);
     tcase_add_test(pm, the_machine_is_always_in_acpi_mode);

@@ -310,7 +310,6 @@ int main(void)
     tcase_add_test(tests, test_each_vcpu_learns_its_apic_id);
     tcase_add_test(tests, test_frequencies_and_options_are_told);
     tcase_add_test(tests, test_kvm_takes_each_level_or_the_host_lacks_it);
-    tcase_set_timeout(tests, 30);
     suite_add_tcase(suite, tests);
     return unit_main_with_kvm(suite, "test_cpuid");
 }

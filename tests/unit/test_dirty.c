@@ -285,7 +285,6 @@ int main(void)
     tcase_add_test(tests, test_a_harvest_adds_to_what_is_in_the_bitmap);
     tcase_add_test(tests, test_only_what_comes_after_the_start_counts);
     tcase_add_test(running, test_no_write_is_lost_between_harvests);
-    tcase_set_timeout(tests, 30);
     tcase_set_timeout(running, PATIENCE_S);
     suite_add_tcase(suite, tests);
     suite_add_tcase(suite, running);

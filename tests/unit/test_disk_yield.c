@@ -271,7 +271,6 @@ static Suite *suite(void)
     Suite *suite = suite_create("disk_yield");
     TCase *tcase = tcase_create("disk_yield");
     tcase_add_checked_fixture(tcase, set_up, tear_down);
-    tcase_set_timeout(tcase, 30);
     tcase_add_loop_test(tcase, two_take_turns_and_see_what_the_other_one_wrote, 0, 2);
     tcase_add_loop_test(tcase, who_only_looks_locks_nothing_and_changes_nothing, 0, 2);
     tcase_add_loop_test(tcase, who_looks_says_what_is_missing, 0, 2);

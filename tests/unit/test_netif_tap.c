@@ -695,7 +695,6 @@ static Suite *netif_tap_suite(void)
     Suite *suite = suite_create("netif_tap");
     TCase *tests = tcase_create("promises");
 
-    tcase_set_timeout(tests, 30);
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, a_new_tap_is_up_and_named_by_the_kernel);
     tcase_add_test(tests, frames_arrive_byte_for_byte_both_ways);

@@ -558,6 +558,6 @@ int main(void)
     };
     Suite *suite = suite_create("pit_time");
     add_case(suite, "interrupts", interrupts, array_size(interrupts));
-    tcase_set_timeout(add_case(suite, "states", states, array_size(states)), 20);
+    add_case(suite, "states", states, array_size(states));
     return unit_main(suite);
 }

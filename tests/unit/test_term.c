@@ -95,7 +95,6 @@ int main(void)
     Suite *suite = suite_create("term");
     TCase *tc = tcase_create("term");
 
-    tcase_set_timeout(tc, 30);
     tcase_add_test(tc, what_a_slow_reader_loses_is_counted_to_the_byte);
     suite_add_tcase(suite, tc);
     return unit_main(suite);

@@ -490,9 +490,6 @@ static Suite *flow_suite(void)
     TCase *telling = tcase_create("telling");
     TCase *marks = tcase_create("marks and state");
 
-    tcase_set_timeout(requests, 30);
-    tcase_set_timeout(telling, 30);
-    tcase_set_timeout(marks, 30);
     tcase_add_test(requests, a_request_goes_there_and_back);
     tcase_add_test(requests, indexes_wrap_around);
     tcase_add_test(requests, requests_may_overtake_each_other);
