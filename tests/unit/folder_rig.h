@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "core/clock.h"
 #include "tests/unit/unit.h"
 #include "vmm/folder.h"
 
@@ -19,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char rig_root[200]; /* of the suite */
@@ -46,6 +48,15 @@ static inline int rig_remove(const char *path, const struct stat *stat, int type
 static inline void rig_suite_end(void)
 {
     nftw(rig_root, rig_remove, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+/* What this process has computed: unlike the time on the wall it is no more on a busy machine. */
+static inline uint64_t rig_cpu_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SEC + (uint64_t)now.tv_nsec;
 }
 
 static inline void rig_begin(void)

