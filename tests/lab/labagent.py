@@ -5,6 +5,7 @@ One thread per host reads the agent's frames and does nothing else, so that the 
 write. Everything that thread changes is guarded by one condition per host, which it notifies.
 """
 
+import bisect
 import re
 import signal
 import socket
@@ -152,7 +153,7 @@ class Job:
     """A command or a file transfer in a lab host.
 
     `code` is None until it ends. `out` and `err` hold what came so far; `seen` holds both in the
-    order of their arrival, and is what wait_for() searches.
+    order of their arrival, and is what wait_for() searches where it is not told to search `out`.
     """
 
     def __init__(self, agent, number, title, sink):
@@ -168,7 +169,8 @@ class Job:
         self._out = bytearray()
         self._err = bytearray()
         self._seen = bytearray()
-        self._searched = 0
+        self._searched = 0  # of _seen
+        self._ends = []  # of the pieces of output: (in _out, in _seen)
 
     # What comes from the agent; with the agent's lock held.
 
@@ -179,6 +181,8 @@ class Job:
             else:
                 (self._out if kind == OUT else self._err).extend(payload)
                 self._seen.extend(payload)
+                if kind == OUT:
+                    self._ends.append((len(self._out), len(self._seen)))
         elif kind == ROOM:
             self._room += _u32(payload)
         elif kind == EXIT:
@@ -216,14 +220,18 @@ class Job:
         self._wait(lambda: not self.is_running, timeout, "its end")
         return self.code
 
-    def wait_for(self, pattern, timeout=60):
-        """Waits for a regular expression in the output after the previous match; returns the match."""
+    def wait_for(self, pattern, timeout=60, stream="seen"):
+        """Waits for a regular expression in the output after the previous match; returns the match. stream: "out"
+        where what comes on standard error at the same time may not stand in between."""
         expression = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.MULTILINE)
         match = None
 
         def found():
             nonlocal match
-            match = expression.search(self._seen, self._searched)
+            if stream == "out":
+                match = expression.search(self._out, self._place_in_out(self._searched))
+            else:
+                match = expression.search(self._seen, self._searched)
             return match or not self.is_running
 
         self._wait(found, timeout, f"/{pattern}/")
@@ -231,8 +239,20 @@ class Job:
             raise LabError(
                 f"{self._name()}: ended with code {self.code} before /{pattern}/ came{self._last_words()}"
             )
-        self._searched = match.end()
+        self._searched = self._place_in_seen(match.end()) if stream == "out" else match.end()
         return match
+
+    def _place_in_out(self, place):
+        number = bisect.bisect_left(self._ends, place, key=lambda end: end[1])
+        before = self._ends[number - 1][0] if number else 0
+        if number == len(self._ends):
+            return before
+        out, seen = self._ends[number]
+        return max(before, out - (seen - place))
+
+    def _place_in_seen(self, place):
+        out, seen = self._ends[bisect.bisect_left(self._ends, place, key=lambda end: end[0])]
+        return seen - (out - place)
 
     def write(self, data, timeout=60):
         data = data.encode() if isinstance(data, str) else data

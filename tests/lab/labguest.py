@@ -138,9 +138,9 @@ class Guest:
         try:
             self.pid = int(host.run(f"cat {files}.pid; rm {files}.pid", check=True).out)
             if until:
-                self._answered = self.job.wait_for(until, timeout=patience).end()
+                self._answered = self.job.wait_for(until, patience, "out").end()
             if not goes_on:
-                self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=patience).end()
+                self._answered = self.job.wait_for(r"^@ready\r?\n", patience, "out").end()
         except LabError as error:
             facts = look(host) if isinstance(error, LabTimeout) else ""
             self.end()
@@ -170,7 +170,7 @@ class Guest:
 
     def answer(self, number, timeout=120):
         """The exit code and output of what was sent."""
-        match = self.job.wait_for(rf"@{number} (\d+)\r*\n", timeout)
+        match = self.job.wait_for(rf"@{number} (\d+)\r*\n", timeout, "out")
         output = bytes(match.string[self._answered : match.start()]).decode(errors="replace")
         self._answered = match.end()
         return int(match.group(1)), output.replace("\r", "")
@@ -209,7 +209,7 @@ class Guest:
         Not by `reboot -f`: Linux breaks its virtio devices then, and whatever its virtio_net sends after that
         may spin for ever in start_xmit or virtnet_poll (docs/guests.md)."""
         self.send("echo b >/proc/sysrq-trigger")
-        self._answered = self.job.wait_for(r"^@ready\r?\n", timeout=BOOT).end()
+        self._answered = self.job.wait_for(r"^@ready\r?\n", BOOT, "out").end()
 
     def power_off(self, timeout=60):
         """The guest's own power-off; the VMM's exit code."""
