@@ -654,6 +654,7 @@ int changes_add_disk(struct changes *changes, struct disk *disk, uint32_t place,
         return err_say(err, ERR_STATE, ENOTSUP, "the writes to disk%u cannot be followed", place);
     if (changes->guarded) { /* the same file, but it may have been another VM's for a moment */
         pthread_mutex_lock(&changes->lock);
+        followed->disk = disk;
         followed->tap = tap;
         pthread_mutex_unlock(&changes->lock);
         return 0;
