@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 
 from echoes import check_disk
+from frames import ACKS, CRC, GREETING, HEADER, KINDS
 from pairs import ALERT, LIBC, Line, Pair
-from test_migrate import ACKS, CRC, GREETING, HEADER, KINDS
 from test_protection import crc32c
 
 FT_WORDS = dict(enumerate(["BEAT", "ACK", "OFF", "HAND", "READY", "TAKE"], 1))

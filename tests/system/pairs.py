@@ -39,6 +39,7 @@ from etcds import Etcd, configure
 from labcommon import Skip
 from test_clone import MIB
 from test_migrate import Host, free_port
+from vms import freeze
 
 CLONE_NEWNET = 0x40000000
 NET_NAMESPACE = "/proc/{}/ns/net"
@@ -473,7 +474,7 @@ class Pair(contextlib.ExitStack):
     def frozen(self, host):
         """Stands still until the end of the block; gives its pid. Nobody must ask it anything."""
         pid = self.pid(host)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         self.stopped.append(host)
         try:
             yield pid

@@ -15,6 +15,7 @@ from echoes import check_disk
 from pairs import Pair
 from test_clone import MIB
 from test_protect import SOME, check_stale, finish, need_protect, takes_over
+from vms import freeze
 
 SECTOR = 512
 
@@ -63,7 +64,7 @@ def has_files(pid):
 def lose_power(pair):
     """Both at once, as far as anybody can tell."""
     pids = [pair.pid(host) for host in pair.hosts]
-    os.kill(pids[0], signal.SIGSTOP)
+    freeze(pids[0])
     for pid in reversed(pids):
         os.kill(pid, signal.SIGKILL)
     for host, pid in zip(pair.hosts, pids):

@@ -10,11 +10,11 @@ import shutil
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import threading
 import time
 
+from frames import Proxy
 from labcommon import Skip
 from test_clone import MIB, check_moment, mounted
 from test_clone import make as make_sequence
@@ -23,12 +23,7 @@ from vms import Folder
 
 ROUND = re.compile(r"^steady: (\d+)$", re.M)
 SEQUENCE = re.compile(r"^sequence (\d+)\r?\n", re.M)
-GREETING, HEADER, CRC = 16, 32, 4
 SLOW = 30 * MIB  # a second
-KINDS = dict(enumerate(["HELLO", "SUMS", "STATE", "COMMIT", "FILE", "DISK", "OPEN", "PAGES", "BLOCKS", "ROUND", "ACK",
-                        "ERROR", "GO", "ASK", "COMPARE", "SHARED", "RELEASED", "FOLLOW", "WORD", "CHANGES", "BASE",
-                        "LOOK", "LOOKED", "SYNCED", "SETTINGS"], 1))
-ACKS = dict(enumerate(["WELCOME", "STORED", "READY", "YOURS", "NOT_MINE", "UNKNOWN", "OPENED", "ANNOUNCED"], 1))
 
 
 def free_port():
@@ -418,91 +413,6 @@ def test_places_that_cannot_take_it():
 
 
 # --- what comes between ---------------------------------------------------------------------------------------------
-
-
-class Proxy:
-    """Stands between two hosts, and understands what they say (without a key). At the word `at`, "GO" or "ACK READY",
-    said for the `nth` time, it calls `do`, and hangs up before that word is passed on, in its middle, after it, or
-    never; or calls it "first", before the word is passed on, and never hangs up. Later connections are passed on whole. `rate`: bytes a second, as on a slow line."""
-
-    def __init__(self, target, at=None, when="before", nth=1, do=None, rate=None):
-        self.target, self.at, self.when, self.nth, self.do, self.rate = target, at, when, nth, do, rate
-        self.words, self.hit, self.over = [], threading.Event(), False
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self.server.getsockname()[1]
-        self.connections = 0
-        self.accepter = threading.Thread(target=self._accept, daemon=True)
-        self.accepter.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.server.shutdown(socket.SHUT_RDWR)  # close() alone wakes nobody up
-        self.accepter.join()
-        self.server.close()
-
-    def _accept(self):
-        while True:
-            try:
-                one, _ = self.server.accept()
-            except OSError:
-                return
-            self.connections += 1
-            first = self.connections == 1
-            host, port = self.target.rsplit(":", 1)
-            try:
-                other = socket.create_connection((host, int(port)))
-            except OSError:
-                one.close()
-                continue
-            for source, sink in [(one, other), (other, one)]:
-                threading.Thread(target=self._pass, args=(source, sink, first), daemon=True).start()
-            del one, other, source, sink  # they are closed when both threads end
-
-    def _pass(self, source, sink, first):
-        try:
-            reader = source.makefile("rb")
-            sink.sendall(self._exactly(reader, GREETING))
-            while True:
-                header = self._exactly(reader, HEADER)
-                kind, length = KINDS[header[4]], struct.unpack_from("<I", header, 8)[0]
-                frame = header + self._exactly(reader, length + CRC)
-                if kind == "ACK":
-                    kind += " " + ACKS[struct.unpack_from("<I", frame, HEADER)[0]]
-                if first and self.over:  # an answer, before the connection is closed
-                    return
-                self.words.append(kind)
-                if self.rate:
-                    time.sleep(len(frame) / self.rate)
-                if not (first and kind == self.at and self.words.count(kind) == self.nth):
-                    sink.sendall(frame)
-                    continue
-                if self.when == "first":
-                    self.do()
-                self.over = self.when not in ["never", "first"]
-                sink.sendall(frame[:{"before": 0, "middle": len(frame) // 2}.get(self.when, len(frame))])
-                if self.do and self.when != "first":
-                    self.do()
-                self.hit.set()
-                if self.over:
-                    return
-        except (OSError, EOFError):
-            pass
-        finally:
-            for end in [source, sink]:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    @staticmethod
-    def _exactly(reader, length):
-        data = reader.read(length)
-        if len(data) < length:
-            raise EOFError
-        return data
 
 
 def who_has_it(one, other, code=None):

@@ -10,8 +10,9 @@ import shutil
 import struct
 import subprocess
 
+from frames import Proxy
 from test_clone import MIB
-from test_migrate import Host, Proxy, check_refused, check_untouched, ended, hosts, left_at, start
+from test_migrate import Host, check_refused, check_untouched, ended, hosts, left_at, start
 
 DISKS = ["raw", "qcow2"]
 F_OFD_SETLK = 37

@@ -9,9 +9,11 @@ import re
 import signal
 import socket
 
+from frames import Proxy
 from pairs import PATIENT
 from test_clone import MIB
-from test_migrate import SLOW, Proxy, free_port, hosts, make, start
+from test_migrate import SLOW, free_port, hosts, make, start
+from vms import freeze
 
 PAGE = 4096
 
@@ -184,7 +186,7 @@ def test_a_twin_that_has_not_heard_of_a_pause():
     and hears that it is so here only. The twin hears of it when it can."""
     with rarely(timeout_ms=60000) as vm:
         twin = vm.other.arriving()[0]
-        os.kill(twin, signal.SIGSTOP)
+        freeze(twin)
         try:
             said = vm.one.run("pause", "web1")
             assert said.returncode == 0 and "its twin has not heard of it as yet" in said.stderr, said.stderr
@@ -202,7 +204,7 @@ def test_what_is_set_where_it_is_over():
     """Whose VM has gone on at its twin meanwhile sets nothing of it any more, and hears that."""
     with rarely(timeout_ms=500) as vm:
         pid = vm.one.status("web1")["pid"]
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
             said = [vm.one.begin("pause", "web1"), vm.one.begin("set", "web1", "--balloon", "1M")]
             vm.other.wait_until(lambda: vm.other.status(vm.twin)["state"] == "running", "a takeover")

@@ -16,6 +16,7 @@ from pairs import PATIENT
 from test_migrate import hosts
 from test_power_cuts import words_of
 from test_twin_verbs import goes_on
+from vms import freeze
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UNITS = ["minivmm@.service", "minivmm-standby.service", "minivmm-handover.service"]
@@ -97,7 +98,7 @@ def test_a_twin_that_does_not_answer():
         wait_for(other, "web1", state="twin")
         wait_for(other, "web2", state="twin")
         twin = next(row["pid"] for row in other.list() if row["name"] == "web1")
-        os.kill(twin, signal.SIGSTOP)
+        freeze(twin)
         said = one.run("switchover", "--all", "--timeout", 3)
         assert said.returncode == 124, said
         assert "web1 has not gone over within 3 s" in said.stderr and "minivmm status web1" in said.stderr, said

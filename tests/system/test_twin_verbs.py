@@ -7,8 +7,9 @@ import os
 import signal
 from pathlib import Path
 
+from frames import Proxy
 from pairs import ALERT, PATIENT
-from test_migrate import Proxy, check_untouched, ended, hosts, left_at, make, make_large, start, who_has_it
+from test_migrate import check_untouched, ended, hosts, left_at, make, make_large, start, who_has_it
 
 
 def protection(host):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -31,6 +32,16 @@ def memory_of(pid):
     begins = {begin for begin, _, _, huge in areas if huge}
     guest = sum(pss for _, end, pss, huge in areas if huge or end in begins)
     return sum(pss for _, _, pss, _ in areas) - guest, guest
+
+
+def freeze(pid):
+    """Returns when it stands still: a signal is taken by one of its threads, and until that has run the others go on."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 30
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        while (task / "stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < end, f"process {pid} does not stand still"
+            time.sleep(0.001)
 
 
 class Folder:
