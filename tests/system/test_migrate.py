@@ -12,7 +12,6 @@ import socket
 import stat
 import subprocess
 import threading
-import time
 
 from frames import Proxy
 from labcommon import Skip
@@ -458,6 +457,7 @@ def test_the_connection_ends():
                 other.good("migrate", "web1", back)
                 shutil.rmtree(other.root / "web1")
                 one.goes_on()
+            other.wait_until(lambda: not other.arriving(), "the end of who took it in")
         for at, when in places:
             if at in before or (at, when) in [("GO", "before"), ("GO", "middle")]:
                 assert found[at, when] == one, (at, when)

@@ -247,6 +247,7 @@ def test_the_connection_ends():
                     move(other, back)
                     assert one_good_vm(other, one, image) == one
                     shutil.rmtree(other.root / "web1")
+                other.wait_until(lambda: not other.arriving(), "the end of who took it in")
             assert process.poll() is not None
             one.good("stop", "--force", "web1")
             one.wait_until(lambda: not one.list(), "its end")
