@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { PATIENCE_MS = 120000 };
 
@@ -82,12 +81,9 @@ static int move(struct migrate *migrate, struct err *err)
         progress_end(&migrate->progress);
         control_disconnect(client);
     }
-    if (ret == 0) {
+    if (ret == 0)
         tell(migrate, answer);
-        vm_see_off(process, &info);
-    } else if (process >= 0) {
-        close(process);
-    }
+    vm_see_off(process, &info, ret == 0);
     json_decref(answer);
     runtime_info_finish(&info);
     return ret;

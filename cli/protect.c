@@ -64,10 +64,7 @@ static int ask(struct call *call, json_t **ret_answer, struct err *err)
     }
     if (ret == -ETIMEDOUT)
         err_hint(err, "minivmm status %s says how it stands", call->word);
-    if (ret == 0)
-        vm_see_off(process, &info);
-    else if (process >= 0)
-        close(process);
+    vm_see_off(process, &info, ret == 0);
     runtime_info_finish(&info);
     return ret;
 }

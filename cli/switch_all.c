@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /*
  * So long the next VM waits for one that goes over, which takes some ten milliseconds: two at a
@@ -70,8 +69,7 @@ static int ask(struct move *move)
     int process = vm_open_process(move->info, NULL);
     int ret = vm_connect_to(move->info, move->silence_ms, &client, &move->err);
     if (ret < 0) {
-        if (process >= 0)
-            close(process);
+        vm_see_off(process, move->info, false);
         return ret;
     }
     ret = control_call(client, "status", NULL, &status, &move->err);
@@ -83,10 +81,7 @@ static int ask(struct move *move)
         err_prefix(&move->err, "%s", move->info->name);
     json_decref(status);
     control_disconnect(client);
-    if (ret == 0 && move->outcome == GOES)
-        vm_see_off(process, move->info);
-    else if (process >= 0)
-        close(process);
+    vm_see_off(process, move->info, ret == 0 && move->outcome == GOES);
     return ret;
 }
 

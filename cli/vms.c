@@ -208,13 +208,13 @@ int vm_wait_process(int process, uint64_t until_ns, const struct runtime_info *i
     }
 }
 
-void vm_see_off(int process, const struct runtime_info *info)
+void vm_see_off(int process, const struct runtime_info *info, bool gone)
 {
     struct err err = {0};
     uint64_t until_ns = clock_monotonic_ns() + VM_ANSWER_MS * 1000000ull;
     if (process < 0)
         return;
-    int ret = vm_wait_process(process, until_ns, info, &err);
+    int ret = gone ? vm_wait_process(process, until_ns, info, &err) : 0;
     if (ret == -ETIMEDOUT)
         log_warning("its process here (%lld) has not come to its end yet", (long long)info->pid);
     else if (ret < 0)

@@ -70,9 +70,9 @@ int vm_open_process(const struct runtime_info *info, struct err *err) must_check
 int vm_wait_process(int process, uint64_t until_ns, const struct runtime_info *info,
                     struct err *err) must_check;
 
-/* It has gone to another host: until nothing of it is in the way of its return. -1: not waited for.
- */
-void vm_see_off(int process, const struct runtime_info *info);
+/* Closes the process (-1: there is none). Where its VM has gone to another host: not before nothing
+ * of it is in the way of its return. */
+void vm_see_off(int process, const struct runtime_info *info, bool gone);
 
 /* The file of a link's key, by its whole path, into a verb's arguments. */
 int vm_put_key(json_t *arguments, const char *path, struct err *err) must_check;
