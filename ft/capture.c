@@ -39,9 +39,10 @@ int capture_take(struct capture *capture, struct err *err)
     times->disks_ns = lap(&at);
     if (ret == 0 && capture->pages)
         ret = pages_capture(capture->pages, err);
+    times->pages_ns = lap(&at);
     if (ret == 0 && capture->moment)
         capture->moment(capture->ctx);
-    times->pages_ns = lap(&at);
+    times->state_ns += lap(&at);
     if (capture->runs)
         machine_resume(capture->machine);
     times->resume_ns = lap(&at);

@@ -7,7 +7,9 @@
 
 enum {
     TELLING_PAGES = 128,   /* fewer say nothing of what a page costs */
-    TRY_AGAIN = 100,       /* epochs, until another way is tried */
+    MANY_PAGES = 1024,     /* fewer make no long pause */
+    TRY_AGAIN = 100,       /* epochs, until another way is tried; if the last one was as good */
+    TRY_RARELY = 64,       /* times as many, at most */
     SLOW_SURE = 3,         /* epochs in a row: one that was slow may have had other reasons */
     SLOW_FORGOTTEN = 1000, /* epochs after which it is looked at anew */
     MOST_THROTTLE = 98,
@@ -41,12 +43,14 @@ uint64_t epoch_pace_due(const struct epoch_pace *pace, uint64_t began_ns, uint64
     return began_ns + (share > wait ? share : wait);
 }
 
-/* What a page costs changes slowly, and one epoch says little; but of a try there are few. */
+/* What a page costs changes slowly, and one epoch says little; but of a try there are few, and what
+ * has become much cheaper is so because the line is another one. */
 static void learn(struct epoch_pace *pace, const struct epoch_record *record)
 {
     double cost = (double)record->commit_ns / (double)record->pages;
     double *known = &pace->cost[record->effort];
-    *known = *known > 0 ? *known + (cost - *known) / (pace->tries ? 2 : 8) : cost;
+    bool anew = *known <= 0 || (pace->tries && cost < *known / 2);
+    *known = anew ? cost : *known + (cost - *known) / (pace->tries ? 2 : 8);
 }
 
 static void change_to(struct epoch_pace *pace, enum page_effort effort, bool tries)
@@ -86,6 +90,12 @@ static void begin_anew(struct epoch_pace *pace)
     change_to(pace, EFFORT_DELTAS, false);
 }
 
+/* A twin's disks are no line, nor is a host that hardly gets to send. */
+static uint64_t on_line_ns(const struct epoch_record *record)
+{
+    return record->line_ns < record->send_ns ? record->line_ns : record->send_ns;
+}
+
 /* What pages cost otherwise would have to be tried for long: a guest may come back to its pages
  * only after many epochs, and until then not even the changes in them are short. True: it is slow.
  */
@@ -95,7 +105,8 @@ static bool judge_line(struct epoch_pace *pace, const struct epoch_record *recor
     pace->slow_since++;
     if (record->wire_bytes >= SLOW_LINE_MUCH) {
         pace->slow_since = 0;
-        if (!slow_line(record->wire_bytes, record->send_ns)) /* a twin's disks are no line */
+        pace->line_cost = (double)on_line_ns(record) / (double)record->wire_bytes;
+        if (!slow_line(record->wire_bytes, on_line_ns(record)))
             pace->slow = 0;
         else if (pace->slow < SLOW_SURE)
             pace->slow++;
@@ -110,6 +121,14 @@ static bool judge_line(struct epoch_pace *pace, const struct epoch_record *recor
     return false;
 }
 
+/* A try costs whoever waits for that epoch as much more as the way is worse. */
+static unsigned try_again(const struct epoch_pace *pace)
+{
+    double worse = is_all_known(pace) ? pace->cost[pace->tried] / pace->cost[cheapest(pace)] : 1;
+    worse = worse < 1 ? 1 : worse > TRY_RARELY ? TRY_RARELY : worse;
+    return TRY_AGAIN * (unsigned)worse;
+}
+
 /* The first epoch with a new effort is not like the next: nothing was sent before it from which a
  * page could differ. */
 static void choose(struct epoch_pace *pace, const struct epoch_record *record)
@@ -119,7 +138,7 @@ static void choose(struct epoch_pace *pace, const struct epoch_record *record)
     if (pace->since++ == 0 && pace->effort != EFFORT_NONE)
         return;
     learn(pace, record);
-    if (!pace->tries && (pace->since >= TRY_AGAIN || !is_all_known(pace))) {
+    if (!pace->tries && (pace->since >= try_again(pace) || !is_all_known(pace))) {
         pace->tried = next_of(next_of(pace->tried) == pace->effort ? pace->effort : pace->tried);
         change_to(pace, pace->tried, true);
     } else if (cheapest(pace) != pace->effort) {
@@ -137,19 +156,30 @@ static double part_of(uint64_t wanted_ns, uint64_t ns)
     return part < LEAST_STEP ? LEAST_STEP : part < STEP ? part : STEP;
 }
 
-/* A guest that runs for half as long writes half as much, at most. What is in time gets its freedom
+/* What the line could have had, and a busy host has not sent or taken, or a twin not stored, is
+ * not. */
+static bool is_of_the_line(const struct epoch_record *record)
+{
+    return record->line_ns > record->commit_ns / 4;
+}
+
+/* A guest that runs for half as long writes half as much, at most. What is late because a host is
+ * busy gets no shorter by that, and takes nothing from it. What is in time gives it its freedom
  * back bit by bit. */
 static double judge_guest(const struct epoch_record *record)
 {
+    bool is_much = record->wire_bytes >= SLOW_LINE_MUCH, of_line = is_of_the_line(record);
+    bool many = record->pages >= MANY_PAGES, tells = record->pages >= TELLING_PAGES;
     double part = 1;
-    if (record->pages >= TELLING_PAGES && record->commit_ns > LONG_COMMIT_NS)
+    if (tells && record->commit_ns > LONG_COMMIT_NS && (is_much || of_line))
         part = part_of(LONG_COMMIT_NS / 2, record->commit_ns);
-    if (record->pause_ns > LONG_PAUSE_NS) {
-        double other = part_of(LONG_PAUSE_NS, record->pause_ns);
+    if (many && record->pages_ns > LONG_PAUSE_NS) {
+        double other = part_of(LONG_PAUSE_NS, record->pages_ns);
         part = other < part ? other : part;
     }
-    bool is_short = record->pause_ns < LONG_PAUSE_NS / 2 && record->commit_ns < LONG_COMMIT_NS / 2;
-    return is_short ? 1 / STEP : part;
+    bool is_near = (of_line && record->commit_ns > LONG_COMMIT_NS / 2) ||
+                   (many && record->pages_ns > LONG_PAUSE_NS / 2);
+    return part == 1 && !is_near ? 1 / STEP : part;
 }
 
 /* Epochs that were under way when it was slowed down say nothing of what came of that. */
@@ -182,17 +212,21 @@ bool epoch_pace_sends_early(const struct epoch_pace *pace)
     return pace->slow < SLOW_SURE;
 }
 
-uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace)
+uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace, uint64_t bytes)
 {
-    uint64_t longest = pace->config.max_ns; /* the next one may be a little late */
-    return pace->slow < SLOW_SURE ? 0 : longest + longest / 4;
+    uint64_t longest = pace->config.max_ns;
+    bool known = pace->slow == SLOW_SURE, unknown = pace->tries || pace->since == 0;
+    if (known ? (double)bytes * pace->line_cost < (double)longest : !unknown)
+        return 0;
+    return longest + longest / 4; /* the next one may be a little late */
 }
 
-unsigned epoch_pace_slowed(const struct epoch_pace *pace, uint64_t ran_ns)
+unsigned epoch_pace_slowed(const struct epoch_pace *pace, uint64_t braked_ns, uint64_t ran_ns)
 {
-    uint64_t leave = epoch_pace_leave_ns(pace);
     unsigned runs = 100 - pace->throttle;
-    return leave > 0 && ran_ns > leave ? 100 - (unsigned)(runs * leave / ran_ns) : pace->throttle;
+    if (braked_ns >= ran_ns)
+        return braked_ns ? 100 : pace->throttle;
+    return 100 - (unsigned)(runs * (ran_ns - braked_ns) / ran_ns);
 }
 
 const char *epoch_pace_reason_name(enum pace_reason reason)

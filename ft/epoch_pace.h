@@ -5,9 +5,10 @@
  *
  *   when       early where output waits, late where nothing happens; the guest stands still for no
  *              more than its share of the time
- *   effort     as much as makes commits shortest: all ways are tried now and then; and as much as
- *              there is on a slow line (ft/slow_line.h), where a try of another would take long
- *   throttle   of a guest that writes so much that its pauses get long, or its output waits long
+ *   effort     as much as makes commits shortest: all ways are tried now and then, the worse the
+ *              rarer; and as much as there is on a slow line (ft/slow_line.h)
+ *   throttle   of a guest that writes so much that its pauses get long, or its output waits long;
+ *              not of one whose host is busy
  */
 #pragma once
 
@@ -37,7 +38,8 @@ struct epoch_pace {
     enum page_effort tried; /* last */
     double cost[PAGE_EFFORTS]; /* of a page in a commit; 0: not known */
     unsigned slow;       /* epochs that lately said that the line is slow, SLOW_SURE at most */
-    unsigned slow_since; /* epochs since the last one that told anything of the line */
+    unsigned slow_since; /* epochs since the last one that told anything of the line... */
+    double line_cost;    /* ...which had each byte for so long, in ns */
     double run;          /* part of the time that the guest has for itself, and... */
     unsigned throttle;   /* ...percent that it has not */
     uint64_t slowed;     /* the last epoch that took some of it away */
@@ -54,10 +56,11 @@ void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record
  * more meanwhile. */
 bool epoch_pace_sends_early(const struct epoch_pace *pace);
 
-/* How long the guest may go on writing after a pause, if the next one cannot come as long as all of
- * this one is not over there; 0: there is no such limit. */
-uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace);
-/* By how many percent all of this slowed down a guest that had so long between two pauses. */
-unsigned epoch_pace_slowed(const struct epoch_pace *pace, uint64_t ran_ns);
+/* How long the guest may go on writing after a pause while so many bytes leave, each of which may
+ * be as long as it is; 0: until the next pause. */
+uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace, uint64_t bytes);
+/* By how many percent all of this slowed down a guest that had so long between two pauses, and
+ * hardly ran for some of it. */
+unsigned epoch_pace_slowed(const struct epoch_pace *pace, uint64_t braked_ns, uint64_t ran_ns);
 
 const char *epoch_pace_reason_name(enum pace_reason reason); /* "the twin" */

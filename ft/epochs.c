@@ -55,12 +55,14 @@ void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, u
     pthread_mutex_unlock(&epochs->lock);
 }
 
-void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now)
+void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now, uint64_t line_ns)
 {
     pthread_mutex_lock(&epochs->lock);
     struct epoch_record *record = find(epochs, epoch);
     if (record && record->commit_ns == 0) {
         record->commit_ns = now - record->began_ns;
+        /* less: it goes by the link's other path now */
+        record->line_ns = line_ns > record->line_ns ? line_ns - record->line_ns : 0;
         histogram_add(&epochs->commits, record->commit_ns);
     }
     pthread_mutex_unlock(&epochs->lock);
@@ -105,11 +107,12 @@ static const char *cause_name(enum epoch_cause cause)
 static json_t *describe(const struct epoch_record *record)
 {
     return json_pack(
-        "{sI, ss, sf, sf, sf, sf, sf, sf, sf, sI, sI, sI, sI, sI, sI, sI, sI}", "epoch",
+        "{sI, ss, sf, sf, sf, sf, sf, sf, sf, sf, sI, sI, sI, sI, sI, sI, sI, sI}", "epoch",
         (json_int_t)record->epoch, "cause", cause_name(record->cause), "pause_us",
         us(record->pause_ns), "stop_us", us(record->stop_ns), "state_us", us(record->state_ns),
         "pages_us", us(record->pages_ns), "resume_us", us(record->resume_ns), "send_us",
-        us(record->send_ns), "commit_us", us(record->commit_ns), "pages", (json_int_t)record->pages,
+        us(record->send_ns), "commit_us", us(record->commit_ns), "line_us",
+        us(record->commit_ns ? record->line_ns : 0), "pages", (json_int_t)record->pages,
         "wire_bytes", (json_int_t)record->wire_bytes, "disk_bytes", (json_int_t)record->disk_bytes,
         "held_bytes", (json_int_t)record->held_bytes, "zero_pages", (json_int_t)record->kinds[0],
         "raw_pages", (json_int_t)record->kinds[1], "lz4_pages", (json_int_t)record->kinds[2],

@@ -23,6 +23,8 @@ struct epoch_record {
     uint64_t pause_ns, stop_ns, state_ns, pages_ns, resume_ns; /* stop to resume: its parts */
     uint64_t send_ns;   /* from the resume until all of it was sent */
     uint64_t commit_ns; /* from the pause until it was acknowledged; 0: not yet */
+    uint64_t line_ns;   /* of that, with the line, and not with who writes or reads; until then what
+                           the line's count was at the pause (link_line_ns) */
     uint64_t pages, wire_bytes, disk_bytes, held_bytes;
     uint64_t kinds[4]; /* pages by enum page_encoding */
     enum epoch_cause cause;
@@ -50,7 +52,7 @@ void epochs_add(struct epochs *epochs, const struct epoch_record *record);
 /* What is known of it only now. */
 void epochs_note_sent(struct epochs *epochs, uint64_t epoch, uint64_t send_ns, uint64_t wire_bytes,
                       const uint64_t kinds[4]);
-void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now);
+void epochs_note_acked(struct epochs *epochs, uint64_t epoch, uint64_t now, uint64_t line_ns);
 
 /* False: it is not there any more. */
 bool epochs_find(struct epochs *epochs, uint64_t epoch, struct epoch_record *ret_record);

@@ -132,6 +132,7 @@ static void note_capture(struct primary *primary, uint64_t began, enum epoch_cau
         .state_ns = times->state_ns,
         .pages_ns = times->pages_ns,
         .resume_ns = times->resume_ns,
+        .line_ns = link_line_ns(primary->out.link),
         .pages = primary->early + primary->out.pages.captured,
         .disk_bytes = replica_disk_held(primary->replica),
         .held_bytes = outbox_held(primary->config.outbox),
@@ -193,8 +194,9 @@ static int send_epoch(struct primary *primary, struct err *err)
     }
     for (unsigned i = 0; i < PAGE_ENCODINGS; i++)
         kinds[i] = out->encoder.counts[i] - kinds[i];
+    primary->sent_bytes = bytes_written(out) - position;
     epochs_note_sent(&primary->epochs, out->at.epoch, clock_monotonic_ns() - begin,
-                     bytes_written(out) - position, kinds);
+                     primary->sent_bytes, kinds);
     out->at.epoch++;
     out->tally = (struct frame_tally){0};
     return ret;
@@ -215,6 +217,7 @@ static void begin_pace(struct primary *primary)
         .throttle = primary->sync_throttle,
     };
     epoch_pace_init(&primary->pace, &pace);
+    primary->brake_ns = 0;
     primary->pace.judged = primary->out.at.epoch - 1;
 }
 
@@ -344,7 +347,10 @@ static void judge(struct primary *primary, uint64_t began)
     pthread_mutex_lock(&primary->lock);
     uint64_t acked = primary->acked;
     pthread_mutex_unlock(&primary->lock);
-    primary->slowed = epoch_pace_slowed(&primary->pace, clock_monotonic_ns() - began);
+    uint64_t now = clock_monotonic_ns(), brake = primary->brake_ns;
+    uint64_t until = primary->unbrake_ns < now ? primary->unbrake_ns : now;
+    uint64_t braked = brake && until > brake ? until - brake : 0;
+    primary->slowed = epoch_pace_slowed(&primary->pace, braked, now - began);
     while (primary->pace.judged < acked &&
            epochs_find(&primary->epochs, primary->pace.judged + 1, &record))
         epoch_pace_judge(&primary->pace, &record);
@@ -353,11 +359,21 @@ static void judge(struct primary *primary, uint64_t began)
     machine_throttle(primary->machine, primary->pace.throttle);
 }
 
-/* What it writes while the line is busy is the next epoch, which takes as much longer. */
-static void limit_writing(struct primary *primary)
+/* What it writes while the line is busy is the next epoch, which takes as much longer. How much
+ * leaves is known when it has left. */
+static int send_limited(struct primary *primary, struct err *err)
 {
-    uint64_t leave = epoch_pace_leave_ns(&primary->pace);
-    machine_brake(primary->machine, leave ? clock_monotonic_ns() + leave : 0);
+    uint64_t bytes = primary->out.pages.captured * PAGE_SIZE + replica_disk_held(primary->replica);
+    uint64_t leave = epoch_pace_leave_ns(&primary->pace, bytes);
+    primary->brake_ns = leave ? clock_monotonic_ns() + leave : 0;
+    primary->unbrake_ns = UINT64_MAX;
+    machine_brake(primary->machine, primary->brake_ns);
+    int ret = send_epoch(primary, err);
+    if (leave && epoch_pace_leave_ns(&primary->pace, primary->sent_bytes) == 0) {
+        primary->unbrake_ns = clock_monotonic_ns();
+        machine_brake(primary->machine, 0);
+    }
+    return ret;
 }
 
 static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause cause,
@@ -372,9 +388,8 @@ static int take_epoch(struct primary *primary, uint64_t *began, enum epoch_cause
         return 0; /* the guest is just being reset */
     if (ret < 0)
         return ret;
-    limit_writing(primary);
     note_capture(primary, *began, cause);
-    ret = send_epoch(primary, err);
+    ret = send_limited(primary, err);
     return ret < 0 ? ret : pages_make_room(&primary->out.pages, primary->out.pages.captured, err);
 }
 

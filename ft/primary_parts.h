@@ -33,11 +33,13 @@ struct primary {
     uint64_t early;    /* pages of the epoch that left before its pause */
     uint64_t early_ns; /* how long that took */
     uint64_t sync_bytes, disk_bytes;
-    bool verify;            /* primary_target.verify; */
-    uint32_t compared;      /* ...the places of the disks that are, and... */
-    struct err unsummed;    /* ...why an epoch's sums are not there; kind 0: they are */
-    unsigned sync_throttle; /* percent */
-    atomic_uint slowed;     /* percent that the guest has not run lately */
+    bool verify;                   /* primary_target.verify; */
+    uint32_t compared;             /* ...the places of the disks that are, and... */
+    struct err unsummed;           /* ...why an epoch's sums are not there; kind 0: they are */
+    unsigned sync_throttle;        /* percent */
+    atomic_uint slowed;            /* percent that the guest has not run lately */
+    uint64_t sent_bytes;           /* of the last epoch, because of which... */
+    uint64_t brake_ns, unbrake_ns; /* ...it hardly ran from then until then; 0: not */
     atomic_uint rounds;
 
     atomic_bool given_up; /* also the departure's */

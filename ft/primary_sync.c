@@ -33,7 +33,8 @@ static void note_ack(struct primary *primary)
 {
     struct ft_protocol protocol;
     conductor_look(primary->config.conductor, &protocol);
-    epochs_note_acked(&primary->epochs, protocol.acked, clock_monotonic_ns());
+    epochs_note_acked(&primary->epochs, protocol.acked, clock_monotonic_ns(),
+                      link_line_ns(primary->out.link));
     pthread_mutex_lock(&primary->lock);
     primary->acked = protocol.acked;
     pthread_cond_broadcast(&primary->changed);

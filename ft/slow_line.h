@@ -2,8 +2,7 @@
 /*
  * A line that is so slow that whatever makes pages shorter costs nothing beside it. It is known by
  * how long much took until it had left: little finds room in the kernel (host/link.c), whatever the
- * line. Who sends all of a VM has no hurry and may wait for a CPU, too: that asks how long the line
- * had it (link_line_ns).
+ * line. Of that counts what the line itself had it for (link_line_ns): a host may be short of CPUs.
  */
 #pragma once
 

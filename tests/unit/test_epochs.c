@@ -66,8 +66,8 @@ static void expect_none(void)
 START_TEST(nothing_is_nothing)
 {
     expect_none();
-    epochs_note_acked(&epochs, 0, 1);
-    epochs_note_acked(&epochs, 7, 1);
+    epochs_note_acked(&epochs, 0, 1, 0);
+    epochs_note_acked(&epochs, 7, 1, 0);
     json_t *sum = epochs_sum_up(&epochs, 100);
     ck_assert_uint_eq(number(sum, "epochs"), 0);
     ck_assert(json_is_null(json_object_get(sum, "pause_us")));
@@ -91,6 +91,7 @@ START_TEST(all_that_is_known_of_an_epoch_is_told)
                                             .stop_ns = 100,
                                             .state_ns = 200,
                                             .pages_ns = 300,
+                                            .line_ns = 3000,
                                             .resume_ns = 400,
                                             .pages = 5,
                                             .disk_bytes = 6,
@@ -99,7 +100,7 @@ START_TEST(all_that_is_known_of_an_epoch_is_told)
         epochs_add(&epochs, &record);
     }
     epochs_note_sent(&epochs, 5, 5000, 999, kinds);
-    epochs_note_acked(&epochs, 5, 102 * MS);
+    epochs_note_acked(&epochs, 5, 102 * MS, 7000);
     json_t *list = epochs_list(&epochs, 5);
     for (unsigned i = 0; i < 5; i++)
         ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, i), "cause")),
@@ -108,8 +109,8 @@ START_TEST(all_that_is_known_of_an_epoch_is_told)
     static const struct {
         const char *key;
         double us;
-    } times[] = {{"pause_us", 1},    {"stop_us", 0.1}, {"state_us", 0.2},  {"pages_us", 0.3},
-                 {"resume_us", 0.4}, {"send_us", 5},   {"commit_us", 2000}};
+    } times[] = {{"pause_us", 1},    {"stop_us", 0.1}, {"state_us", 0.2},   {"pages_us", 0.3},
+                 {"resume_us", 0.4}, {"send_us", 5},   {"commit_us", 2000}, {"line_us", 4}};
     for (unsigned i = 0; i < array_size(times); i++)
         ck_assert_double_eq_tol(real(last, times[i].key), times[i].us, 1e-9);
     ck_assert(number(last, "pages") == 5 && number(last, "disk_bytes") == 6);
@@ -131,7 +132,7 @@ START_TEST(the_oldest_make_room)
     expect_list(EPOCHS_KEPT + 5, 101, EPOCHS_KEPT + 100);
     expect_list(3, EPOCHS_KEPT + 98, EPOCHS_KEPT + 100);
     /* What comes late for one that is gone does nothing to the one in its place. */
-    epochs_note_acked(&epochs, 50, 99 * MS * EPOCHS_KEPT);
+    epochs_note_acked(&epochs, 50, 99 * MS * EPOCHS_KEPT, 0);
     json_t *list = epochs_list(&epochs, EPOCHS_KEPT);
     ck_assert_double_eq(real(json_array_get(list, EPOCHS_KEPT - 51), "commit_us"), 0);
     json_decref(list);
@@ -164,8 +165,8 @@ END_TEST
 START_TEST(an_acknowledgement_counts_once)
 {
     add(1, 1000);
-    epochs_note_acked(&epochs, 1, 12 * MS + 1);
-    epochs_note_acked(&epochs, 1, 500 * MS);
+    epochs_note_acked(&epochs, 1, 12 * MS + 1, 0);
+    epochs_note_acked(&epochs, 1, 500 * MS, 0);
     json_t *list = epochs_list(&epochs, 1);
     ck_assert_double_eq_tol(real(json_array_get(list, 0), "commit_us"), 2000, 1e-9);
     json_decref(list);
@@ -177,7 +178,7 @@ START_TEST(sums_are_those_of_the_window)
     for (uint64_t epoch = 1; epoch <= 1000; epoch++)
         add(epoch, epoch <= 900 ? 50 * MS : (epoch - 900) * 1000); /* the last: 1 to 100 us */
     for (uint64_t epoch = 951; epoch <= 1000; epoch++)
-        epochs_note_acked(&epochs, epoch, epoch * 10 * MS + 1 + MS);
+        epochs_note_acked(&epochs, epoch, epoch * 10 * MS + 1 + MS, 0);
     json_t *sum = epochs_sum_up(&epochs, 100);
     const json_t *pause = json_object_get(sum, "pause_us");
     const json_t *commit = json_object_get(sum, "commit_us");
@@ -212,7 +213,7 @@ START_TEST(who_looks_does_not_disturb_who_writes)
     for (uint64_t epoch = 1; epoch <= 20000; epoch++) {
         add(epoch, 1000);
         epochs_note_sent(&epochs, epoch, 1, 1, kinds);
-        epochs_note_acked(&epochs, epoch, epoch * 10 * MS + 2);
+        epochs_note_acked(&epochs, epoch, epoch * 10 * MS + 2, 0);
     }
     over = true;
     thread_join(&reader);

@@ -361,8 +361,8 @@ START_TEST(totals_count_what_the_ring_has_forgotten)
             .epoch = i, .began_ns = 1000 * i, .pause_ns = 3000, .pages = 2, .cause = EPOCH_TIME};
         epochs_add(&epochs, &record);
         epochs_note_sent(&epochs, i, 1, 100, kinds);
-        epochs_note_acked(&epochs, i, 1000 * i + 9000);
-        epochs_note_acked(&epochs, i, 1000 * i + 99000); /* once is enough */
+        epochs_note_acked(&epochs, i, 1000 * i + 9000, 0);
+        epochs_note_acked(&epochs, i, 1000 * i + 99000, 0); /* once is enough */
     }
     epochs_read_total(&epochs, &total);
     ck_assert_uint_eq(total.count, count);
