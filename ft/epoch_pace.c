@@ -215,8 +215,9 @@ bool epoch_pace_sends_early(const struct epoch_pace *pace)
 uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace, uint64_t bytes)
 {
     uint64_t longest = pace->config.max_ns;
-    bool known = pace->slow == SLOW_SURE, unknown = pace->tries || pace->since == 0;
-    if (known ? (double)bytes * pace->line_cost < (double)longest : !unknown)
+    bool unknown = pace->tries || pace->since == 0;
+    if (pace->slow == SLOW_SURE ? (double)bytes * pace->line_cost < (double)longest
+                                : !unknown || bytes < SLOW_LINE_MUCH / 2)
         return 0;
     return longest + longest / 4; /* the next one may be a little late */
 }
