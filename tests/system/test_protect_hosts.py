@@ -7,7 +7,8 @@ import subprocess
 from labguest import Guest, need_minivmm
 from test_migrate_hosts import work
 from test_net import wait_until
-from test_protect_linux import Outside, check_disk, check_guest, clocks, definition, make_disk, serve, wait_for
+from test_protect_linux import (Outside, check_disk, check_guest, clocks, definition, end_of_work, make_disk, serve,
+                                wait_for)
 
 ROOT = "/root/vms"
 WITNESS = "/mnt/shared/witness"
@@ -97,9 +98,7 @@ def test_a_host_loses_its_power(lab):
     with Guest(b, goes_on="minivmm console web1", terminal=(25, 80), until=r"leaves\r*\n") as vm:
         check_guest(vm, c, clock)
         kept = outside.finish()
-        vm.run("umount /mnt")
-        vm.send("poweroff")
-        assert vm.job.wait(60) == 0
+        end_of_work(vm)
     check_disk(b, f"{ROOT}/web1/disk.img", kept)
 
 

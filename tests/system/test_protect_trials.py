@@ -7,8 +7,8 @@ import contextlib
 from labguest import Guest
 from test_net import wait_until
 from test_protect_hosts import ADDRESS, ROOT, WITNESS, await_vms, furnish, make_hosts
-from test_protect_linux import (Outside, check_clocks, check_disk, check_kernel, clocks, definition, make_disk,
-                                protection, serve, wait_for)
+from test_protect_linux import (Outside, check_clocks, check_disk, check_kernel, clocks, definition, end_of_work,
+                                make_disk, protection, serve, wait_for)
 
 # Frames of a guest that stood still, which its host's kernel and network card had taken already.
 ON_THEIR_WAY = 16
@@ -37,13 +37,6 @@ def owners(*hosts):
 
 def on_console(host):
     return Guest(host, goes_on="minivmm console web1", terminal=(25, 80), until=r"leaves\r*\n")
-
-
-def end_of_work(vm):
-    """The guest shuts down in order; what was kept is on the disk."""
-    vm.run("umount /mnt")
-    vm.send("poweroff")
-    assert vm.job.wait(60) == 0
 
 
 def refused(host):
