@@ -56,8 +56,8 @@ void epoch_pace_judge(struct epoch_pace *pace, const struct epoch_record *record
  * more meanwhile. */
 bool epoch_pace_sends_early(const struct epoch_pace *pace);
 
-/* How long the guest may go on writing after a pause while so many bytes leave, each of which may
- * be as long as it is; 0: until the next pause. */
+/* How long the guest may go on writing after a pause while so many bytes leave, at most; 0: until
+ * the next pause. */
 uint64_t epoch_pace_leave_ns(const struct epoch_pace *pace, uint64_t bytes);
 /* By how many percent all of this slowed down a guest that had so long between two pauses, and
  * hardly ran for some of it. */
